@@ -1,0 +1,121 @@
+"""Refusals, said the same way everywhere: the argument, the rule, the value.
+
+Values that are known now are checked now. Values known only inside a trace cannot be checked
+without a host callback, so `bounded` clips them to their domain and hands back a flag, which
+travels with the object built from them and ends in `Report.clipped_parameters`.
+"""
+
+from typing import Any, NoReturn
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+
+def is_traced(value: Any) -> bool:
+    """Whether any leaf of `value` is known only inside a trace."""
+    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(value))
+
+
+def refuse(argument: str, rule: str, value: Any, error: type[Exception] = ValueError) -> NoReturn:
+    """Raises `error` with the one sentence that every refusal of this library has."""
+    if isinstance(value, np.ndarray | np.generic | jax.Array) and not is_traced(value):
+        shown = np.array2string(np.asarray(value), threshold=6, precision=6)
+    else:
+        shown = repr(value)
+    raise error(f"`{argument}` must {rule}, but got {shown}.")
+
+
+def real(argument: str, value: ArrayLike) -> jax.Array:
+    """`value` as an array of the default float type (or of its own, if it is a float already)."""
+    kind = value.dtype if hasattr(value, "dtype") else np.asarray(value).dtype
+    if not (jnp.issubdtype(kind, jnp.floating) or jnp.issubdtype(kind, jnp.integer)):
+        refuse(argument, "be a real number or an array of them", value, TypeError)
+    if isinstance(value, jax.Array) and jnp.issubdtype(kind, jnp.floating):
+        return value
+    return jnp.asarray(value, dtype=float)
+
+
+def bounded(
+    argument: str, value: ArrayLike, low: float = 0.0, high: float = 1.0
+) -> tuple[jax.Array, jax.Array]:
+    """`value` within [low, high], and how many times it had to be moved there.
+
+    Args:
+      argument: the name to use in the refusal.
+      value: (...) real number or array.
+      low: smallest value allowed.
+      high: largest value allowed; may be infinite.
+
+    Returns:
+      The value (...) and a float array (...): 1 where a traced value lay outside and was
+      clipped, else 0. It is a float so that a pytree that carries it can be differentiated.
+
+    Raises:
+      ValueError: if a value known now lies outside, or is not a number.
+    """
+    if not is_traced(value):
+        known = np.asarray(value)
+        real(argument, known)
+        if not np.all((known >= low) & (known <= high)):
+            rule = f"be at least {low:g}" if np.isinf(high) else f"lie in [{low:g}, {high:g}]"
+            refuse(argument, rule, value)
+    array = real(argument, value)
+    # Written with >= and <= so that the derivative is one at the ends of the domain, where
+    # jnp.clip would halve it, and so that NaN goes to `low`.
+    inside = jnp.where(array >= low, jnp.where(array <= high, array, high), low)
+    moved = jnp.where((array >= low) & (array <= high), 0.0, 1.0).astype(array.dtype)
+    return inside, moved
+
+
+def exactly_one(**alternatives: Any) -> str:
+    """The name of the one alternative that was given.
+
+    Raises:
+      ValueError: if none or more than one was given.
+    """
+    given = [name for name, value in alternatives.items() if value is not None]
+    if len(given) != 1:
+        names = " or ".join(f"`{name}`" for name in alternatives)
+        found = "both" if len(given) > 1 else "neither"
+        raise ValueError(f"{names} must be given, exactly one of them, but got {found}.")
+    return given[0]
+
+
+def instance(argument: str, value: Any, kind: type) -> None:
+    """Refuses a `value` that is not a `kind`.
+
+    Raises:
+      TypeError: if it is not.
+    """
+    if not isinstance(value, kind):
+        article = "an" if kind.__name__[0] in "AEIO" else "a"
+        refuse(argument, f"be {article} {kind.__name__}", value, TypeError)
+
+
+def one_of(argument: str, value: Any, allowed: tuple[Any, ...]) -> None:
+    """Refuses a `value` that is none of those `allowed`.
+
+    Raises:
+      ValueError: if it is not.
+    """
+    if value not in allowed:
+        refuse(argument, "be one of " + ", ".join(map(repr, allowed)), value)
+
+
+def prng_key(argument: str, key: Any) -> None:
+    """Refuses what is not one typed PRNG key.
+
+    Raises:
+      TypeError: for anything but a typed key, an old-style uint32 key included.
+      ValueError: for a batch of keys.
+    """
+    if not (hasattr(key, "dtype") and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)):
+        rule = "be a typed key, as `jax.random.key(seed)` makes"
+        if hasattr(key, "dtype") and key.dtype == jnp.uint32:
+            rule += " and `jax.random.wrap_key_data` makes of an old-style key"
+        got = f"{key.dtype}{list(key.shape)}" if hasattr(key, "dtype") else repr(key)
+        raise TypeError(f"`{argument}` must {rule}, but got {got}.")
+    if key.shape != ():
+        raise ValueError(f"`{argument}` must be a single key of shape (), but got {key.shape}.")

@@ -1,0 +1,32 @@
+"""What states and channels do: exact, tiny matrices; no ring, no training."""
+
+from jaxqring.quantum.channels import (
+    Channel,
+    amplitude_damping,
+    bit_flip,
+    dephasing,
+    depolarizing,
+    from_kraus,
+    generalized_amplitude_damping,
+    identity,
+    pauli,
+    thermal_relaxation,
+)
+from jaxqring.quantum.pairs import Pair, bell_diagonal, from_density_matrix, werner
+
+__all__ = [
+    "Channel",
+    "Pair",
+    "amplitude_damping",
+    "bell_diagonal",
+    "bit_flip",
+    "dephasing",
+    "depolarizing",
+    "from_density_matrix",
+    "from_kraus",
+    "generalized_amplitude_damping",
+    "identity",
+    "pauli",
+    "thermal_relaxation",
+    "werner",
+]

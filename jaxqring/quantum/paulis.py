@@ -1,0 +1,55 @@
+"""Paulis and the conventions that the whole library keeps.
+
+* Qubit 0 is the leftmost tensor factor.
+* Symbol m = 2a + b carries the two bits (a, b) and is sent as U_m = X^a Z^b on half A of a pair.
+* Bell states are ordered [Phi+, Phi-, Psi+, Psi-]; Bell state m is (U_m x I)|Phi+>.
+* Pauli transfer matrices use the order [I, X, Y, Z].
+
+U_m differs from a Pauli by a phase at most (U_3 = XZ = -iY), so conjugation by U_m multiplies
+each Pauli by a sign. `SIGNS[m, i]` is the sign that U_m gives to Pauli i.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+#: (4, 2, 2) the matrices I, X, Y, Z.
+PAULIS = np.array(
+    [[[1, 0], [0, 1]], [[0, 1], [1, 0]], [[0, -1j], [1j, 0]], [[1, 0], [0, -1]]], dtype=complex
+)
+
+#: (4, 2, 2) the encodings U_m = X^a Z^b for m = 2a + b.
+ENCODINGS = np.array(
+    [
+        np.linalg.matrix_power(PAULIS[1], m >> 1) @ np.linalg.matrix_power(PAULIS[3], m & 1)
+        for m in range(4)
+    ]
+)
+
+#: (4, 4) U_m s_i U_m^dagger = SIGNS[m, i] s_i. The first index is a symbol, the second a Pauli.
+SIGNS = np.array([[1, 1, 1, 1], [1, -1, -1, 1], [1, 1, -1, -1], [1, -1, 1, -1]], dtype=float)
+
+#: (4,) <Phi+| s_i x s_i |Phi+>, the correlations of a perfect pair.
+PHI_PLUS = np.array([1.0, 1.0, -1.0, 1.0])
+
+
+def xor_convolve(p: jax.Array, q: jax.Array) -> jax.Array:
+    """The distribution of the XOR of two independent symbols.
+
+    Args:
+      p: (..., 4) probabilities of the first symbol.
+      q: (..., 4) probabilities of the second symbol.
+
+    Returns:
+      (..., 4) sum over m of p(m) q(m XOR e).
+
+    Multiplies Walsh-Hadamard transforms; `SIGNS` with its columns in the order [I, Z, X, Y] is
+    that transform, and the order of the columns does not matter to a product.
+
+    >>> q = jnp.array([0.9, 0.1, 0.0, 0.0])
+    >>> [round(float(probability), 4) for probability in abs(xor_convolve(q, q))]
+    [0.82, 0.18, 0.0, 0.0]
+    """
+    signs = jnp.asarray(SIGNS, dtype=jnp.result_type(p, q))
+    spectrum = jnp.matmul(p, signs, precision="highest") * jnp.matmul(q, signs, precision="highest")
+    return jnp.matmul(spectrum, signs.T, precision="highest") / 4
