@@ -98,7 +98,7 @@ def _channel(
 def identity() -> Channel:
     """The channel that does nothing.
 
-    >>> print(np.round(identity().ptm.diagonal(), 4))
+    >>> print(np.asarray(identity().ptm.diagonal()).round(4))
     [1. 1. 1. 1.]
     """
     return Channel(jnp.eye(4))
@@ -117,7 +117,7 @@ def pauli(*, x: ArrayLike, y: ArrayLike, z: ArrayLike) -> Channel:
     Raises:
       ValueError: if a value known now is out of range, or the three sum to more than one.
 
-    >>> print(np.round(pauli(x=0.1, y=0.0, z=0.05).ptm.diagonal(), 4))
+    >>> print(np.asarray(pauli(x=0.1, y=0.0, z=0.05).ptm.diagonal()).round(4))
     [1. 0.9 0.7 0.8]
     """
     (x, x_flag), (y, y_flag), (z, z_flag) = (
@@ -159,8 +159,8 @@ def dephasing(*, error_prob: ArrayLike) -> Channel:
     Raises:
       ValueError: if a value known now is out of range.
 
-    >>> print(np.round(dephasing(error_prob=0.1).ptm.diagonal(), 4))
-    [1. 0.8 0.8 1.]
+    >>> print(np.asarray(dephasing(error_prob=0.1).ptm.diagonal()).round(4))
+    [1.  0.8 0.8 1. ]
     """
     value, flag = checks.bounded("error_prob", error_prob)
     scale = 1 - 2 * value
@@ -176,7 +176,7 @@ def bit_flip(*, error_prob: ArrayLike) -> Channel:
     Raises:
       ValueError: if a value known now is out of range.
 
-    >>> print(np.round(bit_flip(error_prob=0.1).ptm.diagonal(), 4))
+    >>> print(np.asarray(bit_flip(error_prob=0.1).ptm.diagonal()).round(4))
     [1. 1. 0.8 0.8]
     """
     value, flag = checks.bounded("error_prob", error_prob)
@@ -237,16 +237,14 @@ def thermal_relaxation(
     Raises:
       ValueError: if a value known now breaks one of these rules.
 
-    >>> print(np.round(thermal_relaxation(t1=10.0, t2=7.0, time=1.0).ptm.diagonal(), 4))
+    >>> print(np.asarray(thermal_relaxation(t1=10.0, t2=7.0, time=1.0).ptm.diagonal()).round(4))
     [1.     0.8669 0.8669 0.9048]
     """
     tiny = float(jnp.finfo(jnp.float32).tiny)
     for name, value in (("t1", t1), ("t2", t2)):
         if not checks.is_traced(value) and not np.all(np.asarray(value) > 0):
             checks.refuse(name, "be above 0", value)
-    if not checks.is_traced((t1, t2)) and np.any(
-        np.asarray(t2) > 2 * np.asarray(t1) * (1 + 1e-6)
-    ):
+    if not checks.is_traced((t1, t2)) and np.any(np.asarray(t2) > 2 * np.asarray(t1) * (1 + 1e-6)):
         checks.refuse("t2", f"be at most 2 t1 = {2 * np.asarray(t1)}", t2)
     t1, t1_flag = checks.bounded("t1", t1, tiny, np.inf)
     t2, t2_flag = checks.bounded("t2", t2, tiny, np.inf)

@@ -25,7 +25,7 @@ class Pair:
       clipped: (...) how many traced parameters were moved into their domain, or None.
 
     >>> pair = werner(fidelity=0.95).apply(kept=Channel(jnp.eye(4)))
-    >>> print(np.round(pair.bell_probs, 4))
+    >>> print(np.asarray(pair.bell_probs).round(4))
     [0.95   0.0167 0.0167 0.0167]
     """
 
@@ -119,7 +119,7 @@ def bell_diagonal(probs: ArrayLike) -> Pair:
       ValueError: if the last axis is not 4, or weights known now are out of range or do not sum
         to one within 1e-5. Traced weights are clipped and rescaled.
 
-    >>> print(np.round(bell_diagonal([0.7, 0.1, 0.15, 0.05]).bell_probs, 4))
+    >>> print(np.asarray(bell_diagonal([0.7, 0.1, 0.15, 0.05]).bell_probs).round(4))
     [0.7  0.1  0.15 0.05]
     """
     if np.ndim(probs) < 1 or np.shape(probs)[-1] != 4:
@@ -171,4 +171,6 @@ def from_density_matrix(rho: ArrayLike) -> Pair:
     state = state.astype(jnp.result_type(state.dtype, jnp.complex64))
     paulis = jnp.asarray(PAULIS, dtype=state.dtype)
     blocks = state.reshape(*state.shape[:-2], 2, 2, 2, 2)
-    return Pair(jnp.einsum("...acbd,iba,jdc->...ij", blocks, paulis, paulis, precision="highest").real)
+    return Pair(
+        jnp.einsum("...acbd,iba,jdc->...ij", blocks, paulis, paulis, precision="highest").real
+    )

@@ -1,0 +1,19 @@
+"""N links closed into a ring: the collectives, what they cost, and the Optax transformation."""
+
+from jaxqring.ring.collectives import all_gather, pmean, psum, psum_scatter, replica_agreement
+from jaxqring.ring.config import Report, Ring
+from jaxqring.ring.cost import Cost
+from jaxqring.ring.optimizer import AllReduceState, all_reduce
+
+__all__ = [
+    "AllReduceState",
+    "Cost",
+    "Report",
+    "Ring",
+    "all_gather",
+    "all_reduce",
+    "pmean",
+    "psum",
+    "psum_scatter",
+    "replica_agreement",
+]

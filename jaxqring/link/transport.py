@@ -1,0 +1,205 @@
+"""Codes through a symbol channel: sampled exactly, or through their first two moments.
+
+Sampling draws one 32-bit integer a symbol and compares it with cumulative thresholds, so that
+each kind of error has its probability to within 2^-32 (2.4e-10), plus the rounding of the
+float32 transition matrix.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jaxqring import checks
+from jaxqring.link.superdense import SymbolChannel, check_transition
+from jaxqring.link.wire import SYMBOLS_PER_WORD, FixedPoint, wrap
+
+# The largest float32 below 2^32: the greatest threshold that a uint32 can meet.
+_TOP = np.float32(2.0**32 - 2.0**8)
+
+
+def error_words(
+    key: jax.Array, words: jax.Array, channel: SymbolChannel, *, scramble: bool
+) -> jax.Array:
+    """Draws what the link XORs onto the words sent over it.
+
+    Args:
+      key: typed PRNG key.
+      words: (...) uint32, 16 symbols each.
+      channel: one link. Its erased symbols are replaced by a uniform guess.
+      scramble: whether a pad makes errors independent of the words; then only their shape counts.
+
+    Returns:
+      (...) uint32.
+    """
+    table = channel.guessed().error_table.astype(jnp.float32)
+    if scramble:
+        table = jnp.mean(table, axis=0, keepdims=True)
+    # u < above[0] is an error at all, u < above[1] error 2 or 3, u < above[2] error 3. The kinds
+    # are nested from the top, so that rare ones are not differences of large numbers.
+    tail = jnp.cumsum(jnp.clip(table[:, :0:-1], 0.0, 1.0), axis=1)[:, ::-1]
+    above = jnp.minimum(tail * np.float32(2.0**32), _TOP).astype(jnp.uint32)
+
+    def threshold(kind: int, symbol: jax.Array) -> jax.Array:
+        if scramble:
+            return above[0, kind]
+        low, high = (symbol & 1).astype(bool), symbol >= 2
+        return jnp.where(
+            high,
+            jnp.where(low, above[3, kind], above[2, kind]),
+            jnp.where(low, above[1, kind], above[0, kind]),
+        )
+
+    def draw(position: jax.Array, errors: jax.Array) -> jax.Array:
+        shift = 2 * position.astype(jnp.uint32)
+        symbol = (words >> shift) & np.uint32(3)
+        uniform = jax.random.bits(jax.random.fold_in(key, position), words.shape, jnp.uint32)
+        kind = sum((uniform < threshold(k, symbol)).astype(jnp.uint32) for k in range(3))
+        return errors | (kind << shift)
+
+    # A loop over the 16 positions keeps the random bits of one position in memory, not of all.
+    # It starts from words ^ words, not from zeros, to have the type of a mapped value.
+    return lax.fori_loop(0, SYMBOLS_PER_WORD, draw, words ^ words)
+
+
+def transmit(
+    words: jax.Array, channel: SymbolChannel, key: jax.Array, *, scramble: bool = True
+) -> jax.Array:
+    """Sends packed symbols over one link, sampling its errors exactly.
+
+    Args:
+      words: (...) uint32; symbol j of a word is its bits (2j + 1, 2j).
+      channel: one link, no batch axes. Symbols that it flags as erased arrive as a uniform guess.
+      key: typed PRNG key.
+      scramble: XOR with a pad known to both ends before encoding and after decoding. Then errors
+        are drawn from q(e) = mean over m of T[m XOR e | m], whatever is sent; otherwise from the
+        column of T that belongs to each symbol.
+
+    Returns:
+      (...) uint32, the words received.
+
+    Raises:
+      TypeError: if the words are not uint32, the channel not a SymbolChannel or the key raw.
+      ValueError: if the channel has batch axes, its matrix is not stochastic, or the key is a
+        batch.
+
+    >>> from jaxqring.link import superdense
+    >>> from jaxqring.quantum import werner
+    >>> words = jnp.zeros((1000,), jnp.uint32)
+    >>> received = transmit(words, superdense(werner(fidelity=0.9)), jax.random.key(0))
+    >>> count = int(jnp.sum(count_symbol_errors(received)))  # of 16,000 symbols
+    >>> 1450 < count < 1750
+    True
+    """
+    if not hasattr(words, "dtype") or words.dtype != jnp.uint32:
+        checks.refuse("words", "be uint32", getattr(words, "dtype", words), TypeError)
+    check_transition("channel", channel)
+    if channel.transition.ndim != 2:
+        checks.refuse("channel", "be one link without batch axes", channel.transition.shape)
+    checks.prng_key("key", key)
+    return words ^ error_words(key, words, channel, scramble=scramble)
+
+
+def count_symbol_errors(errors: jax.Array) -> jax.Array:
+    """(...) uint32, how many of the symbols in each word of errors are not zero."""
+    return lax.population_count((errors | (errors >> 1)) & np.uint32(0x55555555))
+
+
+def moments(
+    codes: jax.Array, wire: FixedPoint, channel: SymbolChannel
+) -> tuple[jax.Array, jax.Array]:
+    """Exact mean and variance of a code after one hop, in units of one code.
+
+    Args:
+      codes: (...) integers in two's complement of `wire.bits` bits.
+      wire: the wire that they are written with.
+      channel: one link, used as it is; pass `channel.scrambled()` for a scrambled one. Symbols
+        that it flags as erased are replaced by a uniform guess.
+
+    Returns:
+      Mean and variance, each (...) of the float type of the channel. The mean is linear in the
+      transition matrix, the variance quadratic.
+
+    Raises:
+      TypeError: if the wire is not a FixedPoint, the codes not integers or the channel no
+        SymbolChannel.
+
+    >>> from jaxqring.link import superdense
+    >>> from jaxqring.quantum import werner
+    >>> mean, variance = moments(jnp.array(37), FixedPoint(8), superdense(werner(fidelity=0.9)))
+    >>> round(float(mean), 3), round(float(variance), 2)
+    (32.0, 854.38)
+    """
+    checks.instance("wire", wire, FixedPoint)
+    check_transition("channel", channel)
+    codes = jnp.asarray(codes)
+    if not jnp.issubdtype(codes.dtype, jnp.integer):
+        checks.refuse("codes", "be integers", codes.dtype, TypeError)
+    transition = channel.guessed().transition
+    values = wrap(codes.astype(jnp.int32), wire.bits)
+    first, second = _jump_tables(wire.bits, transition)
+    # The jumps of the symbols are independent, so their variances add.
+    variance = _sum_over_symbols(second - first**2, values)
+    return values.astype(transition.dtype) + _sum_over_symbols(first, values), variance
+
+
+def mean_jump(codes: jax.Array, wire: FixedPoint, transition: jax.Array) -> jax.Array:
+    """How far a hop moves the mean of a code: (...) of (...) codes.
+
+    Linear in the (4, 4) matrix, so that a tangent of T gives the tangent of the mean.
+    """
+    return _sum_over_symbols(_jump_tables(wire.bits, transition)[0], codes)
+
+
+def mean_slope(wire: FixedPoint, transition: jax.Array) -> jax.Array:
+    """How far the mean of a received code follows the code sent: 1 - 2f for uniform flips f.
+
+    Args:
+      wire: the wire of the codes.
+      transition: (..., 4, 4).
+
+    Returns:
+      (...) the regression slope of the mean on the code, over uniformly distributed codes. Where
+      the mean is affine in the code (equal flip probabilities of both bits) this is its slope;
+      elsewhere it is the best affine approximation.
+    """
+    values = jnp.asarray(symbol_values(wire.bits), dtype=transition.dtype)
+    centred = values - jnp.mean(values, axis=1, keepdims=True)
+    covariance = jnp.einsum("jr,...rm,jm->...", centred, transition, centred, precision="highest")
+    return covariance / jnp.sum(centred**2)
+
+
+def symbol_values(bits: int) -> np.ndarray:
+    """(bits / 2, 4) what symbol s at position j adds to a code in two's complement."""
+    weights = 2.0 ** np.arange(bits)
+    weights[-1] *= -1
+    symbols = np.arange(4)
+    return np.outer(weights[1::2], symbols >> 1) + np.outer(weights[::2], symbols & 1)
+
+
+def _jump_tables(bits: int, transition: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """(bits / 2, 4) mean and mean square of received less sent value, by symbol sent.
+
+    Of differences, and not of values, so that little noise does not drown in rounding.
+    """
+    values = symbol_values(bits)
+    jumps = jnp.asarray(values[:, :, None] - values[:, None, :], dtype=transition.dtype)
+    return jnp.sum(jumps * transition, axis=1), jnp.sum(jumps**2 * transition, axis=1)
+
+
+def _sum_over_symbols(table: jax.Array, codes: jax.Array) -> jax.Array:
+    """(...) the sum over positions j of table[j, symbol j of the code], for a (bits / 2, 4) table."""
+
+    def add(total: jax.Array, position: tuple) -> tuple[jax.Array, None]:
+        shift, row = position
+        return total + _look_up(row, (codes >> shift) & 3), None
+
+    shifts = jnp.arange(2, 2 * table.shape[0], 2, dtype=codes.dtype)
+    # Starting from the first position, not from zeros, gives the sum the type of a mapped value.
+    return lax.scan(add, _look_up(table[0], codes & 3), (shifts, table[1:]))[0]
+
+
+def _look_up(table: jax.Array, symbol: jax.Array) -> jax.Array:
+    """table[symbol] for a (4,) table; selects are faster than a gather and transpose to sums."""
+    low, high = (symbol & 1).astype(bool), symbol >= 2
+    return jnp.where(high, jnp.where(low, table[3], table[2]), jnp.where(low, table[1], table[0]))

@@ -1,0 +1,268 @@
+"""From floats to codes to packed two-bit symbols, and back.
+
+A wire says how a node writes a vector of float32 for its links. Every wire has the same methods,
+and a payload is an array of whatever the wire adds up:
+
+    encode(values, step) -> payload     add(mine, arrived) -> payload     decode(payload, step)
+    pack(payload) -> words              unpack(words, size) -> payload
+
+`step` is the value of one code of a `FixedPoint` wire, agreed by all nodes; float wires ignore
+it. Words are uint32 and hold 16 symbols each; symbol j of a word is its bits (2j + 1, 2j).
+"""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jaxqring import checks
+
+SYMBOLS_PER_WORD = 16
+
+
+def packed_size(size: int, bits: int) -> int:
+    """Number of words that hold `size` codes of `bits` bits."""
+    codes_per_group, words_per_group = _group(bits)
+    return -(-size // codes_per_group) * words_per_group
+
+
+def _group(bits: int) -> tuple[int, int]:
+    """The smallest number of codes that fills whole words, and that number of words."""
+    whole = math.lcm(bits, 32)
+    return whole // bits, whole // 32
+
+
+def pack(codes: jax.Array, bits: int) -> jax.Array:
+    """Packs the low `bits` bits of each code without gaps.
+
+    Args:
+      codes: (size,) integers of 32 bits.
+      bits: even, in [2, 32].
+
+    Returns:
+      (packed_size(size, bits),) uint32. Lane l of every group is a contiguous run of codes, so
+      that the loop over lanes is one of vector shifts; the order of symbols on the wire has no
+      other meaning.
+    """
+    codes_per_group, words_per_group = _group(bits)
+    groups = -(-codes.shape[0] // codes_per_group)
+    unsigned = lax.bitcast_convert_type(codes, jnp.uint32) & np.uint32(2**bits - 1)
+    lanes = jnp.pad(unsigned, (0, groups * codes_per_group - codes.shape[0]))
+    lanes = lanes.reshape(codes_per_group, groups)
+    words: list[jax.Array] = [jnp.zeros((groups,), jnp.uint32)] * words_per_group
+    for lane in range(codes_per_group):
+        word, shift = divmod(lane * bits, 32)
+        words[word] |= lanes[lane] << np.uint32(shift)
+        if shift + bits > 32:
+            words[word + 1] |= lanes[lane] >> np.uint32(32 - shift)
+    return jnp.concatenate(words)
+
+
+def unpack(words: jax.Array, bits: int, size: int, *, signed: bool = True) -> jax.Array:
+    """The inverse of `pack`.
+
+    Args:
+      words: (packed_size(size, bits),) uint32.
+      bits: even, in [2, 32].
+      size: number of codes.
+      signed: whether to read codes as two's complement (int32) or as they are (uint32).
+
+    Returns:
+      (size,) int32 or uint32.
+    """
+    codes_per_group, words_per_group = _group(bits)
+    columns = words.reshape(words_per_group, -1)
+    lanes = []
+    for lane in range(codes_per_group):
+        word, shift = divmod(lane * bits, 32)
+        code = columns[word] >> np.uint32(shift)
+        if shift + bits > 32:
+            code |= columns[word + 1] << np.uint32(32 - shift)
+        lanes.append(code)
+    codes = jnp.concatenate(lanes)[:size]
+    if signed:
+        return wrap(lax.bitcast_convert_type(codes, jnp.int32), bits)
+    return codes & np.uint32(2**bits - 1)
+
+
+def wrap(codes: jax.Array, bits: int) -> jax.Array:
+    """int32 codes mod 2^bits, in two's complement of `bits` bits."""
+    unused = np.int32(32 - bits)
+    return (codes << unused) >> unused
+
+
+@dataclasses.dataclass(frozen=True)
+class FixedPoint:
+    """Integer codes of `bits` bits in two's complement; all arithmetic is mod 2^bits.
+
+    A sum of N codes needs guard bits: a node's own codes have bits - ceil(log2 N) bits, so that
+    an error-free sum cannot overflow. One code is worth a power of two, the smallest that fits:
+    multiplying by it is exact in floating point, so that results do not depend on how a compiler
+    fuses the program around them. That costs less than one bit of resolution.
+
+    Attributes:
+      bits: width on the wire, even, in [2, 32].
+      clip: "max" to fit the largest magnitude on any node (agreed over the control channel), or
+        a positive number; what lies outside is clipped and counted.
+      rounding: "nearest" (ties to even), or "stochastic", which is unbiased.
+
+    Raises:
+      ValueError: if one of them is something else.
+
+    >>> FixedPoint(8).code_bits(4)
+    6
+    """
+
+    bits: int = 16
+    clip: str | float = "max"
+    rounding: str = "nearest"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.bits, int) or self.bits % 2 or not 2 <= self.bits <= 32:
+            checks.refuse("bits", "be an even integer in [2, 32]", self.bits)
+        known = isinstance(self.clip, int | float) and not isinstance(self.clip, bool)
+        if self.clip != "max" and not (known and 0 < float(self.clip) < math.inf):
+            checks.refuse("clip", 'be "max" or a positive finite number', self.clip)
+        checks.one_of("rounding", self.rounding, ("nearest", "stochastic"))
+
+    def code_bits(self, num_terms: int) -> int:
+        """Bits left for one node's codes when `num_terms` of them are added.
+
+        Raises:
+          ValueError: if fewer than two are left.
+        """
+        left = self.bits - (num_terms - 1).bit_length()
+        if left < 2:
+            rule = (
+                f"be at least {self.bits + 2 - left + (self.bits - left) % 2} for {num_terms}"
+                f" nodes, {self.bits - left} guard bits and 2 bits for a code"
+            )
+            checks.refuse("wire.bits", rule, self.bits)
+        return left
+
+    def limit(self, num_terms: int) -> np.float32:
+        """The largest code of one node, as the nearest float32 that does not exceed it."""
+        top = np.float32(2.0 ** (self.code_bits(num_terms) - 1))
+        exact = float(top) - 1
+        return np.float32(exact) if np.float32(exact) < top else np.nextafter(top, np.float32(0))
+
+    def step(self, peak: jax.Array, num_terms: int) -> jax.Array:
+        """The value of one code: the least power of two whose largest code reaches `peak`.
+
+        Args:
+          peak: () float32, the largest finite magnitude on any node.
+          num_terms: how many codes will be added.
+        """
+        width = self.code_bits(num_terms)
+        mantissa, exponent = jnp.frexp(peak)  # peak = mantissa 2^exponent, mantissa in [1/2, 1)
+        fits = mantissa <= self.limit(num_terms) / np.float32(2.0 ** (width - 1))
+        power = exponent.astype(jnp.int32) - (width - 1) + jnp.where(fits, 0, 1)
+        # Beyond +-126 the step or its inverse would be subnormal, and be flushed to zero.
+        power = jnp.clip(power, -126, 126)
+        return _power_of_two(power)
+
+    def encode(
+        self, values: jax.Array, step: jax.Array, num_terms: int, key: jax.Array | None = None
+    ) -> jax.Array:
+        """float32 values to int32 codes; NaN becomes 0, infinities are clipped.
+
+        Args:
+          values: (...) float32.
+          step: () value of one code, a power of two.
+          num_terms: how many codes will be added.
+          key: needed for stochastic rounding.
+        """
+        limit = self.limit(num_terms)
+        inverse = _power_of_two(127 - _exponent_field(step))
+        codes = jnp.where(jnp.isnan(values), np.float32(0), values)
+        if self.clip != "max":
+            codes = jnp.clip(codes, -np.float32(self.clip), np.float32(self.clip))
+        codes = codes * inverse
+        if self.rounding == "nearest":
+            codes = jnp.round(codes)
+        else:
+            assert key is not None
+            codes = jnp.floor(codes + jax.random.uniform(key, codes.shape, codes.dtype))
+        return jnp.clip(codes, -limit, limit).astype(jnp.int32)
+
+    def saturates(self, values: jax.Array, step: jax.Array, num_terms: int) -> jax.Array:
+        """(...) bool, which values are clipped."""
+        edge = self.limit(num_terms) * step if self.clip == "max" else np.float32(self.clip)
+        return jnp.abs(values) > edge
+
+    def add(self, mine: jax.Array, arrived: jax.Array) -> jax.Array:
+        return wrap(mine + arrived, self.bits)
+
+    def decode(self, payload: jax.Array, step: jax.Array) -> jax.Array:
+        return payload.astype(jnp.float32) * step
+
+    def pack(self, payload: jax.Array) -> jax.Array:
+        return pack(payload, self.bits)
+
+    def unpack(self, words: jax.Array, size: int) -> jax.Array:
+        return unpack(words, self.bits, size)
+
+
+@dataclasses.dataclass(frozen=True)
+class Float32:
+    """IEEE single precision as it is. An error delivers what the bits say, NaN included."""
+
+    bits: int = dataclasses.field(default=32, init=False)
+
+    def encode(
+        self, values: jax.Array, step: jax.Array, num_terms: int, key: jax.Array | None = None
+    ) -> jax.Array:
+        return values
+
+    def add(self, mine: jax.Array, arrived: jax.Array) -> jax.Array:
+        return mine + arrived
+
+    def decode(self, payload: jax.Array, step: jax.Array) -> jax.Array:
+        return payload
+
+    def pack(self, payload: jax.Array) -> jax.Array:
+        return lax.bitcast_convert_type(payload, jnp.uint32)
+
+    def unpack(self, words: jax.Array, size: int) -> jax.Array:
+        return lax.bitcast_convert_type(words, jnp.float32)[:size]
+
+
+@dataclasses.dataclass(frozen=True)
+class BFloat16:
+    """bfloat16; each node adds in float32 and rounds to nearest before it sends on."""
+
+    bits: int = dataclasses.field(default=16, init=False)
+
+    def encode(
+        self, values: jax.Array, step: jax.Array, num_terms: int, key: jax.Array | None = None
+    ) -> jax.Array:
+        return values.astype(jnp.bfloat16)
+
+    def add(self, mine: jax.Array, arrived: jax.Array) -> jax.Array:
+        return (mine.astype(jnp.float32) + arrived.astype(jnp.float32)).astype(jnp.bfloat16)
+
+    def decode(self, payload: jax.Array, step: jax.Array) -> jax.Array:
+        return payload.astype(jnp.float32)
+
+    def pack(self, payload: jax.Array) -> jax.Array:
+        return pack(lax.bitcast_convert_type(payload, jnp.uint16).astype(jnp.uint32), 16)
+
+    def unpack(self, words: jax.Array, size: int) -> jax.Array:
+        halves = unpack(words, 16, size, signed=False).astype(jnp.uint16)
+        return lax.bitcast_convert_type(halves, jnp.bfloat16)
+
+
+Wire = FixedPoint | Float32 | BFloat16
+
+
+def _power_of_two(power: jax.Array) -> jax.Array:
+    """2^power as float32, exactly, for int32 powers in [-126, 127]."""
+    return lax.bitcast_convert_type((power + 127) << 23, jnp.float32)
+
+
+def _exponent_field(value: jax.Array) -> jax.Array:
+    """The biased exponent of a positive normal float32."""
+    return lax.bitcast_convert_type(value, jnp.int32) >> 23

@@ -1,0 +1,158 @@
+"""`Ring`, the configuration of a collective, and `Report`, what happened in one call."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from jaxqring import checks
+from jaxqring.link.superdense import SymbolChannel, check_transition
+from jaxqring.link.wire import BFloat16, FixedPoint, Float32, Wire
+from jaxqring.ring.cost import Cost, ring_cost
+
+NOISE_MODES = ("sampled", "gaussian", "mean", "off")
+
+
+@struct.dataclass
+class Ring:
+    """N links closed into a ring; node i sends over link i to node i + 1.
+
+    A pytree: the channel's probabilities are leaves, so that a ring can be differentiated,
+    vmapped over and passed through jit; everything else is static.
+
+    Attributes:
+      channel: the symbol channel of every link, or N of them along a leading axis. May be None
+        with `noise="off"`.
+      wire: how floats are written: `FixedPoint`, `Float32` or `BFloat16`.
+      noise: "sampled" draws symbol errors exactly. "gaussian" replaces the error of each code
+        by a normal one of the same mean and variance, rounded and clipped to the code range;
+        "mean" replaces the code by its mean, rounded, half a code off at most. Both need a
+        FixedPoint wire. "off" moves codes without error.
+      scramble: whether links XOR symbols with a pad that both ends know, which makes errors
+        independent of the data.
+      nodes_per_device: k neighbouring nodes on each device; every leaf then has a leading axis k.
+
+    Raises:
+      TypeError: if the wire is none of the three.
+      ValueError: if another static value is outside its domain.
+
+    >>> from jaxqring.link import superdense
+    >>> from jaxqring.quantum import werner
+    >>> ring = Ring(superdense(werner(fidelity=0.99)))
+    >>> ring.cost(1000, num_nodes=4).qubits
+    12000
+    """
+
+    channel: SymbolChannel | None = None
+    wire: Wire = struct.field(pytree_node=False, default=FixedPoint(16))
+    noise: str = struct.field(pytree_node=False, default="sampled")
+    scramble: bool = struct.field(pytree_node=False, default=True)
+    nodes_per_device: int = struct.field(pytree_node=False, default=1)
+
+    def __post_init__(self) -> None:
+        # Only what is static: this also runs whenever JAX rebuilds the pytree.
+        if not isinstance(self.wire, FixedPoint | Float32 | BFloat16):
+            checks.refuse("wire", "be a FixedPoint, Float32 or BFloat16", self.wire, TypeError)
+        checks.one_of("noise", self.noise, NOISE_MODES)
+        if self.noise in ("gaussian", "mean") and not isinstance(self.wire, FixedPoint):
+            checks.refuse(
+                "noise", 'be "sampled" or "off" on a float wire, whose moments diverge', self.noise
+            )
+        checks.one_of("scramble", self.scramble, (True, False))
+        if not isinstance(self.nodes_per_device, int) or self.nodes_per_device < 1:
+            checks.refuse("nodes_per_device", "be a positive integer", self.nodes_per_device)
+
+    @property
+    def draws(self) -> bool:
+        """Whether a collective over this ring needs a key."""
+        rounds_at_random = isinstance(self.wire, FixedPoint) and self.wire.rounding == "stochastic"
+        return self.noise in ("sampled", "gaussian") or rounds_at_random
+
+    def cost(self, tree_or_size: Any, num_nodes: int, *, collective: str = "psum") -> Cost:
+        """What one collective costs, from shapes alone; nothing is traced.
+
+        Args:
+          tree_or_size: what one node puts in: a pytree of arrays, or its number of values.
+          num_nodes: N.
+          collective: "psum" (also for `pmean`), "psum_scatter" or "all_gather".
+
+        Raises:
+          ValueError: if an argument is outside its domain, or the wire has no room for guard
+            bits.
+        """
+        return ring_cost(self.wire, tree_or_size, num_nodes, collective)
+
+    def check(self, num_terms: int, num_nodes: int) -> None:
+        """Refuses a ring that does not fit N nodes, or that many codes to add.
+
+        Raises:
+          TypeError: if the channel is missing or not a SymbolChannel.
+          ValueError: if there are not one or N links, a matrix is not stochastic, or the wire
+            has no room for guard bits.
+        """
+        if isinstance(self.wire, FixedPoint):
+            self.wire.code_bits(num_terms)
+        if self.noise == "off":
+            return
+        check_transition("ring.channel", self.channel)  # type: ignore[arg-type]
+        assert self.channel is not None
+        batch = self.channel.transition.shape[:-2]
+        if batch not in ((), (num_nodes,)):
+            checks.refuse(
+                "ring.channel", f"be one link or one for each of the {num_nodes} nodes", batch
+            )
+
+    def links(self, nodes: jax.Array) -> SymbolChannel:
+        """The links that leave the given nodes (k,), as a channel with batch shape (k,)."""
+        assert self.channel is not None
+        transition = self.channel.transition
+        if transition.ndim == 2:
+            return SymbolChannel(jnp.broadcast_to(transition, (nodes.shape[0], *transition.shape)))
+        return SymbolChannel(transition[nodes])
+
+
+@struct.dataclass
+class Report:
+    """What happened in one call of a collective; the same on every node.
+
+    Attributes:
+      errors_per_link: (N,) uint32 symbol errors on each link. Zero unless noise is "sampled".
+      saturated: () uint32 values that were clipped, on all nodes.
+      non_finite: () uint32 values that were not finite: put in by all nodes for a FixedPoint
+        wire (which sends 0 for NaN and clips infinities), delivered to all nodes for a float one.
+      clipped_parameters: () float noise parameters, known only inside the trace, that lay outside
+        their domain and were clipped.
+      replica_agreement: () float32 fraction of the coordinates whose bits are the same on all
+        nodes; None for `psum_scatter`, which leaves no replicas.
+      num_links: N.
+      symbols_per_link: symbols sent over each link.
+    """
+
+    errors_per_link: jax.Array
+    saturated: jax.Array
+    non_finite: jax.Array
+    clipped_parameters: jax.Array
+    replica_agreement: jax.Array | None
+    num_links: int = struct.field(pytree_node=False)
+    symbols_per_link: int = struct.field(pytree_node=False)
+
+    @property
+    def symbols_sent(self) -> int:
+        """Symbols sent over all links."""
+        return self.num_links * self.symbols_per_link
+
+    @property
+    def symbol_errors(self) -> jax.Array:
+        """() uint32 symbol errors on all links together."""
+        return jnp.sum(self.errors_per_link, axis=-1, dtype=jnp.uint32)
+
+    @property
+    def worst_link_errors(self) -> jax.Array:
+        """() uint32 symbol errors on the worst link."""
+        return jnp.max(self.errors_per_link, axis=-1)
+
+    @property
+    def symbol_error_rate(self) -> jax.Array:
+        """() float32 symbol errors per symbol sent; zero if none was sent."""
+        return self.symbol_errors.astype(jnp.float32) / max(self.symbols_sent, 1)

@@ -1,0 +1,123 @@
+"""What one collective costs, from shapes alone."""
+
+import dataclasses
+import math
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxqring import checks
+from jaxqring.link.wire import FixedPoint, Wire
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+    """Online traffic of one collective over each directed link of the ring.
+
+    Superdense coding sends two bits with each online qubit and uses up one pre-shared EPR pair
+    for it. That halves the traffic on the critical path; the pairs were sent before, so that the
+    number of qubits over the lifetime of a link is that of the classical bits at best.
+
+    Attributes:
+      num_nodes: N.
+      rounds: sequential hops.
+      bits: payload bits per link; what a classical ring with the same wire would send.
+      qubits: online qubits per link, half of `bits`.
+      pairs: EPR pairs used per link, one for each qubit.
+      control_bits: classical bits per link to agree on the scale of a FixedPoint wire, by a ring
+        all-reduce of one float32.
+
+    Source of the counts: Patarasuk and Yuan, J. Parallel Distrib. Comput. 69, 117 (2009).
+    """
+
+    num_nodes: int
+    rounds: int
+    bits: int
+    qubits: int
+    pairs: int
+    control_bits: int
+
+    @property
+    def symbols(self) -> int:
+        """Two-bit symbols per link, one for each qubit."""
+        return self.qubits
+
+    def seconds(
+        self,
+        *,
+        qubit_rate: float,
+        latency: float = 0.0,
+        encode_time: float = 0.0,
+        measure_time: float = 0.0,
+    ) -> float:
+        """Time of the quantum ring in the alpha-beta model, pairs being in stock.
+
+        Args:
+          qubit_rate: qubits per second on each link, in hertz.
+          latency: of one hop, in seconds.
+          encode_time: of one round, in seconds.
+          measure_time: of the Bell measurements of one round, in seconds.
+
+        Raises:
+          ValueError: if the rate is not positive or a time negative.
+        """
+        _check_times(qubit_rate=qubit_rate)
+        for name, time in (
+            ("latency", latency),
+            ("encode_time", encode_time),
+            ("measure_time", measure_time),
+        ):
+            checks.bounded(name, time, 0.0, math.inf)
+        return self.rounds * (latency + encode_time + measure_time) + self.qubits / qubit_rate
+
+    def classical_seconds(self, *, bit_rate: float, latency: float = 0.0) -> float:
+        """Time of the classical ring with the same wire.
+
+        Args:
+          bit_rate: bits per second on each link, in hertz.
+          latency: of one hop, in seconds.
+
+        Raises:
+          ValueError: if the rate is not positive or the latency negative.
+        """
+        _check_times(bit_rate=bit_rate)
+        checks.bounded("latency", latency, 0.0, math.inf)
+        return self.rounds * latency + self.bits / bit_rate
+
+
+def _check_times(**rates: float) -> None:
+    for name, rate in rates.items():
+        if not 0 < rate < math.inf:
+            checks.refuse(name, "be a positive finite rate", rate)
+
+
+COLLECTIVES = ("psum", "psum_scatter", "all_gather")
+
+
+def ring_cost(wire: Wire, tree_or_size: Any, num_nodes: int, collective: str = "psum") -> Cost:
+    """The cost of a collective over a ring. See `Ring.cost`."""
+    if not isinstance(num_nodes, int | np.integer) or num_nodes < 1:
+        checks.refuse("num_nodes", "be a positive integer", num_nodes)
+    checks.one_of("collective", collective, COLLECTIVES)
+    if isinstance(tree_or_size, int | np.integer):
+        size = int(tree_or_size)
+    else:
+        size = sum(math.prod(np.shape(leaf)) for leaf in jax.tree.leaves(tree_or_size))
+    if size < 0:
+        checks.refuse("tree_or_size", "be a pytree or a size of at least 0", size)
+    if isinstance(wire, FixedPoint) and collective != "all_gather":
+        wire.code_bits(num_nodes)  # refuses a wire without room for guard bits
+    steps = num_nodes - 1
+    rounds = (2 if collective == "psum" else 1) * steps if size else 0
+    chunk = size if collective == "all_gather" else -(-size // num_nodes)
+    bits = rounds * chunk * wire.bits
+    agrees = isinstance(wire, FixedPoint) and wire.clip == "max" and rounds > 0
+    return Cost(
+        num_nodes=int(num_nodes),
+        rounds=rounds,
+        bits=bits,
+        qubits=bits // 2,
+        pairs=bits // 2,
+        control_bits=2 * steps * 32 if agrees else 0,
+    )

@@ -1,0 +1,338 @@
+"""The ring on one flat array: what every collective runs, and its derivative.
+
+The derivative is the mean-straight-through rule. A hop delivers v' = sample + (mean - its own
+value), so that values are sampled and tangents are those of the conditional mean given the codes
+that were sent:
+
+    dv' = slope dv + step sum_j sum_r dT[r | symbol j of v] V_j(r)
+
+with `slope` the regression slope of the mean on the code (1 - 2f for uniform bit flips f) and
+V_j(r) what symbol r adds at position j. It is exact in expectation where the loss is linear and
+no sum wraps, and first-order otherwise. Quantisation passes tangents straight through, except
+where a value is clipped. A loop over the hops carries the tangents, linear in them, so that
+forward and reverse mode both work.
+"""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.custom_derivatives import SymbolicZero
+
+from jaxqring import checks
+from jaxqring.link.superdense import SymbolChannel
+from jaxqring.link.transport import (
+    count_symbol_errors,
+    error_words,
+    mean_jump,
+    mean_slope,
+    moments,
+)
+from jaxqring.link.wire import FixedPoint, pack
+from jaxqring.ring import schedule
+from jaxqring.ring.config import Ring
+from jaxqring.ring.schedule import Place
+
+
+class Plan(NamedTuple):
+    """What is static about one call.
+
+    Attributes:
+      place: the mapped axis and the nodes on each device.
+      reduce: whether there is a first half, of adding.
+      gather: whether there is a second half, of passing on.
+      replicated: whether the result must be known to `shard_map` as equal on all nodes.
+      count: whether to count errors for a report.
+    """
+
+    place: Place
+    reduce: bool
+    gather: bool
+    replicated: bool
+    count: bool
+
+    @property
+    def num_terms(self) -> int:
+        """How many codes are added."""
+        return self.place.num_nodes if self.reduce else 1
+
+    def first(self, nodes: jax.Array) -> jax.Array:
+        """(k,) the chunk that each node sends first.
+
+        Its own number, so that it ends with the sum of the next chunk; one lower where nothing
+        is gathered, so that node i is left with part i.
+        """
+        return nodes if self.gather else nodes - 1
+
+    def own(self, nodes: jax.Array) -> jax.Array:
+        """(k,) the chunk that each node passes on first."""
+        return nodes + 1 if self.reduce else nodes
+
+
+class Counts(NamedTuple):
+    """What this device saw: uint32 (k,) symbol errors on its links, () values clipped, () not
+    finite."""
+
+    errors: jax.Array
+    saturated: jax.Array
+    non_finite: jax.Array
+
+
+class _Trail(NamedTuple):
+    """What the derivative needs of the values: the step, and the codes sent in every hop."""
+
+    step: jax.Array
+    reduce: Any
+    gather: Any
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(3,))
+def collective(
+    values: jax.Array, ring: Ring, key: jax.Array | None, plan: Plan
+) -> tuple[jax.Array, Counts | None]:
+    """Reduces, gathers or both, around the ring.
+
+    Args:
+      values: float32, (k, N, c) chunks if the plan reduces, else (k, c).
+      ring: checked against the plan's place.
+      key: typed key, or None if the ring draws nothing.
+      plan: static.
+
+    Returns:
+      float32, (k, N, c) if the plan gathers, else (k, c); and the counts if the plan counts.
+    """
+    result, counts, _ = _run(values, ring, key, plan, keep_codes=False)
+    return result, counts
+
+
+@functools.partial(collective.defjvp, symbolic_zeros=True)
+def _collective_jvp(plan: Plan, primals: tuple, tangents: tuple) -> tuple:
+    values, ring, key = primals
+    fixed = jax.tree.map(lax.stop_gradient, ring)
+    d_transition = _transition_tangent(ring, tangents[1])
+    result, counts, trail = _run(
+        lax.stop_gradient(values), fixed, key, plan, keep_codes=d_transition is not None
+    )
+    moved = _tangent(values, tangents[0], ring, d_transition, plan, trail)
+    no_tangents = jax.tree.map(lambda x: np.zeros(x.shape, jax.dtypes.float0), counts)
+    return (result, counts), (moved, no_tangents)
+
+
+def _run(
+    values: jax.Array, ring: Ring, key: jax.Array | None, plan: Plan, *, keep_codes: bool
+) -> tuple[jax.Array, Counts | None, _Trail]:
+    """The values. With `keep_codes`, also what every hop sent."""
+    wire, place = ring.wire, plan.place
+    nodes, steps = place.nodes(), place.num_nodes - 1
+    scale = _agree_on_step(values, ring, plan)
+    rows = schedule.descending(values, plan.first(nodes)) if plan.reduce else values
+    # The stream after those of the hops rounds at random.
+    keys = _node_keys(key, 2 * steps, nodes) if _rounds_at_random(ring) else None
+    payload = jax.vmap(lambda row, k: wire.encode(row, scale, plan.num_terms, k))(rows, keys)
+
+    def hop(sent: jax.Array, stream: jax.Array) -> tuple[jax.Array, tuple]:
+        words, errors = _through_links(sent, ring, key, stream, nodes, count=plan.count)
+        size = sent.shape[1]
+        arrived = jax.vmap(lambda word: wire.unpack(word, size))(place.shift(words))
+        return arrived, (errors, sent if keep_codes else None)
+
+    reduced = gathered = (None, None)
+    if plan.reduce:
+        streams = jnp.arange(steps, dtype=jnp.int32)
+        payload, reduced = schedule.reduce_scatter(payload, hop, wire.add, streams)
+    if plan.gather:
+        streams = jnp.arange(steps, 2 * steps, dtype=jnp.int32)
+        payload, gathered = _pass_on(payload, hop, streams, plan)
+    result = wire.decode(payload, scale)
+    counts = None
+    if plan.count:
+        errors = jnp.zeros_like(nodes, dtype=jnp.uint32)
+        for seen in jax.tree.leaves((reduced[0], gathered[0])):
+            errors += jnp.sum(seen, axis=0, dtype=jnp.uint32)
+        counts = _count(values, result, scale, ring, plan, errors)
+    return result, counts, _Trail(scale, reduced[1], gathered[1])
+
+
+def _agree_on_step(values: jax.Array, ring: Ring, plan: Plan) -> jax.Array:
+    """() the value of one code, the same on all nodes; the control channel has no errors."""
+    if not isinstance(ring.wire, FixedPoint):
+        return jnp.float32(1)
+    if ring.wire.clip != "max":
+        return ring.wire.step(jnp.float32(ring.wire.clip), plan.num_terms)
+    finite = jnp.where(jnp.isfinite(values), jnp.abs(values), 0)
+    return ring.wire.step(lax.pmax(jnp.max(finite), plan.place.axis_name), plan.num_terms)
+
+
+def _rounds_at_random(ring: Ring) -> bool:
+    return isinstance(ring.wire, FixedPoint) and ring.wire.rounding == "stochastic"
+
+
+def _node_keys(key: jax.Array | None, stream: Any, nodes: jax.Array) -> jax.Array:
+    """(k,) keys of one random stream, one for each node."""
+    assert key is not None
+    return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(jax.random.fold_in(key, stream), nodes)
+
+
+def _through_links(
+    sent: jax.Array, ring: Ring, key: Any, stream: jax.Array, nodes: jax.Array, *, count: bool
+) -> tuple[jax.Array, jax.Array | None]:
+    """Packs (k, c) payloads and sends them: (k, words) that arrive, (k,) symbol errors."""
+    wire, size = ring.wire, sent.shape[1]
+    if ring.noise in ("gaussian", "mean"):
+        assert isinstance(wire, FixedPoint)
+        sent = _smooth_hop(sent, ring, key, stream, nodes)
+    words = jax.vmap(wire.pack)(sent)
+    if ring.noise != "sampled":
+        return words, jnp.zeros_like(nodes, dtype=jnp.uint32) if count else None
+    draw = functools.partial(error_words, scramble=ring.scramble)
+    errors = jax.vmap(draw)(_node_keys(key, stream, nodes), words, ring.links(nodes))
+    if not count:
+        return words ^ errors, None
+    # Padding that fills the last words crosses no link.
+    real = pack(jnp.full((size,), -1, jnp.int32), wire.bits)
+    return words ^ errors, jnp.sum(count_symbol_errors(errors & real), axis=1, dtype=jnp.uint32)
+
+
+def _smooth_hop(
+    sent: jax.Array, ring: Ring, key: Any, stream: jax.Array, nodes: jax.Array
+) -> jax.Array:
+    """(k, c) codes replaced by their mean after a hop, or by a normal variate of their moments."""
+    wire = ring.wire
+    assert isinstance(wire, FixedPoint)
+    mean, variance = _hop_moments(sent, ring, nodes)
+    if ring.noise == "gaussian":
+        mean += jnp.sqrt(variance) * _normal(key, stream, nodes, sent.shape)
+    # Clipped, not wrapped: the tails of the normal distribution have no bits to flip.
+    edge = np.float32(2.0 ** (wire.bits - 1))
+    last = np.nextafter(edge, np.float32(0)) if wire.bits > 25 else edge - 1
+    return jnp.clip(jnp.round(mean), -edge, last).astype(jnp.int32)
+
+
+def _hop_moments(sent: jax.Array, ring: Ring, nodes: jax.Array) -> tuple[jax.Array, jax.Array]:
+    of_link = functools.partial(_link_moments, ring=ring)
+    return jax.vmap(of_link)(sent, ring.links(nodes).transition)
+
+
+def _link_moments(
+    codes: jax.Array, transition: jax.Array, ring: Ring
+) -> tuple[jax.Array, jax.Array]:
+    assert isinstance(ring.wire, FixedPoint)
+    return moments(codes, ring.wire, SymbolChannel(_effective(transition, ring)))
+
+
+def _effective(transition: jax.Array, ring: Ring) -> jax.Array:
+    """(4, 4) float32 what the codes meet: erasures guessed, scrambled if the ring scrambles."""
+    channel = SymbolChannel(transition.astype(jnp.float32)).guessed()
+    return (channel.scrambled() if ring.scramble else channel).transition
+
+
+def _normal(key: Any, stream: jax.Array, nodes: jax.Array, shape: tuple) -> jax.Array:
+    keys = _node_keys(key, stream, nodes)
+    return jax.vmap(lambda k: jax.random.normal(k, shape[1:], jnp.float32))(keys)
+
+
+def _pass_on(
+    own: jax.Array, hop: schedule.Hop, inputs: Any, plan: Plan
+) -> tuple[jax.Array, tuple[Any, Any]]:
+    """(k, N, c) all chunks, in order, on every node; and what the hops gave out."""
+    place = plan.place
+    if plan.replicated and sees_varying(place.axis_name):
+        # The same values, in a form whose type says that they are the same everywhere.
+        chunks = lax.all_gather(own, place.axis_name, to="invarying").reshape(-1, own.shape[1])
+        chunks = jnp.roll(chunks, 1, axis=0) if plan.reduce else chunks
+        return jnp.broadcast_to(chunks, (own.shape[0], *chunks.shape)), (None, None)
+    met, outputs = schedule.all_gather(own, hop, inputs, place.num_nodes - 1)
+    return schedule.descending(met, plan.own(place.nodes())), outputs
+
+
+def _count(
+    values: jax.Array,
+    result: jax.Array,
+    scale: jax.Array,
+    ring: Ring,
+    plan: Plan,
+    errors: jax.Array,
+) -> Counts:
+    if isinstance(ring.wire, FixedPoint):
+        clipped = ring.wire.saturates(values, scale, plan.num_terms)
+        saturated, judged = jnp.sum(clipped, dtype=jnp.uint32), values
+    else:
+        saturated, judged = errors[0] * 0, result
+    return Counts(errors, saturated, jnp.sum(~jnp.isfinite(judged), dtype=jnp.uint32))
+
+
+def _transition_tangent(ring: Ring, tangent: Ring) -> jax.Array | None:
+    """The tangent of the transition matrices, or None where they are not differentiated."""
+    if ring.noise == "off" or isinstance(tangent.channel.transition, SymbolicZero):
+        return None
+    if not isinstance(ring.wire, FixedPoint):
+        checks.refuse(
+            "ring.wire",
+            "be a FixedPoint for a derivative with respect to noise (the mean of a float whose"
+            " exponent may flip diverges)",
+            ring.wire,
+        )
+    return tangent.channel.transition
+
+
+def _tangent(
+    values: jax.Array,
+    d_values: jax.Array | SymbolicZero,
+    ring: Ring,
+    d_transition: jax.Array | None,
+    plan: Plan,
+    trail: _Trail,
+) -> jax.Array:
+    """The tangent of the result: a ring that carries tangents instead of codes."""
+    place, wire = plan.place, ring.wire
+    nodes = place.nodes()
+    if isinstance(d_values, SymbolicZero):
+        d_values = values * 0  # not zeros: it has the type of a mapped value
+    if isinstance(wire, FixedPoint):
+        stopped = lax.stop_gradient(values)
+        lost = wire.saturates(stopped, trail.step, plan.num_terms) | jnp.isnan(stopped)
+        d_values = jnp.where(lost, 0, d_values)
+
+    slope, d_links = jnp.ones((nodes.shape[0], 1), jnp.float32), None
+    if ring.noise != "off":
+        links = ring.links(nodes).transition
+        slope = jax.vmap(functools.partial(_slope, ring=ring))(links)[:, None]
+        if d_transition is not None:
+            d_links = ring.replace(channel=SymbolChannel(d_transition)).links(nodes).transition
+
+    def hop(moving: jax.Array, codes: Any) -> tuple[jax.Array, None]:
+        moving = slope * moving
+        if d_links is not None:
+            jump = functools.partial(_mean_jump_tangent, ring=ring)
+            moving += trail.step * jax.vmap(jump)(codes, d_links)
+        return place.shift(moving), None
+
+    if plan.reduce:
+        rows = schedule.descending(d_values, plan.first(nodes))
+        d_values, _ = schedule.reduce_scatter(rows, hop, jnp.add, trail.reduce)
+    if plan.gather:
+        d_values, _ = _pass_on(d_values, hop, trail.gather, plan)
+    return d_values
+
+
+def _slope(transition: jax.Array, ring: Ring) -> jax.Array:
+    """How far what a hop delivers follows what was sent."""
+    effective = _effective(transition, ring)
+    if isinstance(ring.wire, FixedPoint):
+        return mean_slope(ring.wire, effective)
+    # A float with a wrong bit may be anything; only whole words are followed.
+    intact = 1 - SymbolChannel(effective).error_prob
+    return intact ** (ring.wire.bits // 2)
+
+
+def _mean_jump_tangent(codes: jax.Array, d_transition: jax.Array, ring: Ring) -> jax.Array:
+    assert isinstance(ring.wire, FixedPoint)
+    return mean_jump(codes, ring.wire, _effective(d_transition, ring))
+
+
+def sees_varying(axis_name: Any) -> frozenset:
+    """The axes among `axis_name` that `shard_map` tracks (with check_vma); empty elsewhere."""
+    return frozenset(jax.typeof(lax.axis_index(axis_name)).mat.varying)
