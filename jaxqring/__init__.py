@@ -1,6 +1,5 @@
 """The all-reduce of distributed training, carried by a simulated quantum ring."""
 
-from jaxqring import quantum
 from jaxqring.link import (
     BFloat16,
     FixedPoint,
@@ -10,7 +9,22 @@ from jaxqring.link import (
     superdense,
     transmit,
 )
-from jaxqring.quantum import *  # noqa: F403  (its __all__ is the list of channels and pairs)
+from jaxqring.quantum import (
+    Channel,
+    Pair,
+    amplitude_damping,
+    bell_diagonal,
+    bit_flip,
+    dephasing,
+    depolarizing,
+    from_density_matrix,
+    from_kraus,
+    generalized_amplitude_damping,
+    identity,
+    pauli,
+    thermal_relaxation,
+    werner,
+)
 from jaxqring.ring import (
     AllReduceState,
     Cost,
@@ -23,5 +37,39 @@ from jaxqring.ring import (
     psum_scatter,
     replica_agreement,
 )
+
+__all__ = [
+    "AllReduceState",
+    "BFloat16",
+    "Channel",
+    "Cost",
+    "FixedPoint",
+    "Float32",
+    "Pair",
+    "Report",
+    "Ring",
+    "SymbolChannel",
+    "all_gather",
+    "all_reduce",
+    "amplitude_damping",
+    "bell_diagonal",
+    "bit_flip",
+    "dephasing",
+    "depolarizing",
+    "from_density_matrix",
+    "from_kraus",
+    "generalized_amplitude_damping",
+    "identity",
+    "moments",
+    "pauli",
+    "pmean",
+    "psum",
+    "psum_scatter",
+    "replica_agreement",
+    "superdense",
+    "thermal_relaxation",
+    "transmit",
+    "werner",
+]
 
 __version__ = "0.1.0.dev0"

@@ -30,11 +30,29 @@ def refuse(argument: str, rule: str, value: Any, error: type[Exception] = ValueE
 def real(argument: str, value: ArrayLike) -> jax.Array:
     """`value` as an array of the default float type (or of its own, if it is a float already)."""
     kind = value.dtype if hasattr(value, "dtype") else np.asarray(value).dtype
-    if not (jnp.issubdtype(kind, jnp.floating) or jnp.issubdtype(kind, jnp.integer)):
-        refuse(argument, "be a real number or an array of them", value, TypeError)
+    _refuse_unless_real(argument, kind, value)
     if isinstance(value, jax.Array) and jnp.issubdtype(kind, jnp.floating):
         return value
     return jnp.asarray(value, dtype=float)
+
+
+def within(argument: str, value: ArrayLike, low: float = 0.0, high: float = 1.0) -> None:
+    """Refuses a known value outside [low, high], without touching a device.
+
+    Raises:
+      TypeError: if it is not real.
+      ValueError: if it lies outside, or is not a number.
+    """
+    known = np.asarray(value)
+    _refuse_unless_real(argument, known.dtype, value)
+    if not np.all((known >= low) & (known <= high)):
+        rule = f"be at least {low:g}" if np.isinf(high) else f"lie in [{low:g}, {high:g}]"
+        refuse(argument, rule, value)
+
+
+def _refuse_unless_real(argument: str, dtype: Any, value: Any) -> None:
+    if not (jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer)):
+        refuse(argument, "be a real number or an array of them", value, TypeError)
 
 
 def bounded(
@@ -56,11 +74,7 @@ def bounded(
       ValueError: if a value known now lies outside, or is not a number.
     """
     if not is_traced(value):
-        known = np.asarray(value)
-        real(argument, known)
-        if not np.all((known >= low) & (known <= high)):
-            rule = f"be at least {low:g}" if np.isinf(high) else f"lie in [{low:g}, {high:g}]"
-            refuse(argument, rule, value)
+        within(argument, value, low, high)
     array = real(argument, value)
     # Written with >= and <= so that the derivative is one at the ends of the domain, where
     # jnp.clip would halve it, and so that NaN goes to `low`.
@@ -69,13 +83,13 @@ def bounded(
     return inside, moved
 
 
-def exactly_one(**alternatives: Any) -> str:
-    """The name of the one alternative that was given.
+def exactly_one(**alternatives: ArrayLike | None) -> tuple[str, ArrayLike]:
+    """The name and the value of the one alternative that was given.
 
     Raises:
       ValueError: if none or more than one was given.
     """
-    given = [name for name, value in alternatives.items() if value is not None]
+    given = [(name, value) for name, value in alternatives.items() if value is not None]
     if len(given) != 1:
         names = " or ".join(f"`{name}`" for name in alternatives)
         found = "both" if len(given) > 1 else "neither"

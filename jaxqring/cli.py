@@ -1,1 +1,108 @@
-"""x."""
+"""The command line: `jaxqring train --config configs/demo.toml`.
+
+A configuration comes from a TOML file, and any value of it can be overridden by a flag:
+
+    jaxqring train --config configs/demo.toml --steps 100 --runs.2.fidelity 0.99
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from jaxqring.train.config import TrainConfig, load_config
+
+COMMANDS = ("train",)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command; returns the exit status."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    console = Console()
+    if not arguments or arguments[0] not in COMMANDS:
+        asked_for_help = not arguments or arguments[0] in ("-h", "--help")
+        console.print(__doc__, highlight=False, markup=False)
+        if not asked_for_help:
+            console.print(f"unknown command {arguments[0]!r}: choose {', '.join(COMMANDS)}")
+        return 0 if asked_for_help else 2
+    try:
+        return _train(arguments[1:], console)
+    except (ValueError, TypeError) as error:
+        console.print(f"[bold red]error:[/] {_plain(error)}", highlight=False)
+        return 2
+    except KeyboardInterrupt:
+        console.print("interrupted; the same command goes on from the last checkpoint")
+        return 130
+
+
+def _train(arguments: list[str], console: Console) -> int:
+    config = _parse(arguments)
+    _offer_host_devices(config.nodes)
+    # Imported late: device counts must be set before anything of JAX looks at its devices.
+    from jaxqring.train import figures, loop
+
+    summary = loop.train(config, console)
+    console.print(summary_table(summary))
+    for path in [config.folder / "summary.json", *figures.draw(config.folder, summary)]:
+        console.print(f"wrote {path}", highlight=False)
+    return 0
+
+
+def _parse(arguments: list[str]) -> TrainConfig:
+    """A configuration from `--config FILE`, if given, and the flags beside it."""
+    default, flags = TrainConfig(), []
+    rest = iter(arguments)
+    for word in rest:
+        if word == "--config" or word.startswith("--config="):
+            default = load_config(word[9:] if "=" in word else next(rest, ""))
+        else:
+            flags.append(word)
+    return tyro.cli(
+        TrainConfig,
+        args=flags,
+        default=default,
+        prog="jaxqring train",
+        description="Train with a classical or a quantum all-reduce; --config FILE reads TOML.",
+    )
+
+
+def _offer_host_devices(nodes: int) -> None:
+    """Makes `nodes` devices of the host, for machines with fewer accelerators."""
+    if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
+        jax.config.update("jax_num_cpu_devices", nodes)
+
+
+def summary_table(summary: dict[str, Any]) -> Table:
+    """The result of a job as a table, one row a run."""
+    title = f"{summary['name']}: {summary['parameters']:,} parameters, "
+    title += f"{summary['config']['nodes']} nodes, {summary['config']['steps']} steps"
+    table = Table(title=title)
+    for name in ("run", "test accuracy", "online per link and step", "EPR pairs per link and step"):
+        table.add_column(name, justify="left" if name == "run" else "right")
+    for name in ("symbol errors", "replica agreement"):
+        table.add_column(name, justify="right")
+    for run in summary["runs"]:
+        qubits, bits = run["online_qubits_per_link_step"], run["online_bits_per_link_step"]
+        table.add_row(
+            run["name"],
+            f"{run['test_accuracy']:.4f}",
+            f"{qubits:,} qubits" if qubits else f"{bits:,} bits",
+            f"{run['epr_pairs_per_link_step']:,}",
+            f"{run['symbol_errors']:,} ({run['symbol_error_rate']:.2e})",
+            f"{run['replica_agreement']:.4f}",
+        )
+    return table
+
+
+def _plain(error: BaseException) -> str:
+    """The message, safe to print with markup on."""
+    return str(error).replace("[", "\\[")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -188,7 +188,7 @@ def _jump_tables(bits: int, transition: jax.Array) -> tuple[jax.Array, jax.Array
 
 
 def _sum_over_symbols(table: jax.Array, codes: jax.Array) -> jax.Array:
-    """(...) the sum over positions j of table[j, symbol j of the code], for a (bits / 2, 4) table."""
+    """(...) sum over positions j of table[j, symbol j of the code]; the table is (bits / 2, 4)."""
 
     def add(total: jax.Array, position: tuple) -> tuple[jax.Array, None]:
         shift, row = position

@@ -40,7 +40,7 @@ def _entropy(probs: jax.Array) -> jax.Array:
     # The logarithm is kept above log(tiny): at zero, 0 * log(tiny) is 0 and the derivative is
     # about -log2(tiny), where 0 * log(0) would be NaN in both.
     logs = jnp.log(jnp.maximum(probs, jnp.finfo(probs.dtype).tiny))
-    return -jnp.sum(probs * logs, axis=-1) / np.log(2.0)
+    return -jnp.sum(probs * logs, axis=-1) / float(np.log(2.0))
 
 
 def _binary_entropy(prob: jax.Array) -> jax.Array:

@@ -144,8 +144,8 @@ def depolarizing(*, error_prob: ArrayLike | None = None, mix: ArrayLike | None =
     >>> bool(jnp.allclose(depolarizing(error_prob=0.03).ptm, depolarizing(mix=0.04).ptm))
     True
     """
-    name = checks.exactly_one(error_prob=error_prob, mix=mix)
-    value, flag = checks.bounded(name, mix if error_prob is None else error_prob)
+    name, given = checks.exactly_one(error_prob=error_prob, mix=mix)
+    value, flag = checks.bounded(name, given)
     scale = 1 - (4 / 3 if name == "error_prob" else 1) * value
     return _channel(scale, scale, scale, 0.0, flag)
 

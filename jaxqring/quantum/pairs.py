@@ -98,11 +98,10 @@ def werner(*, fidelity: ArrayLike | None = None, weight: ArrayLike | None = None
     >>> round(float(werner(fidelity=0.9).fidelity), 6)
     0.9
     """
-    if checks.exactly_one(fidelity=fidelity, weight=weight) == "fidelity":
-        value, flag = checks.bounded("fidelity", fidelity, 0.25, 1.0)
+    name, given = checks.exactly_one(fidelity=fidelity, weight=weight)
+    value, flag = checks.bounded(name, given, 0.25 if name == "fidelity" else 0.0, 1.0)
+    if name == "fidelity":
         value = (4 * value - 1) / 3
-    else:
-        value, flag = checks.bounded("weight", weight)
     ones = jnp.ones_like(value)
     scale = jnp.stack([ones, value, value, value], axis=-1)
     perfect = jnp.asarray(np.diag(PHI_PLUS), dtype=value.dtype)

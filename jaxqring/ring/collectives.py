@@ -75,7 +75,7 @@ def psum(
     chunk = -(-size // place.num_nodes)
     rows = jnp.pad(flat, ((0, 0), (0, chunk * place.num_nodes - size)))
     rows = rows.reshape(-1, place.num_nodes, chunk)
-    plan = Plan(place, reduce=True, gather=True, replicated=replicated, count=with_report)
+    plan = Plan(place, reduce=True, gather=True, replicated=replicated, report=with_report)
     summed, counts = collective(rows, ring, key, plan)
     total = restore(summed.reshape(place.nodes_per_device, -1)[:, :size])
     symbols = 2 * (place.num_nodes - 1) * chunk * ring.wire.bits // 2
@@ -153,7 +153,7 @@ def psum_scatter(
         rows.append(front.reshape(place.nodes_per_device, nodes, -1))
     _refuse_nothing(rows)
     values = jnp.concatenate(rows, axis=2)
-    plan = Plan(place, reduce=True, gather=False, replicated=False, count=with_report)
+    plan = Plan(place, reduce=True, gather=False, replicated=False, report=with_report)
     summed, counts = collective(values, ring, key, plan)
 
     def part(leaf: jax.Array, piece: jax.Array) -> jax.Array:
@@ -165,7 +165,7 @@ def psum_scatter(
         return piece if lead else piece[0]
 
     pieces = _split(summed, [row.shape[2] for row in rows])
-    outputs = treedef.unflatten(map(part, leaves, pieces))
+    outputs = jax.tree.unflatten(treedef, list(map(part, leaves, pieces)))
     symbols = (nodes - 1) * values.shape[2] * ring.wire.bits // 2
     return _answer(outputs, counts, place, ring, symbols, with_report, replicas=False)
 
@@ -211,7 +211,7 @@ def all_gather(
         _dimension("axis", axis, leaf.ndim - lead + (not tiled))
     flat, _ = _flatten(x, place)
     _refuse_nothing(leaves)
-    plan = Plan(place, reduce=False, gather=True, replicated=False, count=with_report)
+    plan = Plan(place, reduce=False, gather=True, replicated=False, report=with_report)
     gathered, counts = collective(flat, ring, key, plan)
 
     def joined(leaf: jax.Array, piece: jax.Array) -> jax.Array:
@@ -225,7 +225,7 @@ def all_gather(
         return piece if lead else piece[0]
 
     pieces = _split(gathered, [math.prod(leaf.shape[lead:]) for leaf in leaves])
-    outputs = treedef.unflatten(map(joined, leaves, pieces))
+    outputs = jax.tree.unflatten(treedef, list(map(joined, leaves, pieces)))
     symbols = (nodes - 1) * flat.shape[1] * ring.wire.bits // 2
     return _answer(outputs, counts, place, ring, symbols, with_report)
 
@@ -329,10 +329,11 @@ def _flatten(x: Any, place: Place) -> tuple[jax.Array, Callable[[jax.Array], Any
 
     def restore(values: jax.Array) -> Any:
         pieces = _split(values, sizes)
-        return treedef.unflatten(
+        shaped = [
             piece.reshape(leaf.shape).astype(leaf.dtype)
             for piece, leaf in zip(pieces, leaves, strict=True)
-        )
+        ]
+        return jax.tree.unflatten(treedef, shaped)
 
     empty = jnp.zeros((place.nodes_per_device, 0), jnp.float32)
     return jnp.concatenate(flat, axis=1) if flat else empty, restore

@@ -103,13 +103,18 @@ class Ring:
                 "ring.channel", f"be one link or one for each of the {num_nodes} nodes", batch
             )
 
-    def links(self, nodes: jax.Array) -> SymbolChannel:
-        """The links that leave the given nodes (k,), as a channel with batch shape (k,)."""
-        assert self.channel is not None
-        transition = self.channel.transition
-        if transition.ndim == 2:
-            return SymbolChannel(jnp.broadcast_to(transition, (nodes.shape[0], *transition.shape)))
-        return SymbolChannel(transition[nodes])
+    @property
+    def transition(self) -> jax.Array:
+        """(4, 4), (5, 4) or with a leading axis N: the matrices of the links."""
+        assert self.channel is not None  # `check` has refused a noisy ring without a channel
+        return self.channel.transition
+
+
+def links_of(transition: jax.Array, nodes: jax.Array) -> jax.Array:
+    """(k, 4 or 5, 4) the matrices of the links that leave the given nodes (k,)."""
+    if transition.ndim == 2:
+        return jnp.broadcast_to(transition, (nodes.shape[0], *transition.shape))
+    return transition[nodes]
 
 
 @struct.dataclass

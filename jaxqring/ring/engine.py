@@ -33,7 +33,7 @@ from jaxqring.link.transport import (
 )
 from jaxqring.link.wire import FixedPoint, pack
 from jaxqring.ring import schedule
-from jaxqring.ring.config import Ring
+from jaxqring.ring.config import Ring, links_of
 from jaxqring.ring.schedule import Place
 
 
@@ -45,14 +45,14 @@ class Plan(NamedTuple):
       reduce: whether there is a first half, of adding.
       gather: whether there is a second half, of passing on.
       replicated: whether the result must be known to `shard_map` as equal on all nodes.
-      count: whether to count errors for a report.
+      report: whether to count errors for a report.
     """
 
     place: Place
     reduce: bool
     gather: bool
     replicated: bool
-    count: bool
+    report: bool
 
     @property
     def num_terms(self) -> int:
@@ -73,8 +73,7 @@ class Plan(NamedTuple):
 
 
 class Counts(NamedTuple):
-    """What this device saw: uint32 (k,) symbol errors on its links, () values clipped, () not
-    finite."""
+    """What this device saw, uint32: (k,) symbol errors on its links, () clipped, () not finite."""
 
     errors: jax.Array
     saturated: jax.Array
@@ -134,7 +133,7 @@ def _run(
     payload = jax.vmap(lambda row, k: wire.encode(row, scale, plan.num_terms, k))(rows, keys)
 
     def hop(sent: jax.Array, stream: jax.Array) -> tuple[jax.Array, tuple]:
-        words, errors = _through_links(sent, ring, key, stream, nodes, count=plan.count)
+        words, errors = _through_links(sent, ring, key, stream, nodes, count=plan.report)
         size = sent.shape[1]
         arrived = jax.vmap(lambda word: wire.unpack(word, size))(place.shift(words))
         return arrived, (errors, sent if keep_codes else None)
@@ -148,7 +147,7 @@ def _run(
         payload, gathered = _pass_on(payload, hop, streams, plan)
     result = wire.decode(payload, scale)
     counts = None
-    if plan.count:
+    if plan.report:
         errors = jnp.zeros_like(nodes, dtype=jnp.uint32)
         for seen in jax.tree.leaves((reduced[0], gathered[0])):
             errors += jnp.sum(seen, axis=0, dtype=jnp.uint32)
@@ -188,7 +187,8 @@ def _through_links(
     if ring.noise != "sampled":
         return words, jnp.zeros_like(nodes, dtype=jnp.uint32) if count else None
     draw = functools.partial(error_words, scramble=ring.scramble)
-    errors = jax.vmap(draw)(_node_keys(key, stream, nodes), words, ring.links(nodes))
+    links = SymbolChannel(links_of(ring.transition, nodes))
+    errors = jax.vmap(draw)(_node_keys(key, stream, nodes), words, links)
     if not count:
         return words ^ errors, None
     # Padding that fills the last words crosses no link.
@@ -213,7 +213,7 @@ def _smooth_hop(
 
 def _hop_moments(sent: jax.Array, ring: Ring, nodes: jax.Array) -> tuple[jax.Array, jax.Array]:
     of_link = functools.partial(_link_moments, ring=ring)
-    return jax.vmap(of_link)(sent, ring.links(nodes).transition)
+    return jax.vmap(of_link)(sent, links_of(ring.transition, nodes))
 
 
 def _link_moments(
@@ -266,7 +266,9 @@ def _count(
 
 def _transition_tangent(ring: Ring, tangent: Ring) -> jax.Array | None:
     """The tangent of the transition matrices, or None where they are not differentiated."""
-    if ring.noise == "off" or isinstance(tangent.channel.transition, SymbolicZero):
+    if ring.noise == "off" or tangent.channel is None:
+        return None
+    if isinstance(tangent.channel.transition, SymbolicZero):
         return None
     if not isinstance(ring.wire, FixedPoint):
         checks.refuse(
@@ -298,10 +300,10 @@ def _tangent(
 
     slope, d_links = jnp.ones((nodes.shape[0], 1), jnp.float32), None
     if ring.noise != "off":
-        links = ring.links(nodes).transition
+        links = links_of(ring.transition, nodes)
         slope = jax.vmap(functools.partial(_slope, ring=ring))(links)[:, None]
         if d_transition is not None:
-            d_links = ring.replace(channel=SymbolChannel(d_transition)).links(nodes).transition
+            d_links = links_of(d_transition, nodes)
 
     def hop(moving: jax.Array, codes: Any) -> tuple[jax.Array, None]:
         moving = slope * moving

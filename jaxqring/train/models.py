@@ -1,0 +1,33 @@
+"""Small Flax models for small images."""
+
+import jax
+from flax import linen as nn
+
+
+class CNN(nn.Module):
+    """Three strided convolutions and a linear layer: 19,178 parameters on 28 x 28 images."""
+
+    num_classes: int = 10
+
+    @nn.compact
+    def __call__(self, images: jax.Array) -> jax.Array:
+        """Class scores (count, num_classes) of images (count, height, width, 1)."""
+        x = images
+        for features in (16, 32, 32):
+            x = nn.relu(nn.Conv(features, (3, 3), strides=2)(x))
+        return nn.Dense(self.num_classes)(x.reshape(x.shape[0], -1))
+
+
+class MLP(nn.Module):
+    """One hidden layer of 64 units: 50,890 parameters on 28 x 28 images."""
+
+    num_classes: int = 10
+
+    @nn.compact
+    def __call__(self, images: jax.Array) -> jax.Array:
+        """Class scores (count, num_classes) of images (count, height, width, 1)."""
+        x = nn.relu(nn.Dense(64)(images.reshape(images.shape[0], -1)))
+        return nn.Dense(self.num_classes)(x)
+
+
+MODELS: dict[str, type[nn.Module]] = {"cnn": CNN, "mlp": MLP}

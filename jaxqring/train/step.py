@@ -1,0 +1,100 @@
+"""One data-parallel step, written for one node and mapped over all of them."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax.training.train_state import TrainState
+from jax import lax
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
+
+from jaxqring.ring import Ring, pmean, replica_agreement
+
+AXIS = "nodes"
+
+NodeStep = Callable[[TrainState, tuple, jax.Array], tuple[TrainState, dict[str, jax.Array]]]
+
+
+def node_step(ring: Ring | None) -> NodeStep:
+    """The step of one node: gradients of its own batch, averaged over the nodes, then an update.
+
+    Args:
+      ring: how to average; None for `lax.pmean` in float32.
+
+    Returns:
+      (state, (images, labels), key) -> (state, metrics); the metrics are the same on all nodes.
+    """
+
+    def step(state: TrainState, batch: tuple, key: jax.Array) -> tuple[TrainState, dict]:
+        images, labels = batch
+
+        def loss_of(params: Any) -> tuple[jax.Array, jax.Array]:
+            scores = state.apply_fn({"params": params}, images)
+            loss = optax.softmax_cross_entropy_with_integer_labels(scores, labels).mean()
+            return loss, jnp.mean(jnp.argmax(scores, axis=-1) == labels)
+
+        (loss, accuracy), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.params)
+        if ring is None:
+            gradients = lax.pmean(gradients, AXIS)
+            metrics = {
+                "symbol_errors": jnp.uint32(0),
+                "saturated": jnp.uint32(0),
+                "replica_agreement": replica_agreement(gradients, AXIS),
+            }
+        else:
+            step_key = jax.random.fold_in(key, state.step)
+            gradients, report = pmean(gradients, AXIS, ring=ring, key=step_key, with_report=True)
+            metrics = {
+                "symbol_errors": report.symbol_errors,
+                "saturated": report.saturated,
+                "replica_agreement": report.replica_agreement,
+            }
+        metrics["loss"] = lax.pmean(loss, AXIS)
+        metrics["train_accuracy"] = lax.pmean(accuracy, AXIS)
+        return state.apply_gradients(grads=gradients), metrics
+
+    return step
+
+
+def node_accuracy(state: TrainState, images: jax.Array, labels: jax.Array) -> jax.Array:
+    """() accuracy of one node's replica."""
+    scores = state.apply_fn({"params": state.params}, images)
+    return jnp.mean(jnp.argmax(scores, axis=-1) == labels)
+
+
+def over_nodes(function: Callable, mapping: str, devices: list, shared: tuple[int, ...]) -> Any:
+    """Maps a function of one node over all nodes, one device each.
+
+    Args:
+      function: of one node.
+      mapping: "pmap" or "shard_map"; both take and give arrays with a leading axis of nodes.
+      devices: one for each node.
+      shared: positions of the arguments that are the same on all nodes.
+
+    Returns:
+      The mapped and compiled function.
+    """
+    if mapping == "pmap":
+        # The number of arguments is known from the function, so that None marks the shared ones.
+        count = function.__code__.co_argcount
+        in_axes = tuple(None if i in shared else 0 for i in range(count))
+        return jax.pmap(function, axis_name=AXIS, in_axes=in_axes, devices=devices)
+
+    def block(*arguments: Any) -> Any:
+        own = [
+            a if i in shared else jax.tree.map(lambda x: x[0], a) for i, a in enumerate(arguments)
+        ]
+        return jax.tree.map(lambda x: jnp.asarray(x)[None], function(*own))
+
+    mesh = Mesh(np.array(devices), (AXIS,))
+
+    @jax.jit
+    def mapped(*arguments: Any) -> Any:
+        in_specs = tuple(P() if i in shared else P(AXIS) for i in range(len(arguments)))
+        return jax.shard_map(block, mesh=mesh, in_specs=in_specs, out_specs=P(AXIS))(*arguments)
+
+    return mapped

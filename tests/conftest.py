@@ -1,0 +1,116 @@
+"""Eight host devices, and the four mappings of a per-node function over the nodes of a ring."""
+
+import dataclasses
+import functools
+import os
+from collections.abc import Callable
+from typing import Any
+
+# Both must be set before JAX starts its backends.
+if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
+    os.environ["XLA_FLAGS"] = (
+        os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+    )
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import Mesh, PartitionSpec
+
+AXIS = "nodes"
+MAPPINGS = ("pmap", "shard_map_checked", "shard_map_unchecked", "vmap")
+
+
+@functools.cache
+def _mapped(name: str, function: Callable, size: int, shared: int) -> Callable:
+    """Compiled once for each function; see `Mapping`."""
+
+    def axes(arguments: tuple, own: Any, same: Any) -> tuple:
+        return (own,) * (len(arguments) - shared) + (same,) * shared
+
+    def per_device(*arguments: Any) -> Any:
+        # shard_map leaves a leading axis of length one, which the other mappings take away.
+        split = len(arguments) - shared
+        own = jax.tree.map(lambda leaf: leaf[0], arguments[:split])
+        return jax.tree.map(lambda leaf: leaf[None], function(*own, *arguments[split:]))
+
+    def call(*arguments: Any) -> Any:
+        in_axes = axes(arguments, 0, None)
+        if name == "vmap":
+            return jax.vmap(function, in_axes=in_axes, axis_name=AXIS)(*arguments)
+        return jax.shard_map(
+            per_device,
+            mesh=mesh(size),
+            in_specs=axes(arguments, PartitionSpec(AXIS), PartitionSpec()),
+            out_specs=PartitionSpec(AXIS),
+            check_vma=name == "shard_map_checked",
+        )(*arguments)
+
+    if name != "pmap":
+        return jax.jit(call)
+    compiled: dict[Any, Callable] = {}
+
+    def parallel(*arguments: Any) -> Any:
+        # Leaf by leaf: pmap takes the tuple in_axes=(0, None) for a flat list of axes whenever
+        # the arguments happen to have two leaves in all, as a dict of two and an empty Ring do.
+        leaves, treedef = jax.tree.flatten(arguments)
+        last = jax.tree.structure(arguments[len(arguments) - shared :]).num_leaves
+        if treedef not in compiled:
+            compiled[treedef] = jax.pmap(
+                lambda *flat: function(*jax.tree.unflatten(treedef, flat)),
+                axis_name=AXIS,
+                in_axes=(0,) * (len(leaves) - last) + (None,) * last,
+                devices=jax.devices()[:size],
+            )
+        return compiled[treedef](*leaves)
+
+    return parallel
+
+
+def mesh(size: int) -> Mesh:
+    """The first `size` devices along one automatic axis."""
+    return Mesh(np.array(jax.devices()[:size]), (AXIS,))
+
+
+@dataclasses.dataclass(frozen=True)
+class Mapping:
+    """A way to run one function on all nodes.
+
+    `mapping(function, size, shared=k)` takes arguments with a leading axis `size`, the last k
+    without it, and gives every output a leading axis `size`.
+    """
+
+    name: str
+
+    @property
+    def checked(self) -> bool:
+        """Whether the mapping tracks which values vary over its axis."""
+        return self.name == "shard_map_checked"
+
+    def __call__(self, function: Callable, size: int, *, shared: int = 0) -> Callable:
+        return _mapped(self.name, function, size, shared)
+
+
+@pytest.fixture(params=MAPPINGS)
+def mapping(request: pytest.FixtureRequest) -> Mapping:
+    """Each of the four mappings in turn."""
+    return Mapping(request.param)
+
+
+@pytest.fixture
+def vmapped() -> Mapping:
+    """The cheapest mapping, for what does not depend on it."""
+    return Mapping("vmap")
+
+
+@pytest.fixture
+def mapping_named() -> Callable[[str], Mapping]:
+    """Any mapping by its name, for tests that compare two of them."""
+    return Mapping
+
+
+@pytest.fixture
+def ring_mesh() -> Callable[[int], Mesh]:
+    """The mesh that the mappings of a given size use."""
+    return mesh
