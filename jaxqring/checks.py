@@ -24,7 +24,7 @@ def refuse(argument: str, rule: str, value: Any, error: type[Exception] = ValueE
         shown = np.array2string(np.asarray(value), threshold=6, precision=6)
     else:
         shown = repr(value)
-    raise error(f"`{argument}` must {rule}, but got {shown}.")
+    raise error(f"`{argument}` must {rule}, but got {' '.join(shown.split())}.")
 
 
 def real(argument: str, value: ArrayLike) -> jax.Array:

@@ -79,13 +79,19 @@ def _offer_host_devices(nodes: int) -> None:
 
 def summary_table(summary: dict[str, Any]) -> Table:
     """The result of a job as a table, one row a run."""
-    title = f"{summary['name']}: {summary['parameters']:,} parameters, "
-    title += f"{summary['config']['nodes']} nodes, {summary['config']['steps']} steps"
-    table = Table(title=title)
-    for name in ("run", "test accuracy", "online per link and step", "EPR pairs per link and step"):
-        table.add_column(name, justify="left" if name == "run" else "right")
-    for name in ("symbol errors", "replica agreement"):
-        table.add_column(name, justify="right")
+    job = summary["config"]
+    title = f"{summary['name']}: {summary['parameters']:,} parameters, {job['nodes']} nodes, "
+    table = Table(title=title + f"{job['steps']} steps; traffic per link and step")
+    table.add_column("run")
+    for name in (
+        "test\naccuracy",
+        "\nonline",
+        "EPR\npairs",
+        "symbol\nerrors",
+        "symbol\nerror rate",
+        "replica\nagreement",
+    ):
+        table.add_column(name, justify="right", no_wrap=True)
     for run in summary["runs"]:
         qubits, bits = run["online_qubits_per_link_step"], run["online_bits_per_link_step"]
         table.add_row(
@@ -93,7 +99,8 @@ def summary_table(summary: dict[str, Any]) -> Table:
             f"{run['test_accuracy']:.4f}",
             f"{qubits:,} qubits" if qubits else f"{bits:,} bits",
             f"{run['epr_pairs_per_link_step']:,}",
-            f"{run['symbol_errors']:,} ({run['symbol_error_rate']:.2e})",
+            f"{run['symbol_errors']:,}",
+            f"{run['symbol_error_rate']:.1e}",
             f"{run['replica_agreement']:.4f}",
         )
     return table

@@ -104,7 +104,7 @@ def vmapped() -> Mapping:
     return Mapping("vmap")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def mapping_named() -> Callable[[str], Mapping]:
     """Any mapping by its name, for tests that compare two of them."""
     return Mapping

@@ -82,7 +82,8 @@ def compose(first, second):
 
 
 def act(kraus, rho):
-    return sum(k @ rho @ k.conj().T for k in kraus)
+    kraus = np.asarray(kraus)
+    return np.sum(kraus @ rho @ kraus.conj().swapaxes(-1, -2), axis=0)
 
 
 def on_sent(kraus):
@@ -121,13 +122,10 @@ def transition(
     columns = []
     for encoding in ENCODINGS:
         state = act(on_sent(sent), act(on_sent([encoding]), shared))
-        outcomes = np.array(
-            [np.trace(bell @ act(two_qubit_depolarizing_kraus(gate), state)).real
-             for bell in BELL_PROJECTORS]
-        )  # fmt: skip
-        blind = np.array(
-            [np.trace(bell @ np.eye(4) / 4).real for bell in BELL_PROJECTORS]
-        )  # what a receiver without the state measures
+        state = act(two_qubit_depolarizing_kraus(gate), state)
+        outcomes = np.array([np.trace(bell @ state).real for bell in BELL_PROJECTORS])
+        # What a receiver measures who has lost the state.
+        blind = np.array([np.trace(bell @ np.eye(4) / 4).real for bell in BELL_PROJECTORS])
         if not heralded:
             outcomes = survival * outcomes + (1 - survival) * blind
         read = np.zeros(4)

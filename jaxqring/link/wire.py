@@ -160,7 +160,8 @@ class FixedPoint:
         mantissa, exponent = jnp.frexp(peak)  # peak = mantissa 2^exponent, mantissa in [1/2, 1)
         fits = mantissa <= self.limit(num_terms) / np.float32(2.0 ** (width - 1))
         power = exponent.astype(jnp.int32) - (width - 1) + jnp.where(fits, 0, 1)
-        # Beyond +-126 the step or its inverse would be subnormal, and be flushed to zero.
+        # Beyond +-126 the step or its inverse would be subnormal, and be flushed to zero: of such
+        # vectors the smallest values become zero and the largest saturate.
         power = jnp.clip(power, -126, 126)
         return _power_of_two(power)
 
@@ -185,7 +186,9 @@ class FixedPoint:
             codes = jnp.round(codes)
         else:
             assert key is not None
-            codes = jnp.floor(codes + jax.random.uniform(key, codes.shape, codes.dtype))
+            # Compared, not added: the sum of code and uniform would be rounded before the floor.
+            low = jnp.floor(codes)
+            codes = low + (jax.random.uniform(key, codes.shape) < codes - low).astype(codes.dtype)
         return jnp.clip(codes, -limit, limit).astype(jnp.int32)
 
     def saturates(self, values: jax.Array, step: jax.Array, num_terms: int) -> jax.Array:
@@ -197,7 +200,9 @@ class FixedPoint:
         return wrap(mine + arrived, self.bits)
 
     def decode(self, payload: jax.Array, step: jax.Array) -> jax.Array:
-        return payload.astype(jnp.float32) * step
+        # Clipped, because the code nearest to a value at the end of float32 may lie beyond it.
+        top = jnp.finfo(jnp.float32).max
+        return jnp.clip(payload.astype(jnp.float32) * step, -top, top)
 
     def pack(self, payload: jax.Array) -> jax.Array:
         return pack(payload, self.bits)

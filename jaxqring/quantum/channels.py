@@ -124,7 +124,8 @@ def pauli(*, x: ArrayLike, y: ArrayLike, z: ArrayLike) -> Channel:
         checks.bounded(name, value) for name, value in (("x", x), ("y", y), ("z", z))
     )
     _, sum_flag = checks.bounded("x + y + z", x + y + z, 0.0, 1.0 + 1e-6)
-    excess = jnp.maximum(x + y + z, 1.0)  # one, unless traced values sum to more
+    # Rescale where traced values sum to more than one; not at one, to keep the derivative there.
+    excess = jnp.where(x + y + z > 1.0 + 1e-6, x + y + z, 1.0)
     x, y, z = x / excess, y / excess, z / excess
     return _channel(
         1 - 2 * (y + z), 1 - 2 * (x + z), 1 - 2 * (x + y), 0.0, x_flag, y_flag, z_flag, sum_flag
@@ -190,8 +191,8 @@ def amplitude_damping(*, gamma: ArrayLike) -> Channel:
     Args:
       gamma: (...) probability that |1> has decayed, in [0, 1].
 
-    The derivative with respect to gamma is infinite at gamma = 1 (and there alone), where the
-    coherence sqrt(1 - gamma) ends.
+    The coherence sqrt(1 - gamma) ends with an infinite slope at gamma = 1; at exactly that point,
+    and there alone, its derivative is given as zero, so that no NaN arises.
 
     Raises:
       ValueError: if a value known now is out of range.
@@ -217,7 +218,9 @@ def generalized_amplitude_damping(*, gamma: ArrayLike, excited_population: Array
     """
     gamma, gamma_flag = checks.bounded("gamma", gamma)
     excited, excited_flag = checks.bounded("excited_population", excited_population)
-    coherence = jnp.sqrt(1 - gamma)
+    # At gamma = 1 the slope is infinite; a constant there keeps tangents of clipped values finite.
+    left = 1 - gamma
+    coherence = jnp.where(left > 0, jnp.sqrt(jnp.where(left > 0, left, 1.0)), 0.0)
     return _channel(
         coherence, coherence, 1 - gamma, gamma * (1 - 2 * excited), gamma_flag, excited_flag
     )
@@ -231,7 +234,7 @@ def thermal_relaxation(
     Args:
       t1: (...) relaxation time in seconds, above zero; may be infinite.
       t2: (...) coherence time in seconds, above zero and at most 2 `t1`; may be infinite.
-      time: (...) waiting time in seconds, at least zero.
+      time: (...) waiting time in seconds, at least zero and finite.
       excited_population: (...) probability of |1> in equilibrium, in [0, 1].
 
     Raises:
@@ -240,7 +243,9 @@ def thermal_relaxation(
     >>> print(np.asarray(thermal_relaxation(t1=10.0, t2=7.0, time=1.0).ptm.diagonal()).round(4))
     [1.     0.8669 0.8669 0.9048]
     """
-    tiny = float(jnp.finfo(jnp.float32).tiny)
+    # Bounds for traced values: T^2, by which the derivative divides, must stay a normal number,
+    # and a waiting time must not be infinite where T1 is.
+    tiny, longest = 1e-15, 1e30
     for name, value in (("t1", t1), ("t2", t2)):
         if not checks.is_traced(value) and not np.all(np.asarray(value) > 0):
             checks.refuse(name, "be above 0", value)
@@ -248,7 +253,7 @@ def thermal_relaxation(
         checks.refuse("t2", f"be at most 2 t1 = {2 * np.asarray(t1)}", t2)
     t1, t1_flag = checks.bounded("t1", t1, tiny, np.inf)
     t2, t2_flag = checks.bounded("t2", t2, tiny, np.inf)
-    time, time_flag = checks.bounded("time", time, 0.0, np.inf)
+    time, time_flag = checks.bounded("time", time, 0.0, longest)
     excited, excited_flag = checks.bounded("excited_population", excited_population)
     # Traced values may still break T2 <= 2 T1; flag it and take the largest T2 there is.
     t2_high = jnp.where(t2 > 2 * t1 * (1 + 1e-6), 1.0, 0.0).astype(t1.dtype)

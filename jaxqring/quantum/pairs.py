@@ -132,7 +132,8 @@ def bell_diagonal(probs: ArrayLike) -> Pair:
         total = jnp.sum(value, axis=-1)
         off = jnp.where(jnp.abs(total - 1) > 1e-5, 1.0, 0.0).astype(value.dtype)
         flag = jnp.sum(flag, axis=-1) + off
-        value = value / jnp.where(total > 0, total, 1.0)[..., None]
+        empty = (total == 0)[..., None]  # nothing is left but white noise
+        value = jnp.where(empty, 0.25, value / jnp.where(empty, 1.0, total[..., None]))
     else:
         flag = jnp.sum(flag, axis=-1)
     signs = jnp.asarray(SIGNS * PHI_PLUS, dtype=value.dtype)

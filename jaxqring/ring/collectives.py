@@ -244,17 +244,54 @@ def replica_agreement(tree: Any, axis_name: AxisName, *, nodes_per_device: int =
     >>> jax.vmap(lambda x: replica_agreement(x, "nodes"), axis_name="nodes")(jnp.eye(2, 4))[0]
     Array(0.5, dtype=float32)
     """
-    same, size = jnp.float32(0), 0
-    for leaf in map(jnp.asarray, jax.tree.leaves(tree)):
-        bits = lax.bitcast_convert_type(leaf, jnp.dtype(f"int{8 * leaf.dtype.itemsize}"))
-        if leaf.size == 0:
-            continue
-        bits = bits.reshape(nodes_per_device, -1)
-        low = lax.pmin(jnp.min(bits, axis=0), axis_name)
-        high = lax.pmax(jnp.max(bits, axis=0), axis_name)
-        same += jnp.sum(low == high).astype(jnp.float32)
-        size += bits.shape[1]
-    return same / size if size else jnp.float32(1)
+    agreement, _ = _compare(tree, jnp.zeros((0,), jnp.int32), axis_name, nodes_per_device)
+    return agreement
+
+
+def _compare(
+    tree: Any, counts: jax.Array, axis_name: AxisName, nodes_per_device: int
+) -> tuple[jax.Array, jax.Array]:
+    """Compares replicas and collects counts in a single `pmax`.
+
+    A bitwise complement reverses the order of integers, so the largest complement is that of the
+    smallest value.
+
+    Args:
+      tree: as for `replica_agreement`.
+      counts: (M,) int32 of at least 0, each set on one device at most.
+      axis_name: name of the mapped axis.
+      nodes_per_device: k.
+
+    Returns:
+      () float32 the agreement, and (M,) int32 the counts, on all devices.
+    """
+    leaves = [leaf for leaf in map(jnp.asarray, jax.tree.leaves(tree)) if leaf.size]
+    bits = [_as_int32(leaf, nodes_per_device) for leaf in leaves]
+    words = [leaf.reshape(nodes_per_device, -1) for leaf in bits]
+    tops = [jnp.max(word, axis=0) for word in words] + [jnp.max(~word, axis=0) for word in words]
+    if not tops and not counts.size:
+        return jnp.float32(1), counts
+    seen = lax.pmax(jnp.concatenate([*tops, counts]), axis_name)
+    size = sum(word.shape[1] for word in words)
+    high, low = seen[:size], ~seen[size : 2 * size]
+    pieces = _split(high == low, [word.shape[1] for word in words])
+    same = sum(
+        jnp.sum(jnp.all(piece.reshape(leaf.shape[1:]), axis=-1))
+        for piece, leaf in zip(pieces, bits, strict=True)
+    )
+    total = sum(leaf.shape[1] for leaf in bits)
+    agreement = jnp.asarray(same, jnp.float32) / total if total else jnp.float32(1)
+    return agreement, seen[2 * size :]
+
+
+def _as_int32(leaf: jax.Array, nodes_per_device: int) -> jax.Array:
+    """(k, size, words) the bits of floats of any width."""
+    if leaf.dtype.itemsize < 4:
+        narrow = jnp.dtype(f"int{8 * leaf.dtype.itemsize}")
+        bits = lax.bitcast_convert_type(leaf, narrow).astype(jnp.int32)
+    else:
+        bits = lax.bitcast_convert_type(leaf, jnp.int32)
+    return bits.reshape(nodes_per_device, leaf.size // nodes_per_device, -1)
 
 
 def _check_call(
@@ -358,28 +395,24 @@ def _answer(
     if not with_report:
         return result
     nodes = place.num_nodes
-    zero = jnp.uint32(0)
-    errors, saturated, non_finite = jnp.zeros((nodes,), jnp.uint32), zero, zero
+    seen = jnp.zeros((0,), jnp.int32)
     if counts is not None:
         first = lax.axis_index(place.axis_name) * place.nodes_per_device
-        errors = lax.dynamic_update_slice(errors + counts.errors[0] * 0, counts.errors, (first,))
-        errors, saturated, non_finite = lax.psum(
-            (errors, counts.saturated, counts.non_finite), place.axis_name
-        )
+        totals = jnp.stack([counts.saturated, counts.non_finite])
+        rows = jnp.zeros((nodes, 3), jnp.uint32) + totals[0] * 0  # with the type of a mapped value
+        rows = lax.dynamic_update_slice(rows, counts.errors[:, None], (first, 0))
+        rows = lax.dynamic_update_slice(rows, totals[None], (first, 1))
+        seen = lax.bitcast_convert_type(rows, jnp.int32).reshape(-1)
+    values = jax.tree.map(lax.stop_gradient, result) if replicas else ()
+    agreement, seen = _compare(values, seen, place.axis_name, place.nodes_per_device)
+    known = seen.reshape(nodes if counts is not None else 0, 3).astype(jnp.uint32)
     clipped = ring.channel.clipped if ring.channel is not None else None
-    agreement = None
-    if replicas:
-        agreement = replica_agreement(
-            jax.tree.map(lax.stop_gradient, result),
-            place.axis_name,
-            nodes_per_device=place.nodes_per_device,
-        )
     report = Report(
-        errors_per_link=errors,
-        saturated=saturated,
-        non_finite=non_finite,
+        errors_per_link=known[:, 0] if counts is not None else jnp.zeros((nodes,), jnp.uint32),
+        saturated=jnp.sum(known[:, 1], dtype=jnp.uint32),
+        non_finite=jnp.sum(known[:, 2], dtype=jnp.uint32),
         clipped_parameters=jnp.float32(0) if clipped is None else jnp.sum(clipped),
-        replica_agreement=agreement,
+        replica_agreement=agreement if replicas else None,
         num_links=nodes,
         symbols_per_link=symbols,
     )

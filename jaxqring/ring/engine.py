@@ -116,7 +116,7 @@ def _collective_jvp(plan: Plan, primals: tuple, tangents: tuple) -> tuple:
         lax.stop_gradient(values), fixed, key, plan, keep_codes=d_transition is not None
     )
     moved = _tangent(values, tangents[0], ring, d_transition, plan, trail)
-    no_tangents = jax.tree.map(lambda x: np.zeros(x.shape, jax.dtypes.float0), counts)
+    no_tangents = jax.tree.map(lambda x: SymbolicZero(jax.typeof(x).to_tangent_aval()), counts)
     return (result, counts), (moved, no_tangents)
 
 

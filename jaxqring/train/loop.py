@@ -157,7 +157,9 @@ def _finish(
     accuracy = np.zeros(config.nodes)
     for step in range(first, config.steps):
         batch = datasets.batches(data, step, config.seed, config.nodes, config.batch_per_node)
-        state, metrics = step_fn(state, batch, key)
+        # Wait for all nodes: virtual devices of one host share its threads, and a node that
+        # runs ahead into the next collective can starve one that has not finished this step.
+        state, metrics = jax.block_until_ready(step_fn(state, batch, key))
         values = {name: _plain(value[0]) for name, value in metrics.items()}
         line = {"run": run.name, "step": step + 1, **values}
         last = step + 1 == config.steps
@@ -200,9 +202,8 @@ def _initial_state(config: TrainConfig, data: datasets.Dataset) -> TrainState:
     model = MODELS[config.model](num_classes=data.num_classes)
     key = jax.random.fold_in(jax.random.key(config.seed), 0)
     params = model.init(key, data.train_images[:1])["params"]
-    state = TrainState.create(
-        apply_fn=model.apply, params=params, tx=optax.adam(config.learning_rate)
-    )
+    schedule = optax.cosine_decay_schedule(config.learning_rate, config.steps)
+    state = TrainState.create(apply_fn=model.apply, params=params, tx=optax.adam(schedule))
     return jax.tree.map(
         lambda leaf: np.broadcast_to(np.asarray(leaf), (config.nodes, *np.shape(leaf))), state
     )

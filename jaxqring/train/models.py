@@ -5,16 +5,15 @@ from flax import linen as nn
 
 
 class CNN(nn.Module):
-    """Three strided convolutions and a linear layer: 19,178 parameters on 28 x 28 images."""
+    """Two convolutions and a linear layer: 20,746 parameters on 28 x 28 images."""
 
     num_classes: int = 10
 
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
         """Class scores (count, num_classes) of images (count, height, width, 1)."""
-        x = images
-        for features in (16, 32, 32):
-            x = nn.relu(nn.Conv(features, (3, 3), strides=2)(x))
+        x = nn.relu(nn.Conv(16, (5, 5), strides=2)(images))
+        x = nn.max_pool(nn.relu(nn.Conv(32, (3, 3))(x)), (2, 2), strides=(2, 2))
         return nn.Dense(self.num_classes)(x.reshape(x.shape[0], -1))
 
 

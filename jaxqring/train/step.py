@@ -53,8 +53,7 @@ def node_step(ring: Ring | None) -> NodeStep:
                 "saturated": report.saturated,
                 "replica_agreement": report.replica_agreement,
             }
-        metrics["loss"] = lax.pmean(loss, AXIS)
-        metrics["train_accuracy"] = lax.pmean(accuracy, AXIS)
+        metrics["loss"], metrics["train_accuracy"] = lax.pmean(jnp.stack([loss, accuracy]), AXIS)
         return state.apply_gradients(grads=gradients), metrics
 
     return step
