@@ -154,7 +154,7 @@ def superdense(
     >>> from jaxqring.quantum import depolarizing, werner
     >>> link = superdense(werner(fidelity=0.97), sent=depolarizing(error_prob=0.01))
     >>> round(float(link.error_prob), 4), round(float(link.capacity()), 4)
-    (0.0396, 1.6962)
+    (0.0396, 1.6968)
     """
     checks.instance("pair", pair, Pair)
     clipped = pair.clipped

@@ -251,6 +251,10 @@ def thermal_relaxation(
             checks.refuse(name, "be above 0", value)
     if not checks.is_traced((t1, t2)) and np.any(np.asarray(t2) > 2 * np.asarray(t1) * (1 + 1e-6)):
         checks.refuse("t2", f"be at most 2 t1 = {2 * np.asarray(t1)}", t2)
+    if not checks.is_traced(time):
+        checks.within("time", time, 0.0, np.inf)
+        if not np.all(np.isfinite(time)):
+            checks.refuse("time", "be finite", time)
     t1, t1_flag = checks.bounded("t1", t1, tiny, np.inf)
     t2, t2_flag = checks.bounded("t2", t2, tiny, np.inf)
     time, time_flag = checks.bounded("time", time, 0.0, longest)
