@@ -8,7 +8,7 @@ import jax
 
 
 def medians(candidates: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Median seconds of each candidate after a warm-up, in turns: all meet the same disturbances."""
+    """Median seconds of each candidate, run in turns so that all meet the same disturbances."""
     for run in candidates.values():
         jax.block_until_ready(run())
     times: dict[str, list[float]] = {name: [] for name in candidates}

@@ -17,8 +17,8 @@ from flax import struct
 from jax.typing import ArrayLike
 
 from jaxqring import checks
-from jaxqring.quantum.capacity import discrete_memoryless_capacity
 from jaxqring.quantum.channels import Channel, add_clipped
+from jaxqring.quantum.information import discrete_memoryless_capacity
 from jaxqring.quantum.pairs import Pair
 from jaxqring.quantum.paulis import PHI_PLUS, SIGNS
 

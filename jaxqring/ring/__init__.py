@@ -1,9 +1,10 @@
 """N links closed into a ring: the collectives, what they cost, and the Optax transformation."""
 
-from jaxqring.ring.collectives import all_gather, pmean, psum, psum_scatter, replica_agreement
-from jaxqring.ring.config import Report, Ring
+from jaxqring.ring.collectives import all_gather, pmean, psum, psum_scatter
+from jaxqring.ring.config import Ring
 from jaxqring.ring.cost import Cost
 from jaxqring.ring.optimizer import AllReduceState, all_reduce
+from jaxqring.ring.report import Report, replica_agreement
 
 __all__ = [
     "AllReduceState",

@@ -22,8 +22,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxqring import checks
-from jaxqring.ring.config import Report, Ring
-from jaxqring.ring.engine import Counts, Plan, collective, sees_varying
+from jaxqring.ring.config import Ring
+from jaxqring.ring.engine import Plan, collective, sees_varying
+from jaxqring.ring.report import make_report, split
 from jaxqring.ring.schedule import Place
 
 AxisName = Any
@@ -71,7 +72,7 @@ def psum(
     flat, restore = _flatten(x, place)
     size = flat.shape[1]
     if size == 0:
-        return _answer(x, None, place, ring, 0, with_report)
+        return (x, make_report(x, None, place, ring, 0)) if with_report else x
     chunk = -(-size // place.num_nodes)
     rows = jnp.pad(flat, ((0, 0), (0, chunk * place.num_nodes - size)))
     rows = rows.reshape(-1, place.num_nodes, chunk)
@@ -79,7 +80,7 @@ def psum(
     summed, counts = collective(rows, ring, key, plan)
     total = restore(summed.reshape(place.nodes_per_device, -1)[:, :size])
     symbols = 2 * (place.num_nodes - 1) * chunk * ring.wire.bits // 2
-    return _answer(total, counts, place, ring, symbols, with_report)
+    return (total, make_report(total, counts, place, ring, symbols)) if with_report else total
 
 
 def pmean(
@@ -164,10 +165,12 @@ def psum_scatter(
         piece = jnp.moveaxis(piece, 1, 1 + dimension) if tiled else piece[:, 0]
         return piece if lead else piece[0]
 
-    pieces = _split(summed, [row.shape[2] for row in rows])
+    pieces = split(summed, [row.shape[2] for row in rows])
     outputs = jax.tree.unflatten(treedef, list(map(part, leaves, pieces)))
     symbols = (nodes - 1) * values.shape[2] * ring.wire.bits // 2
-    return _answer(outputs, counts, place, ring, symbols, with_report, replicas=False)
+    if not with_report:
+        return outputs
+    return outputs, make_report(outputs, counts, place, ring, symbols, replicas=False)
 
 
 def all_gather(
@@ -224,74 +227,10 @@ def all_gather(
             piece = piece.reshape(place.nodes_per_device, *merged)
         return piece if lead else piece[0]
 
-    pieces = _split(gathered, [math.prod(leaf.shape[lead:]) for leaf in leaves])
+    pieces = split(gathered, [math.prod(leaf.shape[lead:]) for leaf in leaves])
     outputs = jax.tree.unflatten(treedef, list(map(joined, leaves, pieces)))
     symbols = (nodes - 1) * flat.shape[1] * ring.wire.bits // 2
-    return _answer(outputs, counts, place, ring, symbols, with_report)
-
-
-def replica_agreement(tree: Any, axis_name: AxisName, *, nodes_per_device: int = 1) -> jax.Array:
-    """The fraction of coordinates whose bits are the same on all nodes.
-
-    Args:
-      tree: pytree of floating arrays; with k > 1 nodes per device, each with a leading axis k.
-      axis_name: name of the mapped axis.
-      nodes_per_device: k.
-
-    Returns:
-      () float32, the same on every node; one for a tree without values.
-
-    >>> jax.vmap(lambda x: replica_agreement(x, "nodes"), axis_name="nodes")(jnp.eye(2, 4))[0]
-    Array(0.5, dtype=float32)
-    """
-    agreement, _ = _compare(tree, jnp.zeros((0,), jnp.int32), axis_name, nodes_per_device)
-    return agreement
-
-
-def _compare(
-    tree: Any, counts: jax.Array, axis_name: AxisName, nodes_per_device: int
-) -> tuple[jax.Array, jax.Array]:
-    """Compares replicas and collects counts in a single `pmax`.
-
-    A bitwise complement reverses the order of integers, so the largest complement is that of the
-    smallest value.
-
-    Args:
-      tree: as for `replica_agreement`.
-      counts: (M,) int32 of at least 0, each set on one device at most.
-      axis_name: name of the mapped axis.
-      nodes_per_device: k.
-
-    Returns:
-      () float32 the agreement, and (M,) int32 the counts, on all devices.
-    """
-    leaves = [leaf for leaf in map(jnp.asarray, jax.tree.leaves(tree)) if leaf.size]
-    bits = [_as_int32(leaf, nodes_per_device) for leaf in leaves]
-    words = [leaf.reshape(nodes_per_device, -1) for leaf in bits]
-    tops = [jnp.max(word, axis=0) for word in words] + [jnp.max(~word, axis=0) for word in words]
-    if not tops and not counts.size:
-        return jnp.float32(1), counts
-    seen = lax.pmax(jnp.concatenate([*tops, counts]), axis_name)
-    size = sum(word.shape[1] for word in words)
-    high, low = seen[:size], ~seen[size : 2 * size]
-    pieces = _split(high == low, [word.shape[1] for word in words])
-    same = sum(
-        jnp.sum(jnp.all(piece.reshape(leaf.shape[1:]), axis=-1))
-        for piece, leaf in zip(pieces, bits, strict=True)
-    )
-    total = sum(leaf.shape[1] for leaf in bits)
-    agreement = jnp.asarray(same, jnp.float32) / total if total else jnp.float32(1)
-    return agreement, seen[2 * size :]
-
-
-def _as_int32(leaf: jax.Array, nodes_per_device: int) -> jax.Array:
-    """(k, size, words) the bits of floats of any width."""
-    if leaf.dtype.itemsize < 4:
-        narrow = jnp.dtype(f"int{8 * leaf.dtype.itemsize}")
-        bits = lax.bitcast_convert_type(leaf, narrow).astype(jnp.int32)
-    else:
-        bits = lax.bitcast_convert_type(leaf, jnp.int32)
-    return bits.reshape(nodes_per_device, leaf.size // nodes_per_device, -1)
+    return (outputs, make_report(outputs, counts, place, ring, symbols)) if with_report else outputs
 
 
 def _check_call(
@@ -365,7 +304,7 @@ def _flatten(x: Any, place: Place) -> tuple[jax.Array, Callable[[jax.Array], Any
     sizes = [rows.shape[1] for rows in flat]
 
     def restore(values: jax.Array) -> Any:
-        pieces = _split(values, sizes)
+        pieces = split(values, sizes)
         shaped = [
             piece.reshape(leaf.shape).astype(leaf.dtype)
             for piece, leaf in zip(pieces, leaves, strict=True)
@@ -374,46 +313,3 @@ def _flatten(x: Any, place: Place) -> tuple[jax.Array, Callable[[jax.Array], Any
 
     empty = jnp.zeros((place.nodes_per_device, 0), jnp.float32)
     return jnp.concatenate(flat, axis=1) if flat else empty, restore
-
-
-def _split(values: jax.Array, sizes: list[int]) -> list[jax.Array]:
-    """Consecutive pieces of these sizes of the last axis."""
-    ends = [sum(sizes[: i + 1]) for i in range(len(sizes))]
-    return [values[..., end - size : end] for size, end in zip(sizes, ends, strict=True)]
-
-
-def _answer(
-    result: Any,
-    counts: Counts | None,
-    place: Place,
-    ring: Ring,
-    symbols: int,
-    with_report: bool,
-    replicas: bool = True,
-) -> Any:
-    """The result, with a Report if one was asked for."""
-    if not with_report:
-        return result
-    nodes = place.num_nodes
-    seen = jnp.zeros((0,), jnp.int32)
-    if counts is not None:
-        first = lax.axis_index(place.axis_name) * place.nodes_per_device
-        totals = jnp.stack([counts.saturated, counts.non_finite])
-        rows = jnp.zeros((nodes, 3), jnp.uint32) + totals[0] * 0  # with the type of a mapped value
-        rows = lax.dynamic_update_slice(rows, counts.errors[:, None], (first, 0))
-        rows = lax.dynamic_update_slice(rows, totals[None], (first, 1))
-        seen = lax.bitcast_convert_type(rows, jnp.int32).reshape(-1)
-    values = jax.tree.map(lax.stop_gradient, result) if replicas else ()
-    agreement, seen = _compare(values, seen, place.axis_name, place.nodes_per_device)
-    known = seen.reshape(nodes if counts is not None else 0, 3).astype(jnp.uint32)
-    clipped = ring.channel.clipped if ring.channel is not None else None
-    report = Report(
-        errors_per_link=known[:, 0] if counts is not None else jnp.zeros((nodes,), jnp.uint32),
-        saturated=jnp.sum(known[:, 1], dtype=jnp.uint32),
-        non_finite=jnp.sum(known[:, 2], dtype=jnp.uint32),
-        clipped_parameters=jnp.float32(0) if clipped is None else jnp.sum(clipped),
-        replica_agreement=agreement if replicas else None,
-        num_links=nodes,
-        symbols_per_link=symbols,
-    )
-    return result, report

@@ -1,4 +1,4 @@
-"""`Ring`, the configuration of a collective, and `Report`, what happened in one call."""
+"""`Ring`, the configuration of a collective."""
 
 from typing import Any
 
@@ -115,49 +115,3 @@ def links_of(transition: jax.Array, nodes: jax.Array) -> jax.Array:
     if transition.ndim == 2:
         return jnp.broadcast_to(transition, (nodes.shape[0], *transition.shape))
     return transition[nodes]
-
-
-@struct.dataclass
-class Report:
-    """What happened in one call of a collective; the same on every node.
-
-    Attributes:
-      errors_per_link: (N,) uint32 symbol errors on each link. Zero unless noise is "sampled".
-      saturated: () uint32 values that were clipped, on all nodes.
-      non_finite: () uint32 values that were not finite: put in by all nodes for a FixedPoint
-        wire (which sends 0 for NaN and clips infinities), delivered to all nodes for a float one.
-      clipped_parameters: () float noise parameters, known only inside the trace, that lay outside
-        their domain and were clipped.
-      replica_agreement: () float32 fraction of the coordinates whose bits are the same on all
-        nodes; None for `psum_scatter`, which leaves no replicas.
-      num_links: N.
-      symbols_per_link: symbols sent over each link.
-    """
-
-    errors_per_link: jax.Array
-    saturated: jax.Array
-    non_finite: jax.Array
-    clipped_parameters: jax.Array
-    replica_agreement: jax.Array | None
-    num_links: int = struct.field(pytree_node=False)
-    symbols_per_link: int = struct.field(pytree_node=False)
-
-    @property
-    def symbols_sent(self) -> int:
-        """Symbols sent over all links."""
-        return self.num_links * self.symbols_per_link
-
-    @property
-    def symbol_errors(self) -> jax.Array:
-        """() uint32 symbol errors on all links together."""
-        return jnp.sum(self.errors_per_link, axis=-1, dtype=jnp.uint32)
-
-    @property
-    def worst_link_errors(self) -> jax.Array:
-        """() uint32 symbol errors on the worst link."""
-        return jnp.max(self.errors_per_link, axis=-1)
-
-    @property
-    def symbol_error_rate(self) -> jax.Array:
-        """() float32 symbol errors per symbol sent; zero if none was sent."""
-        return self.symbol_errors.astype(jnp.float32) / max(self.symbols_sent, 1)

@@ -88,6 +88,20 @@ class _Trail(NamedTuple):
     gather: Any
 
 
+class _Inputs(NamedTuple):
+    """What the nodes on this device put in.
+
+    Attributes:
+      values: float32 (k, N, c) chunks if the plan reduces, else (k, c).
+      links: (k, 4 or 5, 4) the matrices of their links; None if noise is off.
+      keys: (k,) their keys; None if nothing is drawn.
+    """
+
+    values: jax.Array
+    links: jax.Array | None
+    keys: jax.Array | None
+
+
 @functools.partial(jax.custom_jvp, nondiff_argnums=(3,))
 def collective(
     values: jax.Array, ring: Ring, key: jax.Array | None, plan: Plan
@@ -103,37 +117,90 @@ def collective(
     Returns:
       float32, (k, N, c) if the plan gathers, else (k, c); and the counts if the plan counts.
     """
-    result, counts, _ = _run(values, ring, key, plan, keep_codes=False)
+    result, counts, _ = _run(_inputs(values, ring, key, plan), ring, plan, keep_codes=False)
     return result, counts
 
 
 @functools.partial(collective.defjvp, symbolic_zeros=True)
 def _collective_jvp(plan: Plan, primals: tuple, tangents: tuple) -> tuple:
     values, ring, key = primals
-    fixed = jax.tree.map(lax.stop_gradient, ring)
+    given, place = _inputs(values, ring, key, plan), plan.place
+    d_values, d_links = tangents[0], None
     d_transition = _transition_tangent(ring, tangents[1])
-    result, counts, trail = _run(
-        lax.stop_gradient(values), fixed, key, plan, keep_codes=d_transition is not None
-    )
-    moved = _tangent(values, tangents[0], ring, d_transition, plan, trail)
+    if d_transition is not None:
+        d_links = links_of(d_transition, place.nodes())
+    if isinstance(d_values, SymbolicZero):
+        d_values = values * 0  # not zeros: it has the type of a mapped value
+    if place.is_bound():
+        result, counts, moved = _run_with_tangent(given, d_values, d_links, ring, plan)
+    else:
+        result, counts, moved = _run_all_nodes(given, d_values, d_links, ring, plan)
     no_tangents = jax.tree.map(lambda x: SymbolicZero(jax.typeof(x).to_tangent_aval()), counts)
     return (result, counts), (moved, no_tangents)
 
 
+def _inputs(values: jax.Array, ring: Ring, key: jax.Array | None, plan: Plan) -> _Inputs:
+    nodes = plan.place.nodes()
+    return _Inputs(
+        values,
+        None if ring.noise == "off" else links_of(ring.transition, nodes),
+        None if key is None or not ring.draws else jnp.broadcast_to(key, nodes.shape),
+    )
+
+
+def _run_with_tangent(
+    given: _Inputs, d_values: jax.Array, d_links: jax.Array | None, ring: Ring, plan: Plan
+) -> tuple[jax.Array, Counts | None, jax.Array]:
+    values, links, keys = given
+    fixed = _Inputs(
+        lax.stop_gradient(values), None if links is None else lax.stop_gradient(links), keys
+    )
+    result, counts, trail = _run(fixed, ring, plan, keep_codes=d_links is not None)
+    moved = _tangent(fixed.values, d_values, links, d_links, ring, plan, trail)
+    return result, counts, moved
+
+
+def _run_all_nodes(
+    given: _Inputs, d_values: jax.Array, d_links: jax.Array | None, ring: Ring, plan: Plan
+) -> tuple[jax.Array, Counts | None, jax.Array]:
+    """The same values and tangents where the axis is not bound: all nodes on one device."""
+    place = plan.place
+    values, links, d_values, d_links = jax.tree.map(
+        place.everyone, (given.values, given.links, d_values, d_links)
+    )
+    keys = given.keys
+    if keys is not None:
+        data = place.everyone(jax.random.key_data(keys))
+        keys = jax.random.wrap_key_data(data, impl=jax.random.key_impl(keys))
+    alone = plan._replace(place=Place(None, 1, place.num_nodes), replicated=False)
+    result, counts, moved = _run_with_tangent(
+        _Inputs(values, links, keys), d_values, d_links, ring, alone
+    )
+    if counts is not None:
+        # Values are counted on one device, as each device counts its own elsewhere.
+        first = (lax.axis_index(place.axis_name) == 0).astype(jnp.uint32)
+        counts = Counts(
+            place.own(counts.errors), counts.saturated * first, counts.non_finite * first
+        )
+    return place.own(result), counts, place.own(moved)
+
+
 def _run(
-    values: jax.Array, ring: Ring, key: jax.Array | None, plan: Plan, *, keep_codes: bool
+    given: _Inputs, ring: Ring, plan: Plan, *, keep_codes: bool
 ) -> tuple[jax.Array, Counts | None, _Trail]:
     """The values. With `keep_codes`, also what every hop sent."""
-    wire, place = ring.wire, plan.place
+    wire, place, values = ring.wire, plan.place, given.values
     nodes, steps = place.nodes(), place.num_nodes - 1
     scale = _agree_on_step(values, ring, plan)
     rows = schedule.descending(values, plan.first(nodes)) if plan.reduce else values
     # The stream after those of the hops rounds at random.
-    keys = _node_keys(key, 2 * steps, nodes) if _rounds_at_random(ring) else None
+    keys = None
+    if _rounds_at_random(ring) and given.keys is not None:
+        keys = _node_keys(given.keys, 2 * steps, nodes)
     payload = jax.vmap(lambda row, k: wire.encode(row, scale, plan.num_terms, k))(rows, keys)
 
     def hop(sent: jax.Array, stream: jax.Array) -> tuple[jax.Array, tuple]:
-        words, errors = _through_links(sent, ring, key, stream, nodes, count=plan.report)
+        words, errors = _through_links(sent, given, ring, stream, nodes, count=plan.report)
         size = sent.shape[1]
         arrived = jax.vmap(lambda word: wire.unpack(word, size))(place.shift(words))
         return arrived, (errors, sent if keep_codes else None)
@@ -162,33 +229,34 @@ def _agree_on_step(values: jax.Array, ring: Ring, plan: Plan) -> jax.Array:
     if ring.wire.clip != "max":
         return ring.wire.step(jnp.float32(ring.wire.clip), plan.num_terms)
     finite = jnp.where(jnp.isfinite(values), jnp.abs(values), 0)
-    return ring.wire.step(lax.pmax(jnp.max(finite), plan.place.axis_name), plan.num_terms)
+    return ring.wire.step(plan.place.highest(jnp.max(finite)), plan.num_terms)
 
 
 def _rounds_at_random(ring: Ring) -> bool:
     return isinstance(ring.wire, FixedPoint) and ring.wire.rounding == "stochastic"
 
 
-def _node_keys(key: jax.Array | None, stream: Any, nodes: jax.Array) -> jax.Array:
-    """(k,) keys of one random stream, one for each node."""
-    assert key is not None
-    return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(jax.random.fold_in(key, stream), nodes)
+def _node_keys(keys: jax.Array, stream: Any, nodes: jax.Array) -> jax.Array:
+    """(k,) the keys of one random stream: the number of the stream and of the node folded in."""
+    fold = jax.random.fold_in
+    return jax.vmap(lambda key, node: fold(fold(key, stream), node))(keys, nodes)
 
 
 def _through_links(
-    sent: jax.Array, ring: Ring, key: Any, stream: jax.Array, nodes: jax.Array, *, count: bool
+    sent: jax.Array, given: _Inputs, ring: Ring, stream: jax.Array, nodes: jax.Array, *, count: bool
 ) -> tuple[jax.Array, jax.Array | None]:
     """Packs (k, c) payloads and sends them: (k, words) that arrive, (k,) symbol errors."""
     wire, size = ring.wire, sent.shape[1]
+    keys: Any = None if given.keys is None else _node_keys(given.keys, stream, nodes)
     if ring.noise in ("gaussian", "mean"):
-        assert isinstance(wire, FixedPoint)
-        sent = _smooth_hop(sent, ring, key, stream, nodes)
+        of_node = keys if ring.noise == "gaussian" else None
+        sent = jax.vmap(functools.partial(_smooth_hop, ring=ring))(sent, given.links, of_node)
     words = jax.vmap(wire.pack)(sent)
     if ring.noise != "sampled":
         return words, jnp.zeros_like(nodes, dtype=jnp.uint32) if count else None
+    assert given.links is not None  # `Ring.check` has refused noise without links
     draw = functools.partial(error_words, scramble=ring.scramble)
-    links = SymbolChannel(links_of(ring.transition, nodes))
-    errors = jax.vmap(draw)(_node_keys(key, stream, nodes), words, links)
+    errors = jax.vmap(draw)(keys, words, SymbolChannel(given.links))
     if not count:
         return words ^ errors, None
     # Padding that fills the last words crosses no link.
@@ -196,42 +264,23 @@ def _through_links(
     return words ^ errors, jnp.sum(count_symbol_errors(errors & real), axis=1, dtype=jnp.uint32)
 
 
-def _smooth_hop(
-    sent: jax.Array, ring: Ring, key: Any, stream: jax.Array, nodes: jax.Array
-) -> jax.Array:
-    """(k, c) codes replaced by their mean after a hop, or by a normal variate of their moments."""
+def _smooth_hop(codes: jax.Array, link: Any, key: jax.Array | None, ring: Ring) -> jax.Array:
+    """(c,) codes replaced by their mean after a hop, or by a normal variate of their moments."""
     wire = ring.wire
     assert isinstance(wire, FixedPoint)
-    mean, variance = _hop_moments(sent, ring, nodes)
-    if ring.noise == "gaussian":
-        mean += jnp.sqrt(variance) * _normal(key, stream, nodes, sent.shape)
+    mean, variance = moments(codes, wire, SymbolChannel(_effective(link, ring)))
+    if key is not None:
+        mean += jnp.sqrt(variance) * jax.random.normal(key, codes.shape, mean.dtype)
     # Clipped, not wrapped: the tails of the normal distribution have no bits to flip.
     edge = np.float32(2.0 ** (wire.bits - 1))
     last = np.nextafter(edge, np.float32(0)) if wire.bits > 25 else edge - 1
     return jnp.clip(jnp.round(mean), -edge, last).astype(jnp.int32)
 
 
-def _hop_moments(sent: jax.Array, ring: Ring, nodes: jax.Array) -> tuple[jax.Array, jax.Array]:
-    of_link = functools.partial(_link_moments, ring=ring)
-    return jax.vmap(of_link)(sent, links_of(ring.transition, nodes))
-
-
-def _link_moments(
-    codes: jax.Array, transition: jax.Array, ring: Ring
-) -> tuple[jax.Array, jax.Array]:
-    assert isinstance(ring.wire, FixedPoint)
-    return moments(codes, ring.wire, SymbolChannel(_effective(transition, ring)))
-
-
 def _effective(transition: jax.Array, ring: Ring) -> jax.Array:
     """(4, 4) float32 what the codes meet: erasures guessed, scrambled if the ring scrambles."""
     channel = SymbolChannel(transition.astype(jnp.float32)).guessed()
     return (channel.scrambled() if ring.scramble else channel).transition
-
-
-def _normal(key: Any, stream: jax.Array, nodes: jax.Array, shape: tuple) -> jax.Array:
-    keys = _node_keys(key, stream, nodes)
-    return jax.vmap(lambda k: jax.random.normal(k, shape[1:], jnp.float32))(keys)
 
 
 def _pass_on(
@@ -282,28 +331,22 @@ def _transition_tangent(ring: Ring, tangent: Ring) -> jax.Array | None:
 
 def _tangent(
     values: jax.Array,
-    d_values: jax.Array | SymbolicZero,
+    d_values: jax.Array,
+    links: jax.Array | None,
+    d_links: jax.Array | None,
     ring: Ring,
-    d_transition: jax.Array | None,
     plan: Plan,
     trail: _Trail,
 ) -> jax.Array:
     """The tangent of the result: a ring that carries tangents instead of codes."""
     place, wire = plan.place, ring.wire
     nodes = place.nodes()
-    if isinstance(d_values, SymbolicZero):
-        d_values = values * 0  # not zeros: it has the type of a mapped value
     if isinstance(wire, FixedPoint):
-        stopped = lax.stop_gradient(values)
-        lost = wire.saturates(stopped, trail.step, plan.num_terms) | jnp.isnan(stopped)
+        lost = wire.saturates(values, trail.step, plan.num_terms) | jnp.isnan(values)
         d_values = jnp.where(lost, 0, d_values)
-
-    slope, d_links = jnp.ones((nodes.shape[0], 1), jnp.float32), None
-    if ring.noise != "off":
-        links = links_of(ring.transition, nodes)
+    slope = jnp.ones((nodes.shape[0], 1), jnp.float32)
+    if links is not None:
         slope = jax.vmap(functools.partial(_slope, ring=ring))(links)[:, None]
-        if d_transition is not None:
-            d_links = links_of(d_transition, nodes)
 
     def hop(moving: jax.Array, codes: Any) -> tuple[jax.Array, None]:
         moving = slope * moving

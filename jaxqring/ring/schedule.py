@@ -28,7 +28,7 @@ class Place(NamedTuple):
     """Where this device sits in the ring. Static but for the traced index of the device.
 
     Attributes:
-      axis_name: the mapped axis.
+      axis_name: the mapped axis, or None if one device carries all nodes.
       num_devices: its size.
       nodes_per_device: k, how many neighbouring nodes one device carries.
     """
@@ -43,14 +43,46 @@ class Place(NamedTuple):
 
     def nodes(self) -> jax.Array:
         """(k,) int32 the nodes on this device."""
-        first = lax.axis_index(self.axis_name) * self.nodes_per_device
-        return first + jnp.arange(self.nodes_per_device, dtype=jnp.int32)
+        local = jnp.arange(self.nodes_per_device, dtype=jnp.int32)
+        if self.axis_name is None:
+            return local
+        return lax.axis_index(self.axis_name) * self.nodes_per_device + local
 
     def shift(self, x: jax.Array) -> jax.Array:
         """(k, ...) what the predecessor of each node held: all values move on by one node."""
-        ring = [(d, (d + 1) % self.num_devices) for d in range(self.num_devices)]
-        arrived = lax.ppermute(x[-1:], self.axis_name, ring)
-        return jnp.concatenate([arrived, x[:-1]]) if self.nodes_per_device > 1 else arrived
+        last = x[-1:]
+        if self.axis_name is not None:
+            ring = [(d, (d + 1) % self.num_devices) for d in range(self.num_devices)]
+            last = lax.ppermute(last, self.axis_name, ring)
+        return jnp.concatenate([last, x[:-1]]) if self.nodes_per_device > 1 else last
+
+    def highest(self, x: jax.Array) -> jax.Array:
+        """The largest of every device's `x`."""
+        return x if self.axis_name is None else lax.pmax(x, self.axis_name)
+
+    def is_bound(self) -> bool:
+        """Whether a loop over collectives can be traced here.
+
+        It cannot in a derivative rule that JAX calls after the `vmap` that binds the axis has
+        returned, as it does for `grad` of a `jit` or a `scan` around the `vmap`.
+        """
+        try:
+            lax.axis_size(self.axis_name)
+        except NameError:
+            return False
+        return True
+
+    def everyone(self, x: jax.Array) -> jax.Array:
+        """(N, ...) the values (k, ...) of all devices; needs no bound axis, unlike `all_gather`."""
+        device = lax.axis_index(self.axis_name)
+        mine = jnp.arange(self.num_devices).reshape(-1, *[1] * x.ndim) == device
+        spread = lax.psum(jnp.where(mine, x, jnp.zeros_like(x)), self.axis_name)
+        return spread.reshape(self.num_nodes, *x.shape[1:])
+
+    def own(self, x: jax.Array) -> jax.Array:
+        """(k, ...) the part of this device of values (N, ...)."""
+        first = lax.axis_index(self.axis_name) * self.nodes_per_device
+        return lax.dynamic_slice_in_dim(x, first, self.nodes_per_device)
 
 
 def descending(rows: jax.Array, first: jax.Array) -> jax.Array:

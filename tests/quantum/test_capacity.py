@@ -16,6 +16,8 @@ from jaxqring.quantum import (
     capacity,
     dephasing,
     from_density_matrix,
+    information,
+    limits,
     thermal_relaxation,
     werner,
 )
@@ -175,18 +177,18 @@ def test_entropies_of_random_states_and_distributions_are_the_dense_ones(x64):
     states = random_states(50, 4)
     probs = np.random.default_rng(0).dirichlet(np.ones(5), size=(7, 3))
     np.testing.assert_allclose(
-        capacity.von_neumann_entropy(states), dense_entropy(states), atol=1e-12
+        information.von_neumann_entropy(states), dense_entropy(states), atol=1e-12
     )
-    np.testing.assert_allclose(capacity.shannon_entropy(probs), dense_shannon(probs), atol=1e-12)
+    np.testing.assert_allclose(information.shannon_entropy(probs), dense_shannon(probs), atol=1e-12)
     coin = np.linspace(0, 1, 11)
     np.testing.assert_allclose(
-        capacity.binary_entropy(coin), dense_shannon(np.stack([coin, 1 - coin], -1)), atol=1e-12
+        information.binary_entropy(coin), dense_shannon(np.stack([coin, 1 - coin], -1)), atol=1e-12
     )
 
 
 def test_gradient_of_the_von_neumann_entropy_is_minus_log_rho(x64):
     state, other = random_states(2, 4, seed=3)
-    slope = jax.jvp(capacity.von_neumann_entropy, (jnp.asarray(state),), (state - other,))[1]
+    slope = jax.jvp(information.von_neumann_entropy, (jnp.asarray(state),), (state - other,))[1]
     weights, vectors = np.linalg.eigh(state)
     logarithm = (vectors * np.log2(weights)) @ vectors.conj().T
     np.testing.assert_allclose(slope, -np.trace((state - other) @ logarithm).real, rtol=1e-9)
@@ -195,10 +197,10 @@ def test_gradient_of_the_von_neumann_entropy_is_minus_log_rho(x64):
 def test_entropy_gradient_at_zero_is_large_and_finite():
     for dtype, least in ((jnp.float32, 120.0), (jnp.float64, 1000.0)):
         with jax.enable_x64(dtype == jnp.float64):
-            slope = jax.jit(jax.grad(capacity.shannon_entropy))(jnp.array([1.0, 0.0], dtype))
+            slope = jax.jit(jax.grad(information.shannon_entropy))(jnp.array([1.0, 0.0], dtype))
             assert slope.dtype == dtype
             assert least < slope[1] < 1100
-            coin = jax.jit(jax.vmap(jax.grad(capacity.binary_entropy)))
+            coin = jax.jit(jax.vmap(jax.grad(information.binary_entropy)))
             low, high = coin(jnp.array([0.0, 1.0], dtype))
             assert low > least
             assert high < -least
@@ -306,11 +308,11 @@ def test_amplitude_damping_has_its_published_values():
     found = capacity.assisted_amplitude_damping(gamma=0.1)
     np.testing.assert_allclose(found, 1.707700, atol=2e-6)
     for excited_input, bits in ((0.48390, 1.707700), (0.5, 1.706377)):
-        information = capacity.damping_mutual_information(
+        found_bits = capacity.damping_mutual_information(
             gamma=0.1, excited_population=0.0, excited_input=excited_input
         )
-        np.testing.assert_allclose(information, bits, atol=2e-6)
-        assert information <= found + 1e-6
+        np.testing.assert_allclose(found_bits, bits, atol=2e-6)
+        assert found_bits <= found + 1e-6
     # To five digits the published input is where the information is flat.
     slope = jax.grad(
         lambda u: capacity.damping_mutual_information(
@@ -323,7 +325,7 @@ def test_amplitude_damping_has_its_published_values():
     )
     q = werner(fidelity=1.0).apply(sent=amplitude_damping(gamma=0.1)).bell_probs
     np.testing.assert_allclose(q, [0.949342, 0.000658, 0.025, 0.025], atol=1e-6)
-    np.testing.assert_allclose(2 - capacity.shannon_entropy(q), 1.655744, atol=2e-6)
+    np.testing.assert_allclose(2 - information.shannon_entropy(q), 1.655744, atol=2e-6)
 
 
 def test_assisted_amplitude_damping_is_one_at_half_damping_and_1_17315_at_the_bell_threshold():
@@ -400,11 +402,11 @@ def test_entanglement_triples_the_capacity_of_a_nearly_useless_depolarizing_chan
 @pytest.mark.parametrize("concentration", [0.3, 1.0, 100.0])
 def test_symbol_capacity_meets_its_dual(x64, received, concentration):
     transitions = random_transitions(6, received, concentration)
-    found = capacity.discrete_memoryless_capacity(transitions)
+    found = information.discrete_memoryless_capacity(transitions)
     expected = [dense_symbol_capacity(transition) for transition in transitions]
     np.testing.assert_allclose(found, expected, atol=2e-5)
     assert np.all(found <= np.array(expected) + 1e-9)
-    uniform = capacity.mutual_information_uniform(transitions)
+    uniform = information.mutual_information_uniform(transitions)
     assert np.all(uniform <= found + 1e-12)
     expected = dense_shannon(transitions.mean(-1)) - dense_shannon(transitions.swapaxes(1, 2)).mean(
         -1
@@ -414,34 +416,34 @@ def test_symbol_capacity_meets_its_dual(x64, received, concentration):
 
 def test_symbol_capacity_is_never_far_from_the_capacity_however_contrived_the_channel(x64):
     transitions = random_transitions(6, 5, 0.05, seed=4)
-    found = np.asarray(capacity.discrete_memoryless_capacity(transitions))
+    found = np.asarray(information.discrete_memoryless_capacity(transitions))
     best = np.stack([dense_symbol_capacity(transition) for transition in transitions])
-    assert np.all(found >= best - 2.0 / capacity.BLAHUT_ARIMOTO_STEPS)
+    assert np.all(found >= best - 2.0 / information.BLAHUT_ARIMOTO_STEPS)
 
 
 @settings(max_examples=40, deadline=None, derandomize=True)
 @given(st.lists(st.floats(0.0, 1.0), min_size=4, max_size=4).filter(lambda q: sum(q) > 1e-3))
 def test_xor_symmetric_symbol_capacity_is_two_minus_the_entropy(weights):
     q = np.array(weights) / sum(weights)
-    found = capacity.discrete_memoryless_capacity(q[XOR])
+    found = information.discrete_memoryless_capacity(q[XOR])
     np.testing.assert_allclose(found, 2 - dense_shannon(q), atol=3e-6)
     np.testing.assert_allclose(
-        capacity.mutual_information_uniform(q[XOR]), 2 - dense_shannon(q), atol=3e-6
+        information.mutual_information_uniform(q[XOR]), 2 - dense_shannon(q), atol=3e-6
     )
 
 
 def test_useless_perfect_and_partial_channels_have_known_capacities():
     linear_optics = np.array([[1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
     np.testing.assert_allclose(
-        capacity.discrete_memoryless_capacity(linear_optics), np.log2(3), atol=1e-6
+        information.discrete_memoryless_capacity(linear_optics), np.log2(3), atol=1e-6
     )
-    np.testing.assert_allclose(capacity.discrete_memoryless_capacity(np.eye(4)), 2.0, atol=1e-6)
-    useless = capacity.discrete_memoryless_capacity(np.full((5, 4), 0.2))
+    np.testing.assert_allclose(information.discrete_memoryless_capacity(np.eye(4)), 2.0, atol=1e-6)
+    useless = information.discrete_memoryless_capacity(np.full((5, 4), 0.2))
     np.testing.assert_allclose(useless, 0.0, atol=1e-6)
     flip = 0.11  # one bit of the two is lost altogether, the other passes a binary channel
     bit = np.array([[1 - flip, flip], [flip, 1 - flip]])
     np.testing.assert_allclose(
-        capacity.discrete_memoryless_capacity(np.kron(bit, np.full((2, 2), 0.5))),
+        information.discrete_memoryless_capacity(np.kron(bit, np.full((2, 2), 0.5))),
         1 - dense_shannon([flip, 1 - flip]),
         atol=1e-6,
     )
@@ -452,8 +454,10 @@ def test_loss_has_its_published_values():
     unflagged = 0.9 * q[XOR] + 0.1 / 4
     np.testing.assert_allclose(unflagged[0, 0], 0.835, atol=1e-6)
     flagged = np.vstack([0.9 * q[XOR], np.full(4, 0.1)])
-    np.testing.assert_allclose(capacity.discrete_memoryless_capacity(flagged), 1.235257, atol=2e-6)
-    assert capacity.discrete_memoryless_capacity(unflagged) < 1.235257
+    np.testing.assert_allclose(
+        information.discrete_memoryless_capacity(flagged), 1.235257, atol=2e-6
+    )
+    assert information.discrete_memoryless_capacity(unflagged) < 1.235257
 
 
 def test_symbol_capacity_has_the_gradient_of_finite_differences(x64):
@@ -462,7 +466,7 @@ def test_symbol_capacity_has_the_gradient_of_finite_differences(x64):
 
     @jax.jit
     def bits(t):
-        return capacity.discrete_memoryless_capacity(start + t[:, None, None] * direction)
+        return information.discrete_memoryless_capacity(start + t[:, None, None] * direction)
 
     where, step = jnp.full(8, 0.1), 1e-5
     slopes = jax.jit(jax.grad(lambda t: bits(t).sum()))(where)
@@ -472,7 +476,7 @@ def test_symbol_capacity_has_the_gradient_of_finite_differences(x64):
 
 def test_symbol_capacity_gradient_is_that_of_two_minus_the_entropy(x64):
     def bits(fidelity):
-        return capacity.discrete_memoryless_capacity(werner(fidelity=fidelity).bell_probs[XOR])
+        return information.discrete_memoryless_capacity(werner(fidelity=fidelity).bell_probs[XOR])
 
     fidelity = jnp.array([0.5, 0.9, 0.99])
     slopes = jax.jit(jax.vmap(jax.grad(bits)))(fidelity)
@@ -583,8 +587,8 @@ def test_symbol_gradients_are_finite_at_zero_noise_and_at_no_signal(wide):
         unreached = np.vstack([np.eye(4), np.zeros(4)])
         stack = np.stack([unreached, np.full((5, 4), 0.2), random_transitions(1, 5, 0.02)[0]])
         for function in (
-            capacity.discrete_memoryless_capacity,
-            capacity.mutual_information_uniform,
+            information.discrete_memoryless_capacity,
+            information.mutual_information_uniform,
         ):
             total, slopes = jax.jit(jax.value_and_grad(lambda t, f=function: f(t).sum()))(
                 jnp.asarray(stack, dtype=float)
@@ -599,7 +603,7 @@ def test_symbol_gradients_are_finite_at_zero_noise_and_at_no_signal(wide):
 
 def test_thresholds_have_their_published_values_and_leave_the_precision_alone():
     assert not jax.config.jax_enable_x64
-    found = capacity.thresholds()
+    found = limits.thresholds()
     assert not jax.config.jax_enable_x64
     expected = {
         "werner_fidelity": 0.810710,
@@ -627,7 +631,7 @@ def test_break_even_is_good_to_1e_10_and_local_to_its_thread():
     seen = []
     thread = threading.Thread(
         target=lambda: seen.append(
-            capacity.break_even(lambda mix: capacity.assisted_depolarizing(mix=mix), 0.0, 1.0)
+            limits.break_even(lambda mix: capacity.assisted_depolarizing(mix=mix), 0.0, 1.0)
         )
     )
     thread.start()
@@ -643,7 +647,7 @@ def test_break_even_finds_the_waiting_time_of_a_memory():
         noise = thermal_relaxation(t1=1.0, t2=0.7, time=time)
         return capacity.dense_coding_capacity(werner(fidelity=1.0).apply(sent=noise))
 
-    found = capacity.break_even(bits, 0.0, 5.0)
+    found = limits.break_even(bits, 0.0, 5.0)
 
     def joint_entropy(time):
         decayed = kraus_damping(1 - np.exp(-time))
@@ -662,11 +666,11 @@ def test_break_even_finds_the_waiting_time_of_a_memory():
 def test_one_shot_bound_is_the_exact_power_of_two_for_integers_of_any_size():
     for qubits, bits in itertools.product((0, 1, 5, 40), (0, 1, 2, 9, 11, 85)):
         exact = min(Fraction(1), Fraction(4) ** qubits / Fraction(2) ** bits)
-        found = capacity.one_shot_success_bound(qubits=qubits, bits=bits)
+        found = limits.one_shot_success_bound(qubits=qubits, bits=bits)
         np.testing.assert_allclose(found, float(exact), rtol=1e-5)
-    huge = capacity.one_shot_success_bound(qubits=10**10, bits=2 * 10**10 + np.array([0, 1, 3]))
+    huge = limits.one_shot_success_bound(qubits=10**10, bits=2 * 10**10 + np.array([0, 1, 3]))
     np.testing.assert_array_equal(huge, [1.0, 0.5, 0.125])
-    traced = jax.jit(lambda m, n: capacity.one_shot_success_bound(qubits=m, bits=n))(3, 8)
+    traced = jax.jit(lambda m, n: limits.one_shot_success_bound(qubits=m, bits=n))(3, 8)
     assert float(traced) == 0.25
 
 
@@ -674,11 +678,11 @@ def test_lifetime_uses_are_the_expected_attempts_plus_the_online_qubits():
     attempts = np.arange(1, 4000)
     for success, cost in itertools.product((0.05, 0.5, 1.0), (1.0, 2.5)):
         expected = np.sum(attempts * success * (1 - success) ** (attempts - 1))
-        found = capacity.lifetime_uses(online=8, generation_prob=success, purification_cost=cost)
+        found = limits.lifetime_uses(online=8, generation_prob=success, purification_cost=cost)
         np.testing.assert_allclose(found, 8 * (1 + cost * expected), rtol=1e-6)
     # One pair and one qubit per two bits: what the bits would take without entanglement.
-    assert float(capacity.lifetime_uses(online=1, generation_prob=1.0)) == 2.0
-    slope = jax.grad(lambda p: capacity.lifetime_uses(online=2.0, generation_prob=p))
+    assert float(limits.lifetime_uses(online=1, generation_prob=1.0)) == 2.0
+    slope = jax.grad(lambda p: limits.lifetime_uses(online=2.0, generation_prob=p))
     np.testing.assert_allclose(slope(0.5), -8.0, rtol=1e-6)
     assert np.isfinite(slope(0.0))
 
@@ -711,24 +715,32 @@ def test_lifetime_uses_are_the_expected_attempts_plus_the_online_qubits():
             ValueError,
             r"`excited_input` must lie in \[0, 1\], but got -0\.5\.",
         ),
-        (lambda: capacity.binary_entropy(1.1), ValueError, r"`prob` must .*1\.1"),
-        (lambda: capacity.binary_entropy("half"), TypeError, "`prob` must be a real number"),
-        (lambda: capacity.shannon_entropy(0.5), ValueError, r"`probs` must have the shape .*\(\)"),
-        (lambda: capacity.shannon_entropy([0.5, 0.6]), ValueError, r"`probs` must sum .*1\.1"),
-        (lambda: capacity.shannon_entropy([1.5, -0.5]), ValueError, r"`probs` .*no negative"),
-        (lambda: capacity.von_neumann_entropy(np.eye(2)), ValueError, "`rho` must have trace one"),
+        (lambda: information.binary_entropy(1.1), ValueError, r"`prob` must .*1\.1"),
+        (lambda: information.binary_entropy("half"), TypeError, "`prob` must be a real number"),
         (
-            lambda: capacity.von_neumann_entropy([[0.5, 1], [0, 0.5]]),
+            lambda: information.shannon_entropy(0.5),
+            ValueError,
+            r"`probs` must have the shape .*\(\)",
+        ),
+        (lambda: information.shannon_entropy([0.5, 0.6]), ValueError, r"`probs` must sum .*1\.1"),
+        (lambda: information.shannon_entropy([1.5, -0.5]), ValueError, r"`probs` .*no negative"),
+        (
+            lambda: information.von_neumann_entropy(np.eye(2)),
+            ValueError,
+            "`rho` must have trace one",
+        ),
+        (
+            lambda: information.von_neumann_entropy([[0.5, 1], [0, 0.5]]),
             ValueError,
             "`rho` must be Hermitian",
         ),
         (
-            lambda: capacity.von_neumann_entropy(np.diag([1.5, -0.5])),
+            lambda: information.von_neumann_entropy(np.diag([1.5, -0.5])),
             ValueError,
             r"`rho` must have no negative eigenvalue, but got -0\.5\.",
         ),
         (
-            lambda: capacity.von_neumann_entropy(np.ones((2, 3))),
+            lambda: information.von_neumann_entropy(np.ones((2, 3))),
             ValueError,
             r"`rho` must have the shape \(\.\.\., d, d\), but got \(2, 3\)\.",
         ),
@@ -738,44 +750,42 @@ def test_lifetime_uses_are_the_expected_attempts_plus_the_online_qubits():
             "`pair` must be a Pair",
         ),
         (
-            lambda: capacity.discrete_memoryless_capacity([0.5, 0.5]),
+            lambda: information.discrete_memoryless_capacity([0.5, 0.5]),
             ValueError,
             r"`transition` must have the shape \(\.\.\., R, M\), but got \(2,\)\.",
         ),
         (
-            lambda: capacity.mutual_information_uniform(2 * np.eye(4)),
+            lambda: information.mutual_information_uniform(2 * np.eye(4)),
             ValueError,
             "`transition` must sum to one",
         ),
         (
-            lambda: capacity.break_even(
-                lambda x: capacity.assisted_dephasing(error_prob=x), 0, 0.4
-            ),
+            lambda: limits.break_even(lambda x: capacity.assisted_dephasing(error_prob=x), 0, 0.4),
             ValueError,
             r"`capacity` must cross one bit between 0 and 0\.4, but got \[2\. +1\.029049\]\.",
         ),
         (
-            lambda: capacity.one_shot_success_bound(qubits=-1, bits=1),
+            lambda: limits.one_shot_success_bound(qubits=-1, bits=1),
             ValueError,
             "`qubits` must be at least 0, but got -1.",
         ),
         (
-            lambda: capacity.one_shot_success_bound(qubits=1, bits=-2),
+            lambda: limits.one_shot_success_bound(qubits=1, bits=-2),
             ValueError,
             "`bits` must be at least 0, but got -2.",
         ),
         (
-            lambda: capacity.lifetime_uses(online=1, generation_prob=0.0),
+            lambda: limits.lifetime_uses(online=1, generation_prob=0.0),
             ValueError,
             r"`generation_prob` must lie in \[1e-18, 1\], but got 0\.0\.",
         ),
         (
-            lambda: capacity.lifetime_uses(online=1, generation_prob=1, purification_cost=0.5),
+            lambda: limits.lifetime_uses(online=1, generation_prob=1, purification_cost=0.5),
             ValueError,
             r"`purification_cost` must be at least 1, but got 0\.5\.",
         ),
         (
-            lambda: capacity.lifetime_uses(online=-1, generation_prob=1),
+            lambda: limits.lifetime_uses(online=-1, generation_prob=1),
             ValueError,
             "`online` must be at least 0, but got -1.",
         ),

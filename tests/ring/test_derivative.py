@@ -1,11 +1,15 @@
 """The derivative of the collectives against exact numbers: slopes, chains, both modes."""
 
+import functools
+
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
 
+import jaxqring as jq
 from jaxqring import (
     FixedPoint,
     Float32,
@@ -405,3 +409,51 @@ def test_the_smooth_modes_have_the_slopes_of_the_sampled_one(vmapped, noise):
     smooth = run(x, weights, werner_ring(0.9, noise=noise), KEY)
     np.testing.assert_allclose(smooth, sampled, rtol=1e-6)
     assert (np.asarray(sampled) < np.asarray(weights).sum(0)).all()
+
+
+# --- Around the mapped axis -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "collective, noise, nodes_per_device",
+    [
+        ("psum", "sampled", 1),
+        ("psum", "sampled", 2),
+        ("psum", "gaussian", 1),
+        ("psum_scatter", "sampled", 1),
+        ("all_gather", "off", 1),
+    ],
+)
+def test_differentiating_around_a_jit_or_a_scan_gives_the_derivative_of_the_plain_program(
+    collective, noise, nodes_per_device
+):
+    """JAX calls the rule after the vmap that binds the axis has returned, and unbinds the axis."""
+    devices = 8 // nodes_per_device
+    lead = (devices, nodes_per_device) if nodes_per_device > 1 else (devices,)
+    values = jax.random.normal(jax.random.key(3), (*lead, 8, 3))
+    weights = jax.random.normal(jax.random.key(4), (8,))
+
+    def loss(fidelities, values):
+        link = jq.superdense(jq.werner(fidelity=fidelities))
+        ring = jq.Ring(link, noise=noise, nodes_per_device=nodes_per_device)
+        call = functools.partial(
+            getattr(jq, collective), axis_name="nodes", ring=ring, key=jax.random.key(5)
+        )
+        out = jax.vmap(lambda x: call(x, with_report=True)[0], axis_name="nodes")(values)
+        out = out.reshape(8, -1)
+        return jnp.sum(weights[:, None] * out**2)
+
+    def scanned(fidelities, values):
+        total, _ = jax.lax.scan(
+            lambda sum_, _: (sum_ + loss(fidelities, values), None), 0.0, length=1
+        )
+        return total
+
+    fidelities = jnp.linspace(0.98, 0.999, 8)
+    plain = jax.value_and_grad(loss, argnums=(0, 1))(fidelities, values)
+    assert np.any(np.asarray(plain[1][1]) != 0)
+    assert noise == "off" or np.all(np.asarray(plain[1][0]) != 0)
+    for around in (jax.jit(loss), scanned):
+        chex.assert_trees_all_close(
+            jax.value_and_grad(around, argnums=(0, 1))(fidelities, values), plain, rtol=2e-5
+        )

@@ -1,0 +1,171 @@
+"""What happened in one call of a collective: `Report`, and how far replicas agree."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jax import lax
+
+from jaxqring.ring.config import Ring
+from jaxqring.ring.engine import Counts
+from jaxqring.ring.schedule import Place
+
+
+@struct.dataclass
+class Report:
+    """What happened in one call of a collective; the same on every node.
+
+    Attributes:
+      errors_per_link: (N,) uint32 symbol errors on each link. Zero unless noise is "sampled".
+      saturated: () uint32 values that were clipped, on all nodes.
+      non_finite: () uint32 values that were not finite: put in by all nodes for a FixedPoint
+        wire (which sends 0 for NaN and clips infinities), delivered to all nodes for a float one.
+      clipped_parameters: () float noise parameters, known only inside the trace, that lay outside
+        their domain and were clipped.
+      replica_agreement: () float32 fraction of the coordinates whose bits are the same on all
+        nodes; None for `psum_scatter`, which leaves no replicas.
+      num_links: N.
+      symbols_per_link: symbols sent over each link.
+    """
+
+    errors_per_link: jax.Array
+    saturated: jax.Array
+    non_finite: jax.Array
+    clipped_parameters: jax.Array
+    replica_agreement: jax.Array | None
+    num_links: int = struct.field(pytree_node=False)
+    symbols_per_link: int = struct.field(pytree_node=False)
+
+    @property
+    def symbols_sent(self) -> int:
+        """Symbols sent over all links."""
+        return self.num_links * self.symbols_per_link
+
+    @property
+    def symbol_errors(self) -> jax.Array:
+        """() uint32 symbol errors on all links together."""
+        return jnp.sum(self.errors_per_link, axis=-1, dtype=jnp.uint32)
+
+    @property
+    def worst_link_errors(self) -> jax.Array:
+        """() uint32 symbol errors on the worst link."""
+        return jnp.max(self.errors_per_link, axis=-1)
+
+    @property
+    def symbol_error_rate(self) -> jax.Array:
+        """() float32 symbol errors per symbol sent; zero if none was sent."""
+        return self.symbol_errors.astype(jnp.float32) / max(self.symbols_sent, 1)
+
+
+def make_report(
+    result: Any,
+    counts: Counts | None,
+    place: Place,
+    ring: Ring,
+    symbols: int,
+    *,
+    replicas: bool = True,
+) -> Report:
+    """The report of a call.
+
+    Args:
+      result: what the call returns.
+      counts: what this device saw, or None if nothing was sent.
+      place: where this device sits.
+      ring: of the call.
+      symbols: sent over each link.
+      replicas: whether all nodes should hold the same result.
+    """
+    nodes = place.num_nodes
+    seen = jnp.zeros((0,), jnp.int32)
+    if counts is not None:
+        first = lax.axis_index(place.axis_name) * place.nodes_per_device
+        totals = jnp.stack([counts.saturated, counts.non_finite])
+        rows = jnp.zeros((nodes, 3), jnp.uint32) + totals[0] * 0  # with the type of a mapped value
+        rows = lax.dynamic_update_slice(rows, counts.errors[:, None], (first, 0))
+        rows = lax.dynamic_update_slice(rows, totals[None], (first, 1))
+        seen = lax.bitcast_convert_type(rows, jnp.int32).reshape(-1)
+    values = jax.tree.map(lax.stop_gradient, result) if replicas else ()
+    agreement, seen = _compare(values, seen, place.axis_name, place.nodes_per_device)
+    known = seen.reshape(nodes if counts is not None else 0, 3).astype(jnp.uint32)
+    clipped = ring.channel.clipped if ring.channel is not None else None
+    return Report(
+        errors_per_link=known[:, 0] if counts is not None else jnp.zeros((nodes,), jnp.uint32),
+        saturated=jnp.sum(known[:, 1], dtype=jnp.uint32),
+        non_finite=jnp.sum(known[:, 2], dtype=jnp.uint32),
+        clipped_parameters=jnp.float32(0) if clipped is None else jnp.sum(clipped),
+        replica_agreement=agreement if replicas else None,
+        num_links=nodes,
+        symbols_per_link=symbols,
+    )
+
+
+def replica_agreement(tree: Any, axis_name: Any, *, nodes_per_device: int = 1) -> jax.Array:
+    """The fraction of coordinates whose bits are the same on all nodes.
+
+    Args:
+      tree: pytree of floating arrays; with k > 1 nodes per device, each with a leading axis k.
+      axis_name: name of the mapped axis.
+      nodes_per_device: k.
+
+    Returns:
+      () float32, the same on every node; one for a tree without values.
+
+    >>> jax.vmap(lambda x: replica_agreement(x, "nodes"), axis_name="nodes")(jnp.eye(2, 4))[0]
+    Array(0.5, dtype=float32)
+    """
+    agreement, _ = _compare(tree, jnp.zeros((0,), jnp.int32), axis_name, nodes_per_device)
+    return agreement
+
+
+def _compare(
+    tree: Any, counts: jax.Array, axis_name: Any, nodes_per_device: int
+) -> tuple[jax.Array, jax.Array]:
+    """Compares replicas and collects counts in a single `pmax`.
+
+    A bitwise complement reverses the order of integers, so the largest complement is that of the
+    smallest value.
+
+    Args:
+      tree: as for `replica_agreement`.
+      counts: (M,) int32 of at least 0, each set on one device at most.
+      axis_name: name of the mapped axis.
+      nodes_per_device: k.
+
+    Returns:
+      () float32 the agreement, and (M,) int32 the counts, on all devices.
+    """
+    leaves = [leaf for leaf in map(jnp.asarray, jax.tree.leaves(tree)) if leaf.size]
+    bits = [_as_int32(leaf, nodes_per_device) for leaf in leaves]
+    words = [leaf.reshape(nodes_per_device, -1) for leaf in bits]
+    tops = [jnp.max(word, axis=0) for word in words] + [jnp.max(~word, axis=0) for word in words]
+    if not tops and not counts.size:
+        return jnp.float32(1), counts
+    seen = lax.pmax(jnp.concatenate([*tops, counts]), axis_name)
+    size = sum(word.shape[1] for word in words)
+    high, low = seen[:size], ~seen[size : 2 * size]
+    pieces = split(high == low, [word.shape[1] for word in words])
+    same = sum(
+        jnp.sum(jnp.all(piece.reshape(leaf.shape[1:]), axis=-1))
+        for piece, leaf in zip(pieces, bits, strict=True)
+    )
+    total = sum(leaf.shape[1] for leaf in bits)
+    agreement = jnp.asarray(same, jnp.float32) / total if total else jnp.float32(1)
+    return agreement, seen[2 * size :]
+
+
+def _as_int32(leaf: jax.Array, nodes_per_device: int) -> jax.Array:
+    """(k, size, words) the bits of floats of any width."""
+    if leaf.dtype.itemsize < 4:
+        narrow = jnp.dtype(f"int{8 * leaf.dtype.itemsize}")
+        bits = lax.bitcast_convert_type(leaf, narrow).astype(jnp.int32)
+    else:
+        bits = lax.bitcast_convert_type(leaf, jnp.int32)
+    return bits.reshape(nodes_per_device, leaf.size // nodes_per_device, -1)
+
+
+def split(values: jax.Array, sizes: list[int]) -> list[jax.Array]:
+    """Consecutive pieces of these sizes of the last axis."""
+    ends = [sum(sizes[: i + 1]) for i in range(len(sizes))]
+    return [values[..., end - size : end] for size, end in zip(sizes, ends, strict=True)]

@@ -1,0 +1,59 @@
+"""Every example runs as a script of its own and prints what it promises."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+def printed(name):
+    """What a script prints, run as a user would, without the devices of this process."""
+    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLES / name)],
+        env={**environment, "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def readme():
+    output = printed("readme.py")
+    error, cost = output.splitlines()
+    assert float(re.search(r": ([0-9.]+)$", error).group(1)) < 0.05
+    # Three numbers on eight nodes: one code of 16 bits in each of 14 hops.
+    assert "num_nodes=8, rounds=14, bits=224, qubits=112, pairs=112" in cost
+
+
+def train_step():
+    output = printed("train_step.py")
+    accuracy = {
+        mapping: float(value)
+        for mapping, value in re.findall(r"^(\w+): +accuracy ([0-9.]+)", output, re.MULTILINE)
+    }
+    assert accuracy.keys() == {"pmap", "shard_map", "nnx"}
+    assert min(accuracy.values()) > 0.95
+    assert accuracy["pmap"] == accuracy["shard_map"]
+    # 82 parameters, in chunks of 11: 14 hops of 11 codes of 8 qubits, 150 times.
+    assert "184,800 qubits per link" in output
+    assert output.splitlines()[-1] == "pmap and shard_map agree bit for bit: True"
+
+
+CHECKS = {"readme.py": readme, "train_step.py": train_step}
+
+
+@pytest.mark.parametrize("name", CHECKS)
+def test_the_example_prints_what_it_promises(name):
+    CHECKS[name]()
+
+
+def test_every_example_is_tested():
+    assert {path.name for path in EXAMPLES.glob("*.py")} == CHECKS.keys()

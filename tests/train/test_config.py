@@ -1,0 +1,217 @@
+"""A configuration is what its file says, or it is refused in one sentence."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from jaxqring.train import TrainConfig, load_config
+from jaxqring.train.config import DataConfig, RunConfig
+
+DEMO = Path(__file__).parents[2] / "configs" / "demo.toml"
+
+# name: (TOML, words of the message)
+REFUSED = {
+    "unknown key": ("stepz = 3", ["stepz"]),
+    "unknown key of the data": ("[data]\nfolder = '.'", ["folder"]),
+    "unknown key of a run": ("[[runs]]\nfidelty = 0.9", ["fidelty"]),
+    "broken TOML": ("steps =", ["TOML", "Invalid value"]),
+    "no TOML": ("three steps", ["TOML", "line 1"]),
+    "string for a number": ('nodes = "8"', ["nodes", "int", "8"]),
+    "float for an integer": ("steps = 1.5", ["steps", "int", "1.5"]),
+    "integer for a truth value": ("resume = 1", ["resume", "bool", "1"]),
+    "string for a rate": ('learning_rate = "fast"', ["learning_rate", "float", "fast"]),
+    "string for a table": ('data = "mnist"', ["data", "mnist"]),
+    "string for a fidelity": ('[[runs]]\nfidelity = "high"', ["fidelity", "float", "high"]),
+    "number for the runs": ("runs = 3", ["runs", "3"]),
+    "string for the runs": ('runs = "noisy"', ["runs", "noisy"]),
+    "table for the runs": ('[runs]\nname = "noisy"', ["runs"]),
+    "number for a run": ("runs = [1]", ["runs", "1"]),
+    "unknown mapping": ('mapping = "vmap"', ["mapping", "pmap", "shard_map", "vmap"]),
+    "unknown model": ('model = "rnn"', ["model", "cnn", "mlp", "rnn"]),
+    "unknown data": ('[data]\nname = "cifar"', ["name", "mnist", "digits", "cifar"]),
+    "unknown collective": ('[[runs]]\ncollective = "q"', ["collective", "classical", "ring", "q"]),
+    "unknown wire": ('[[runs]]\nwire = "int8"', ["wire", "fixed", "bfloat16", "int8"]),
+    "unknown noise": ('[[runs]]\nnoise = "on"', ["noise", "sampled", "gaussian", "on"]),
+    "fidelity above one": ("[[runs]]\nfidelity = 1.2", ["fidelity", "[0.25, 1]", "1.2"]),
+    "fidelity that is no number": ("[[runs]]\nfidelity = nan", ["fidelity", "[0.25, 1]", "nan"]),
+    "negative error_prob": ("[[runs]]\nerror_prob = -0.1", ["error_prob", "[0, 1]", "-0.1"]),
+    "odd bits": ("[[runs]]\nbits = 7", ["bits", "even", "7"]),
+    "bits of a double": ("[[runs]]\nbits = 64", ["bits", "[2, 32]", "64"]),
+    "no room for guard bits": ("nodes = 8\n[[runs]]\nbits = 4", ["bits", "8 nodes", "guard", "4"]),
+    "gaussian noise on a float wire": (
+        '[[runs]]\nwire = "float32"\nnoise = "gaussian"',
+        ["noise", "float wire", "gaussian"],
+    ),
+    "no steps": ("steps = 0", ["steps", "positive integer", "0"]),
+    "negative nodes": ("nodes = -1", ["nodes", "positive integer", "-1"]),
+    "no images": ("batch_per_node = 0", ["batch_per_node", "positive integer", "0"]),
+    "no looks at the test set": ("eval_every = 0", ["eval_every", "positive integer", "0"]),
+    "no learning": ("learning_rate = 0.0", ["learning_rate", "positive", "0.0"]),
+    "infinite learning rate": ("learning_rate = inf", ["learning_rate", "finite", "inf"]),
+    "negative seed": ("seed = -1", ["seed", "-1"]),
+    "negative seed of the data": ("[data]\nseed = -1", ["seed", "-1"]),
+    "no runs": ("runs = []", ["runs", "at least one", "[]"]),
+    "two runs of one name": (
+        '[[runs]]\nname = "a"\n[[runs]]\nname = "a"',
+        ["runs", "name of its own", "['a', 'a']"],
+    ),
+    "run name with a slash": ('[[runs]]\nname = "a/b"', ["runs.name", "file", "a/b"]),
+    "run name of a folder": ('[[runs]]\nname = ".."', ["runs.name", "file", "'..'"]),
+    "empty run name": ('[[runs]]\nname = ""', ["runs.name", "file", "''"]),
+    "npz without path": ('[data]\nname = "npz"', ["data.path", "npz", "None"]),
+    "path without npz": ('[data]\npath = "x.npz"', ["data.path", "npz", "x.npz"]),
+    "nothing to test on": ("[data]\ntest_fraction = 0.0", ["test_fraction", "(0, 1)", "0.0"]),
+}
+
+
+def one_sentence(refusal, words=()):
+    message = str(refusal.value)
+    assert refusal.type is ValueError, message
+    for word in words:
+        assert word in message, message
+    assert message.startswith("`"), message
+    assert message.endswith("."), message
+    assert " must " in message, message
+    assert "\n" not in message, message
+    # "generator object", "<locals>": what is shown must be what was written.
+    assert "object at 0x" not in message, message
+
+
+def test_the_demo_is_what_its_file_says():
+    assert load_config(DEMO) == TrainConfig(
+        name="demo",
+        out="runs",
+        data=DataConfig(name="mnist", path=None, test_fraction=0.2, seed=0),
+        model="cnn",
+        nodes=8,
+        batch_per_node=32,
+        steps=300,
+        learning_rate=4e-3,
+        seed=0,
+        eval_every=25,
+        mapping="pmap",
+        resume=True,
+        runs=(
+            RunConfig(name="classical", collective="classical"),
+            RunConfig(name="ring-ideal", noise="off"),
+            RunConfig(name="ring-noisy", noise="sampled", fidelity=0.99),
+        ),
+    )
+
+
+def test_an_empty_file_is_the_default(tmp_path):
+    (tmp_path / "empty.toml").write_text("")
+    assert load_config(tmp_path / "empty.toml") == TrainConfig()
+
+
+def test_every_field_can_be_said_in_a_file(tmp_path):
+    path = tmp_path / "all.toml"
+    path.write_text(
+        """
+        name = "all"
+        out = "elsewhere"
+        model = "mlp"
+        nodes = 4
+        batch_per_node = 5
+        steps = 6
+        learning_rate = 1
+        seed = 7
+        eval_every = 8
+        mapping = "shard_map"
+        resume = false
+        data = { name = "npz", path = "x.npz", test_fraction = 0.5, seed = 9 }
+        [[runs]]
+        name = "a"
+        collective = "ring"
+        noise = "mean"
+        fidelity = 0.5
+        error_prob = 0.25
+        wire = "fixed"
+        bits = 12
+        rounding = "stochastic"
+        [[runs]]
+        name = "b"
+        wire = "bfloat16"
+        """
+    )
+    run = RunConfig("a", "ring", "mean", 0.5, 0.25, "fixed", 12, "stochastic")
+    data = DataConfig("npz", "x.npz", 0.5, 9)
+    runs = (run, RunConfig("b", wire="bfloat16"))
+    assert load_config(str(path)) == TrainConfig(
+        "all", "elsewhere", data, "mlp", 4, 5, 6, 1.0, 7, 8, "shard_map", False, runs
+    )
+
+
+@pytest.mark.parametrize("text, words", REFUSED.values(), ids=REFUSED)
+def test_a_malformed_file_is_refused_in_one_sentence(tmp_path, text, words):
+    path = tmp_path / "c.toml"
+    path.write_text(text)
+    with pytest.raises((ValueError, TypeError)) as refusal:
+        load_config(path)
+    one_sentence(refusal, words)
+
+
+@pytest.mark.parametrize("name", ["missing.toml", ""], ids=["missing", "folder"])
+def test_a_file_that_cannot_be_read_is_refused_by_name(tmp_path, name):
+    with pytest.raises(ValueError, match="readable file") as refusal:
+        load_config(tmp_path / name)
+    one_sentence(refusal, ["`config`", str(tmp_path / name)])
+
+
+def test_a_file_that_is_not_utf8_is_refused_in_one_sentence(tmp_path):
+    path = tmp_path / "latin.toml"
+    path.write_bytes('name = "é"'.encode("latin-1"))
+    with pytest.raises(ValueError, match="must") as refusal:
+        load_config(path)
+    one_sentence(refusal, ["`config`", str(path)])
+
+
+@pytest.mark.parametrize(
+    "make, words",
+    [
+        (lambda: TrainConfig(mapping="vmap"), ["mapping", "pmap", "vmap"]),
+        (lambda: TrainConfig(model="rnn"), ["model", "cnn", "rnn"]),
+        (lambda: DataConfig(name="cifar"), ["data.name", "mnist", "cifar"]),
+        (lambda: RunConfig(collective="q"), ["collective", "classical", "'q'"]),
+        (lambda: RunConfig(wire="int8"), ["wire", "fixed", "int8"]),
+        (lambda: RunConfig(noise="on"), ["noise", "sampled", "on"]),
+        (lambda: RunConfig(rounding="up"), ["rounding", "nearest", "up"]),
+    ],
+    ids=["mapping", "model", "data", "collective", "wire", "noise", "rounding"],
+)
+def test_an_unknown_choice_is_refused_without_a_file_too(make, words):
+    # Otherwise an unknown data set is silently the digits, an unknown wire silently bfloat16.
+    with pytest.raises(ValueError, match="must") as refusal:
+        make()
+    one_sentence(refusal, words)
+
+
+def test_guard_bits_are_asked_of_the_rings_alone():
+    assert TrainConfig(runs=(RunConfig(collective="classical", bits=4),)).nodes == 8
+    assert TrainConfig(runs=(RunConfig(wire="bfloat16", bits=4),)).nodes == 8
+    assert TrainConfig(nodes=2, runs=(RunConfig(bits=4),)).nodes == 2
+
+
+def test_a_configuration_leaves_the_number_of_devices_to_be_chosen():
+    code = f"""
+import jax
+from jax._src import xla_bridge
+import jaxqring, jaxqring.train, jaxqring.cli
+config = jaxqring.train.load_config({str(DEMO)!r})
+jaxqring.train.config.RunConfig(fidelity=0.9, error_prob=0.1, wire="float32")
+assert not xla_bridge.backends_are_initialized()
+jax.config.update("jax_num_cpu_devices", 3)
+assert len(jax.devices()) == 3
+"""
+    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
