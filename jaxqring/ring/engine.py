@@ -215,7 +215,7 @@ def _run(
     result = wire.decode(payload, scale)
     counts = None
     if plan.report:
-        errors = jnp.zeros_like(nodes, dtype=jnp.uint32)
+        errors = _no_errors(nodes)
         for seen in jax.tree.leaves((reduced[0], gathered[0])):
             errors += jnp.sum(seen, axis=0, dtype=jnp.uint32)
         counts = _count(values, result, scale, ring, plan, errors)
@@ -253,7 +253,7 @@ def _through_links(
         sent = jax.vmap(functools.partial(_smooth_hop, ring=ring))(sent, given.links, of_node)
     words = jax.vmap(wire.pack)(sent)
     if ring.noise != "sampled":
-        return words, jnp.zeros_like(nodes, dtype=jnp.uint32) if count else None
+        return words, _no_errors(nodes) if count else None
     assert given.links is not None  # `Ring.check` has refused noise without links
     draw = functools.partial(error_words, scramble=ring.scramble)
     errors = jax.vmap(draw)(keys, words, SymbolChannel(given.links))
@@ -262,6 +262,14 @@ def _through_links(
     # Padding that fills the last words crosses no link.
     real = pack(jnp.full((size,), -1, jnp.int32), wire.bits)
     return words ^ errors, jnp.sum(count_symbol_errors(errors & real), axis=1, dtype=jnp.uint32)
+
+
+def _no_errors(nodes: jax.Array) -> jax.Array:
+    """(k,) zeros, mapped as the nodes are.
+
+    Constants would not be, and JAX wants a function and its derivative rule mapped alike.
+    """
+    return (nodes * 0).astype(jnp.uint32)
 
 
 def _smooth_hop(codes: jax.Array, link: Any, key: jax.Array | None, ring: Ring) -> jax.Array:
