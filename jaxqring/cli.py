@@ -12,7 +12,9 @@ from typing import Any
 
 import jax
 import tyro
+from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from jaxqring.train.config import TrainConfig, load_config
@@ -33,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _train(arguments[1:], console)
     except (ValueError, TypeError) as error:
-        console.print(f"[bold red]error:[/] {_plain(error)}", highlight=False)
+        console.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         return 2
     except KeyboardInterrupt:
         console.print("interrupted; the same command goes on from the last checkpoint")
@@ -49,7 +51,7 @@ def _train(arguments: list[str], console: Console) -> int:
     summary = loop.train(config, console)
     console.print(summary_table(summary))
     for path in [config.folder / "summary.json", *figures.draw(config.folder, summary)]:
-        console.print(f"wrote {path}", highlight=False)
+        console.print(f"wrote {path}", highlight=False, markup=False, soft_wrap=True)
     return 0
 
 
@@ -81,21 +83,22 @@ def summary_table(summary: dict[str, Any]) -> Table:
     """The result of a job as a table, one row a run."""
     job = summary["config"]
     title = f"{summary['name']}: {summary['parameters']:,} parameters, {job['nodes']} nodes, "
-    table = Table(title=title + f"{job['steps']} steps; traffic per link and step")
-    table.add_column("run")
+    title += f"{job['steps']} steps; online traffic and EPR pairs per link and step"
+    table = Table(title=escape(title), box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("run", no_wrap=True)
     for name in (
         "test\naccuracy",
-        "\nonline",
+        "online\ntraffic",
         "EPR\npairs",
         "symbol\nerrors",
-        "symbol\nerror rate",
-        "replica\nagreement",
+        "error\nrate",
+        "replicas\nagree",
     ):
         table.add_column(name, justify="right", no_wrap=True)
     for run in summary["runs"]:
         qubits, bits = run["online_qubits_per_link_step"], run["online_bits_per_link_step"]
         table.add_row(
-            run["name"],
+            escape(run["name"]),
             f"{run['test_accuracy']:.4f}",
             f"{qubits:,} qubits" if qubits else f"{bits:,} bits",
             f"{run['epr_pairs_per_link_step']:,}",
@@ -104,11 +107,6 @@ def summary_table(summary: dict[str, Any]) -> Table:
             f"{run['replica_agreement']:.4f}",
         )
     return table
-
-
-def _plain(error: BaseException) -> str:
-    """The message, safe to print with markup on."""
-    return str(error).replace("[", "\\[")
 
 
 if __name__ == "__main__":

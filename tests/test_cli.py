@@ -80,7 +80,7 @@ def test_the_table_has_a_row_for_each_run(job):
     summary = json.loads((folder / "summary.json").read_text())
     assert f"small: {summary['parameters']:,} parameters, 2 nodes, 3 steps" in output
     for result in summary["runs"]:
-        assert re.search(rf"│ {result['name']} │ {result['test_accuracy']:.4f} │", output), output
+        assert re.search(rf"{result['name']} +{result['test_accuracy']:.4f} ", output), output
     classical, noisy = summary["runs"]
     assert f"{classical['online_bits_per_link_step']:,} bits" in output
     assert f"{noisy['online_qubits_per_link_step']:,} qubits" in output
@@ -222,8 +222,9 @@ def test_an_unknown_key_of_the_file_is_refused_in_one_sentence(tmp_path, key):
     status, output = run("train", "--config", str(path))
     assert status == 2
     name = re.search(r"(\w+) =", key).group(1)
-    assert re.fullmatch(r"error: `config` must [^.]+TOML, but got '.*': .*\.", output), output
-    assert f'"{name}"' in output
+    where = rf"`([a-z0-9]+\.)*{name}` in '.*'"
+    sentence = rf"error: `config` must have no unknown keys, but got {where}\."
+    assert re.fullmatch(sentence, output), output
     assert str(path) in output  # brackets of a path are no markup
 
 

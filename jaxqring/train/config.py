@@ -1,12 +1,13 @@
 """What a training job is made of, as frozen dataclasses, and how to read one from TOML."""
 
 import dataclasses
+import json
 import math
 import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-import dacite
+import pydantic
 
 from jaxqring import checks
 from jaxqring.link import BFloat16, FixedPoint, Float32, superdense
@@ -15,6 +16,28 @@ from jaxqring.quantum import depolarizing, werner
 from jaxqring.ring import Ring
 
 
+def _check_fields(config: Any, prefix: str = "") -> None:
+    """Refuses what no field of its kind can be: unknown choices, names, counts and seeds."""
+    for name, hint in get_type_hints(type(config)).items():
+        value = getattr(config, name)
+        if get_origin(hint) is Literal:
+            checks.one_of(prefix + name, value, get_args(hint))
+        elif hint is int:
+            least, rule = (
+                (0, "be an integer of at least 0")
+                if name == "seed"
+                else (1, "be a positive integer")
+            )
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                checks.refuse(prefix + name, rule, value)
+
+
+def _check_file_name(argument: str, name: str) -> None:
+    if not name or any(c in name for c in "/\\\0") or name in (".", ".."):
+        checks.refuse(argument, "be a name that a file can have", name)
+
+
+@pydantic.with_config(extra="forbid")
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
     """Which images to learn.
@@ -33,12 +56,14 @@ class DataConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        _check_fields(self, "data.")
         if (self.name == "npz") != (self.path is not None):
             checks.refuse("data.path", 'be given for data.name = "npz" and for no other', self.path)
         if not 0 < self.test_fraction < 1:
             checks.refuse("data.test_fraction", "lie in (0, 1)", self.test_fraction)
 
 
+@pydantic.with_config(extra="forbid")
 @dataclasses.dataclass(frozen=True)
 class RunConfig:
     """One training of the job, and how its gradients are averaged.
@@ -64,8 +89,8 @@ class RunConfig:
     rounding: Literal["nearest", "stochastic"] = "nearest"
 
     def __post_init__(self) -> None:
-        if not self.name or any(c in self.name for c in "/\\\0") or self.name in (".", ".."):
-            checks.refuse("runs.name", "be a name that a file can have", self.name)
+        _check_fields(self, "runs.")
+        _check_file_name("runs.name", self.name)
         # Refused here without touching a device: a job may still choose how many there are.
         checks.within("runs.fidelity", self.fidelity, 0.25, 1.0)
         checks.within("runs.error_prob", self.error_prob)
@@ -85,6 +110,7 @@ class RunConfig:
         return Ring(superdense(werner(fidelity=self.fidelity), sent=sent), self.codes(), self.noise)
 
 
+@pydantic.with_config(extra="forbid")
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
     """A training job: one model, one data set, several runs side by side.
@@ -120,9 +146,8 @@ class TrainConfig:
     runs: tuple[RunConfig, ...] = (RunConfig(),)
 
     def __post_init__(self) -> None:
-        for name in ("nodes", "batch_per_node", "steps", "eval_every"):
-            if getattr(self, name) < 1:
-                checks.refuse(name, "be a positive integer", getattr(self, name))
+        _check_fields(self)
+        _check_file_name("name", self.name)
         if not 0 < self.learning_rate < math.inf:
             checks.refuse("learning_rate", "be positive and finite", self.learning_rate)
         names = [run.name for run in self.runs]
@@ -146,15 +171,31 @@ def load_config(path: str | Path) -> TrainConfig:
         value of the wrong type or out of range.
     """
     try:
-        text = Path(path).read_text()
-    except OSError as error:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "not UTF-8"
         raise ValueError(
-            f"`config` must be a readable file, but got {str(path)!r} ({error.strerror})."
+            f"`config` must be a readable file, but got {str(path)!r} ({why})."
         ) from None
     try:
-        values: dict[str, Any] = tomllib.loads(text)
-        return dacite.from_dict(TrainConfig, values, dacite.Config(strict=True, cast=[tuple]))
-    except (tomllib.TOMLDecodeError, dacite.DaciteError) as error:
-        raise ValueError(
-            f"`config` must hold the fields of TrainConfig as TOML, but got {str(path)!r}: {error}."
-        ) from None
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"`config` must be TOML, but got {str(path)!r}: {error}.") from None
+    try:
+        # By way of JSON, whose arrays may become tuples while all other types stay strict.
+        adapter = pydantic.TypeAdapter(TrainConfig)
+        return adapter.validate_json(json.dumps(values, default=str), strict=True)
+    except pydantic.ValidationError as error:
+        raise ValueError(_first_sentence(error, str(path))) from None
+
+
+def _first_sentence(error: pydantic.ValidationError, path: str) -> str:
+    """The first thing that is wrong, as one sentence."""
+    first = error.errors()[0]
+    where = ".".join(map(str, first["loc"]))
+    if first["type"] == "value_error":  # raised by the checks above: a sentence already
+        return str(first["ctx"]["error"])
+    if first["type"] == "unexpected_keyword_argument":
+        return f"`config` must have no unknown keys, but got `{where}` in {path!r}."
+    rule = first["msg"].removeprefix("Input should be ").replace("valid number", "float")
+    return f"`{where}` must be {rule}, but got {first['input']!r} in {path!r}."

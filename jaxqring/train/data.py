@@ -1,6 +1,7 @@
 """Real images without a download, or from a local file."""
 
 import functools
+import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -8,6 +9,9 @@ import numpy as np
 
 from jaxqring import checks
 from jaxqring.train.config import DataConfig
+
+#: A label beyond this is a mistake, not a class: the model has an output for each.
+MOST_CLASSES = 10_000
 
 
 class Dataset(NamedTuple):
@@ -60,35 +64,43 @@ def _from_npz(path: Path) -> Dataset:
         checks.refuse("data.path", "be an existing .npz file", str(path))
     names = ("x_train", "y_train", "x_test", "y_test")
     try:
-        with np.load(path) as file:
-            found = sorted(file.files)
-            missing = [name for name in names if name not in found]
-            if missing:
-                rule = f"hold the arrays {', '.join(names)}"
-                checks.refuse("data.path", rule, f"{path} with {', '.join(found) or 'none'}")
-            arrays = {name: file[name] for name in names}
-    except (OSError, EOFError) as error:
-        checks.refuse("data.path", "be a readable .npz file", f"{path} ({error})")
-    images, labels = [], []
-    for split in ("train", "test"):
-        x, y = arrays[f"x_{split}"], arrays[f"y_{split}"]
-        if x.ndim not in (3, 4) or (x.ndim == 4 and x.shape[3] != 1):
-            checks.refuse(
-                f"x_{split}", "have the shape (count, height, width) or (..., 1)", x.shape
-            )
-        if not np.issubdtype(y.dtype, np.integer) or y.shape != (x.shape[0],) or not y.size:
-            checks.refuse(
-                f"y_{split}",
-                f"hold one integer label for each of the {x.shape[0]} images",
-                f"{y.dtype}{list(y.shape)}",
-            )
-        if y.min() < 0:
-            checks.refuse(f"y_{split}", "be at least 0", y.min())
-        whole = np.issubdtype(x.dtype, np.integer)
-        scaled = x.astype(np.float32) / (np.float32(np.iinfo(x.dtype).max) if whole else 1)
-        images.append(scaled.reshape(*x.shape[:3], 1))
-        labels.append(y.astype(np.int32))
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+            missing = [name for name in names if name not in file.files]
+            arrays = {name: file[name] for name in names if not missing}
+    except (OSError, EOFError, ValueError, TypeError, zipfile.BadZipFile) as error:
+        checks.refuse("data.path", "be a readable .npz file of plain arrays", f"{path} ({error})")
+    if missing:
+        checks.refuse(
+            "data.path", f"hold the arrays {', '.join(names)}", f"{path} without {missing[0]}"
+        )
+    images = [_images(f"x_{split}", arrays[f"x_{split}"]) for split in ("train", "test")]
+    if images[0].shape[1:] != images[1].shape[1:]:
+        checks.refuse("x_test", "hold images of the size of x_train", arrays["x_test"].shape)
+    labels = [
+        _labels(f"y_{split}", arrays[f"y_{split}"], len(own))
+        for split, own in zip(("train", "test"), images, strict=True)
+    ]
     return Dataset(images[0], labels[0], images[1], labels[1])
+
+
+def _images(name: str, x: np.ndarray) -> np.ndarray:
+    """(count, height, width, 1) float32 in [0, 1]."""
+    if x.ndim not in (3, 4) or (x.ndim == 4 and x.shape[3] != 1) or 0 in x.shape:
+        checks.refuse(name, "have the shape (count, height, width) or (..., 1)", x.shape)
+    if x.dtype != np.uint8 and not np.issubdtype(x.dtype, np.floating):
+        checks.refuse(name, "be uint8, or floating in [0, 1]", str(x.dtype))
+    scaled = x.astype(np.float32) / np.float32(255 if x.dtype == np.uint8 else 1)
+    checks.within(name, scaled)
+    return scaled.reshape(*x.shape[:3], 1)
+
+
+def _labels(name: str, y: np.ndarray, count: int) -> np.ndarray:
+    """(count,) int32."""
+    if not np.issubdtype(y.dtype, np.integer) or y.shape != (count,):
+        rule = f"hold one integer label for each of the {count} images"
+        checks.refuse(name, rule, f"{y.dtype}{list(y.shape)}")
+    checks.within(name, y, 0, MOST_CLASSES - 1)
+    return y.astype(np.int32)
 
 
 def batches(data: Dataset, step: int, seed: int, nodes: int, per_node: int) -> tuple:

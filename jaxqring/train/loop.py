@@ -102,9 +102,9 @@ def _prepare_folder(config: TrainConfig) -> Path:
     marker = folder / "config.json"
     same = marker.exists() and marker.read_text() == wanted
     if not (config.resume and same) or (folder / "summary.json").exists():
-        stale = [folder / "summary.json", folder / "metrics.jsonl"]
-        stale += [*folder.glob("results/*.json"), *folder.glob("checkpoints/*.msgpack")]
-        for path in stale:
+        # The summary last: while it is there, whatever else is gone, the job starts afresh.
+        stale = [*folder.glob("results/*.json"), *folder.glob("checkpoints/*.msgpack")]
+        for path in [*stale, folder / "metrics.jsonl", folder / "summary.json"]:
             path.unlink(missing_ok=True)
     write_whole(marker, wanted.encode())
     return folder
@@ -140,7 +140,7 @@ def _finish(
     folder = config.folder
     done = _result_path(folder, run.name)
     if done.exists():
-        progress.console.print(f"{run.name}: finished before, kept")
+        progress.console.print(f"{run.name}: finished before, kept", markup=False)
         return json.loads(done.read_text())
     start = time.monotonic()
     ring = run.ring()
@@ -250,11 +250,11 @@ def _plain(value: jax.Array) -> int | float:
 @contextmanager
 def _progress(console: Console) -> Iterator[Progress]:
     columns = (
-        TextColumn("{task.description:>12}"),
+        TextColumn("{task.description:>12}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
     )
     with Progress(*columns, console=console) as progress:
         yield progress

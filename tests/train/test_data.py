@@ -143,10 +143,10 @@ REFUSED = {
     "npy": (NPY.getvalue(), ["data.path", ".npz", "images.npz"]),
     "half a file": (saved(**arrays())[:-200], ["data.path", ".npz", "images.npz"]),
     "missing array": (ONE_MISSING, ["data.path", "x_train, y_train, x_test, y_test", "x_test"]),
-    "no arrays": ({}, ["data.path", "x_train, y_train, x_test, y_test", "none"]),
+    "no arrays": ({}, ["data.path", "x_train, y_train, x_test, y_test", "x_train"]),
     "flat images": (arrays(x_train=ONES.reshape(6, 20)), ["x_train", "shape", "(6, 20)"]),
     "three colours": (arrays(x_test=np.ones((3, 4, 5, 3))), ["x_test", "shape", "(3, 4, 5, 3)"]),
-    "two sizes": (arrays(x_test=np.ones((3, 8, 8))), ["x_test", "shape", "8"]),
+    "two sizes": (arrays(x_test=np.ones((3, 8, 8))), ["x_test", "size", "(3, 8, 8)"]),
     "images of words": (arrays(x_train=np.full((6, 4, 5), "a")), ["x_train"]),
     "images of objects": (arrays(x_train=np.full((6, 4, 5), None)), ["images.npz"]),
     "complex images": (arrays(x_train=1j * ONES), ["x_train", "complex"]),
@@ -155,10 +155,10 @@ REFUSED = {
     "labels of floats": (arrays(y_train=np.arange(6.0)), ["y_train", "integer", "float64[6]"]),
     "a label short": (arrays(y_train=np.arange(5)), ["y_train", "6 images", "int64[5]"]),
     "labels of two axes": (arrays(y_test=np.eye(3, dtype=int)), ["y_test", "int64[3, 3]"]),
-    "negative label": (arrays(y_test=np.arange(3) - 1), ["y_test", "at least 0", "-1"]),
+    "negative label": (arrays(y_test=np.arange(3) - 1), ["y_test", "[0, 9999]", "-1"]),
     "no images": (
         arrays(x_train=ONES[:0], y_train=np.arange(0)),
-        ["y_train", "label", "int64[0]"],
+        ["x_train", "shape", "(0, 4, 5)"],
     ),
 }
 
