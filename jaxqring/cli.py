@@ -84,7 +84,7 @@ def summary_table(summary: dict[str, Any]) -> Table:
     job = summary["config"]
     title = f"{summary['name']}: {summary['parameters']:,} parameters, {job['nodes']} nodes, "
     title += f"{job['steps']} steps; online traffic and EPR pairs per link and step"
-    table = Table(title=escape(title), box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(title=escape(title), box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     table.add_column("run", no_wrap=True)
     for name in (
         "test\naccuracy",

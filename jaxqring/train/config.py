@@ -137,7 +137,7 @@ class TrainConfig:
     model: Literal["cnn", "mlp"] = "cnn"
     nodes: int = 8
     batch_per_node: int = 32
-    steps: int = 300
+    steps: int = 250
     learning_rate: float = 4e-3
     seed: int = 0
     eval_every: int = 25

@@ -31,7 +31,7 @@ from jaxqring.train.files import (
     write_whole,
 )
 from jaxqring.train.models import MODELS
-from jaxqring.train.step import AXIS, node_accuracy, node_step, over_nodes
+from jaxqring.train.step import AXIS, node_correct, node_step, over_nodes
 
 TEST_BATCH = 1000
 
@@ -151,7 +151,7 @@ def _finish(
     count = sum(leaf[0].size for leaf in jax.tree.leaves(state.params))
     key = jax.random.fold_in(jax.random.key(config.seed), 1)
     step_fn = over_nodes(node_step(ring), config.mapping, devices, shared=(2,))
-    accuracy_fn = over_nodes(node_accuracy, config.mapping, devices, shared=(1, 2))
+    correct_fn = over_nodes(node_correct, config.mapping, devices, shared=(1, 2))
 
     task = progress.add_task(run.name, total=config.steps, completed=first, note="compiling")
     accuracy = np.zeros(config.nodes)
@@ -164,7 +164,7 @@ def _finish(
         line = {"run": run.name, "step": step + 1, **values}
         last = step + 1 == config.steps
         if last or (step + 1) % config.eval_every == 0:
-            accuracy = _test_accuracy(accuracy_fn, state, data)
+            accuracy = _test_accuracy(correct_fn, state, data)
             line["test_accuracy"] = float(accuracy.mean())
         log.write(line)
         if "test_accuracy" in line:
@@ -174,7 +174,7 @@ def _finish(
             progress.update(task, note=note)
         progress.advance(task)
     if first == config.steps:  # cut off between the last checkpoint and the result
-        accuracy = _test_accuracy(accuracy_fn, state, data)
+        accuracy = _test_accuracy(correct_fn, state, data)
 
     agreement_fn = over_nodes(
         lambda tree: replica_agreement(tree, AXIS), config.mapping, devices, ()
@@ -209,14 +209,14 @@ def _initial_state(config: TrainConfig, data: datasets.Dataset) -> TrainState:
     )
 
 
-def _test_accuracy(accuracy_fn: Any, state: TrainState, data: datasets.Dataset) -> np.ndarray:
+def _test_accuracy(correct_fn: Any, state: TrainState, data: datasets.Dataset) -> np.ndarray:
     """(N,) accuracy of each node's replica on the whole test set."""
     total = len(data.test_labels)
     correct = np.zeros(jax.tree.leaves(state.params)[0].shape[0])
     for start in range(0, total, TEST_BATCH):
         images = data.test_images[start : start + TEST_BATCH]
         labels = data.test_labels[start : start + TEST_BATCH]
-        correct += np.asarray(accuracy_fn(state, images, labels)) * len(labels)
+        correct += np.asarray(correct_fn(state, images, labels))
     return correct / total
 
 
