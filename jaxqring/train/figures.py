@@ -16,6 +16,7 @@ _STYLE: dict[str, Any] = {
     "font.size": 13,
     "axes.spines.top": False,
     "axes.spines.right": False,
+    "axes.axisbelow": True,
     "axes.grid": True,
     "grid.alpha": 0.3,
     "lines.linewidth": 2,
