@@ -5,6 +5,7 @@ without a host callback, so `bounded` clips them to their domain and hands back 
 travels with the object built from them and ends in `Report.clipped_parameters`.
 """
 
+from collections.abc import Hashable
 from typing import Any, NoReturn
 
 import jax
@@ -32,7 +33,8 @@ def real(argument: str, value: ArrayLike) -> jax.Array:
     kind = value.dtype if hasattr(value, "dtype") else np.asarray(value).dtype
     _refuse_unless_real(argument, kind, value)
     if isinstance(value, jax.Array) and jnp.issubdtype(kind, jnp.floating):
-        return value
+        # Below single precision the columns of a transition matrix would not sum to one.
+        return value.astype(jnp.float32) if kind.itemsize < 4 else value
     return jnp.asarray(value, dtype=float)
 
 
@@ -43,7 +45,10 @@ def within(argument: str, value: ArrayLike, low: float = 0.0, high: float = 1.0)
       TypeError: if it is not real.
       ValueError: if it lies outside, or is not a number.
     """
-    known = np.asarray(value)
+    try:
+        known = np.asarray(value)
+    except ValueError:  # ragged
+        refuse(argument, "be a real number or an array of them", value, TypeError)
     _refuse_unless_real(argument, known.dtype, value)
     if not np.all((known >= low) & (known <= high)):
         rule = f"be at least {low:g}" if np.isinf(high) else f"lie in [{low:g}, {high:g}]"
@@ -114,7 +119,7 @@ def one_of(argument: str, value: Any, allowed: tuple[Any, ...]) -> None:
     Raises:
       ValueError: if it is not.
     """
-    if value not in allowed:
+    if not isinstance(value, Hashable) or value not in allowed:
         refuse(argument, "be one of " + ", ".join(map(repr, allowed)), value)
 
 

@@ -87,6 +87,13 @@ class SymbolChannel:
         table = self.error_table
         return jnp.all(jnp.abs(table - table[..., :1, :]) < 1e-6, axis=(-2, -1))
 
+    @property
+    def invalid_columns(self) -> jax.Array:
+        """() float32 how many columns, on all links, are no probability distributions (to 1e-5)."""
+        fits = jnp.all((self.transition > -1e-5) & (self.transition < 1 + 1e-5), axis=-2)
+        fits &= jnp.abs(jnp.sum(self.transition, axis=-2) - 1) < 1e-5
+        return jnp.sum(~fits).astype(jnp.float32)
+
     def capacity(self) -> jax.Array:
         """(...) capacity in bits per symbol sent, that is per online qubit.
 
@@ -162,6 +169,7 @@ def superdense(
         if channel is not None:
             checks.instance(name, channel, Channel)
             clipped = add_clipped(clipped, channel.clipped)
+    checks.one_of("heralded", heralded, (True, False))
     gate, gate_flag = checks.bounded("gate_error", gate_error)
     survival, survival_flag = checks.bounded("survival", survival)
     readout, readout_flag = _readout_matrix(readout_error)
@@ -177,7 +185,7 @@ def superdense(
     gain = way * at_encoding
     signs = jnp.asarray(SIGNS, dtype=gain.dtype)
     perfect = jnp.asarray(PHI_PLUS, dtype=gain.dtype)
-    measured = jnp.matmul(signs * perfect, gain, precision="highest")
+    measured = jnp.matmul(signs * perfect[None, :], gain, precision="highest")
     ideal = jnp.matmul(measured, signs.T, precision="highest") / 4
 
     arrived = 1.0 if heralded else survival[..., None, None]
@@ -202,10 +210,10 @@ def _readout_matrix(
     readout_error: ArrayLike | tuple[ArrayLike, ArrayLike],
 ) -> tuple[jax.Array, jax.Array]:
     """(..., 4, 4) P(read | true) of both bits, and the count of clipped entries (...)."""
-    if isinstance(readout_error, tuple):
+    if isinstance(readout_error, tuple | list):
         if len(readout_error) != 2 or any(np.shape(m)[-2:] != (2, 2) for m in readout_error):
             shapes = tuple(np.shape(m) for m in readout_error)
-            checks.refuse("readout_error", "be a number or two matrices (..., 2, 2)", shapes)
+            checks.refuse("readout_error", "be an array or two matrices (..., 2, 2)", shapes)
         for matrix in readout_error:
             if not checks.is_traced(matrix) and not np.allclose(
                 np.asarray(matrix).sum(-2), 1.0, atol=1e-5
@@ -234,6 +242,10 @@ def check_transition(argument: str, channel: SymbolChannel) -> None:
         probability distributions, to 1e-5.
     """
     checks.instance(argument, channel, SymbolChannel)
+    if not isinstance(channel.transition, jax.Array | np.ndarray):
+        checks.refuse(f"{argument}.transition", "be an array", channel.transition, TypeError)
+    if not jnp.issubdtype(channel.transition.dtype, jnp.floating):
+        checks.refuse(f"{argument}.transition", "be floating", channel.transition.dtype, TypeError)
     shape = np.shape(channel.transition)
     if len(shape) < 2 or shape[-1] != 4 or shape[-2] not in (4, 5):
         checks.refuse(f"{argument}.transition", "have the shape (..., 4, 4) or (..., 5, 4)", shape)

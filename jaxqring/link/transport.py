@@ -14,8 +14,8 @@ from jaxqring import checks
 from jaxqring.link.superdense import SymbolChannel, check_transition
 from jaxqring.link.wire import SYMBOLS_PER_WORD, FixedPoint, wrap
 
-# The largest float32 below 2^32: the greatest threshold that a uint32 can meet.
-_TOP = np.float32(2.0**32 - 2.0**8)
+# The largest float32 below 2^32, which a uint32 can hold.
+_BELOW = np.float32(2.0**32 - 2.0**8)
 
 
 def error_words(
@@ -33,12 +33,15 @@ def error_words(
       (...) uint32.
     """
     table = channel.guessed().error_table.astype(jnp.float32)
+    known = jnp.all(jnp.isfinite(table), axis=-1, keepdims=True)
+    table = jnp.where(known, table, 0.25)  # white noise for NaN, which only a trace can bring
     if scramble:
         table = jnp.mean(table, axis=0, keepdims=True)
     # u < above[0] is an error at all, u < above[1] error 2 or 3, u < above[2] error 3. The kinds
     # are nested from the top, so that rare ones are not differences of large numbers.
     tail = jnp.cumsum(jnp.clip(table[:, :0:-1], 0.0, 1.0), axis=1)[:, ::-1]
-    above = jnp.minimum(tail * np.float32(2.0**32), _TOP).astype(jnp.uint32)
+    above = jnp.minimum(tail * np.float32(2.0**32), _BELOW).astype(jnp.uint32)
+    above = jnp.where(tail < 1, above, np.uint32(2**32 - 1))
 
     def threshold(kind: int, symbol: jax.Array) -> jax.Array:
         if scramble:
@@ -97,6 +100,7 @@ def transmit(
     if channel.transition.ndim != 2:
         checks.refuse("channel", "be one link without batch axes", channel.transition.shape)
     checks.prng_key("key", key)
+    checks.one_of("scramble", scramble, (True, False))
     return words ^ error_words(key, words, channel, scramble=scramble)
 
 
@@ -132,14 +136,17 @@ def moments(
     """
     checks.instance("wire", wire, FixedPoint)
     check_transition("channel", channel)
+    if channel.transition.ndim != 2:
+        checks.refuse("channel", "be one link without batch axes", channel.transition.shape)
+    kind = getattr(codes, "dtype", np.asarray(codes).dtype)
+    if not jnp.issubdtype(kind, jnp.integer):
+        checks.refuse("codes", "be integers", str(kind), TypeError)
     codes = jnp.asarray(codes)
-    if not jnp.issubdtype(codes.dtype, jnp.integer):
-        checks.refuse("codes", "be integers", codes.dtype, TypeError)
     transition = channel.guessed().transition
     values = wrap(codes.astype(jnp.int32), wire.bits)
     first, second = _jump_tables(wire.bits, transition)
     # The jumps of the symbols are independent, so their variances add.
-    variance = _sum_over_symbols(second - first**2, values)
+    variance = _sum_over_symbols(jnp.maximum(second - first**2, 0), values)
     return values.astype(transition.dtype) + _sum_over_symbols(first, values), variance
 
 

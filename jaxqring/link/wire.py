@@ -121,11 +121,13 @@ class FixedPoint:
     rounding: str = "nearest"
 
     def __post_init__(self) -> None:
-        if not isinstance(self.bits, int) or self.bits % 2 or not 2 <= self.bits <= 32:
+        if type(self.bits) is not int or self.bits % 2 or not 2 <= self.bits <= 32:
             checks.refuse("bits", "be an even integer in [2, 32]", self.bits)
+        info = np.finfo(np.float32)
         known = isinstance(self.clip, int | float) and not isinstance(self.clip, bool)
-        if self.clip != "max" and not (known and 0 < float(self.clip) < math.inf):
-            checks.refuse("clip", 'be "max" or a positive finite number', self.clip)
+        normal = known and float(info.tiny) <= float(self.clip) <= float(info.max)
+        if not normal and not (isinstance(self.clip, str) and self.clip == "max"):
+            checks.refuse("clip", 'be "max" or a positive normal float32', self.clip)
         checks.one_of("rounding", self.rounding, ("nearest", "stochastic"))
 
     def code_bits(self, num_terms: int) -> int:

@@ -15,7 +15,7 @@ from flax import struct
 from jax.typing import ArrayLike
 
 from jaxqring import checks
-from jaxqring.quantum.paulis import PAULIS
+from jaxqring.quantum.paulis import PAULIS, complex_dtype
 
 
 @struct.dataclass
@@ -51,9 +51,11 @@ class Channel:
         """Kraus operators from the eigenvectors of the Choi matrix.
 
         Returns:
-          (..., 4, 2, 2) complex; some may be zero. Unique up to a unitary among themselves.
+          (..., 4, 2, 2) complex; some may be zero. Unique up to a unitary among themselves, and
+        for that reason not differentiable: the derivative is not a number where two of them have
+        the same weight.
         """
-        paulis = jnp.asarray(PAULIS, dtype=jnp.result_type(self.ptm, jnp.complex64))
+        paulis = jnp.asarray(PAULIS, dtype=complex_dtype(self.ptm.dtype))
         # Choi matrix with indices (out, in; out', in'): N(s_j) x conj(s_j) summed over j, halved.
         choi = jnp.einsum(
             "...ij,iab,jcd->...acbd",
@@ -247,8 +249,10 @@ def thermal_relaxation(
     # and a waiting time must not be infinite where T1 is.
     tiny, longest = 1e-15, 1e30
     for name, value in (("t1", t1), ("t2", t2)):
-        if not checks.is_traced(value) and not np.all(np.asarray(value) > 0):
-            checks.refuse(name, "be above 0", value)
+        if not checks.is_traced(value):
+            checks.within(name, value, -np.inf, np.inf)
+            if not np.all(np.asarray(value) > 0):
+                checks.refuse(name, "be above 0", value)
     if not checks.is_traced((t1, t2)) and np.any(np.asarray(t2) > 2 * np.asarray(t1) * (1 + 1e-6)):
         checks.refuse("t2", f"be at most 2 t1 = {2 * np.asarray(t1)}", t2)
     if not checks.is_traced(time):
@@ -284,7 +288,7 @@ def from_kraus(kraus: ArrayLike) -> Channel:
 
     Raises:
       ValueError: if the shape is another, or operators known now do not preserve the trace to
-        1e-5.
+        1e-5. Traced ones are flagged.
 
     >>> bool(jnp.allclose(from_kraus(dephasing(error_prob=0.2).kraus()).ptm,
     ...                   dephasing(error_prob=0.2).ptm, atol=1e-6))
@@ -298,7 +302,7 @@ def from_kraus(kraus: ArrayLike) -> Channel:
         if not np.allclose(total, np.eye(2), atol=1e-5):
             checks.refuse("kraus", "preserve the trace: sum K^dagger K = I", total)
     operators = jnp.asarray(kraus)
-    operators = operators.astype(jnp.result_type(operators.dtype, jnp.complex64))
+    operators = operators.astype(complex_dtype(operators.dtype))
     paulis = jnp.asarray(PAULIS, dtype=operators.dtype)
     ptm = jnp.einsum(
         "iab,...kbc,jcd,...kad->...ij",
@@ -308,4 +312,6 @@ def from_kraus(kraus: ArrayLike) -> Channel:
         operators.conj(),
         precision="highest",
     )
-    return Channel(ptm.real / 2)
+    defect = jnp.abs(ptm[..., 0, :].real / 2 - jnp.eye(4)[0].astype(ptm.real.dtype))
+    flag = jnp.where(jnp.max(defect, axis=-1) > 1e-5, 1.0, 0.0).astype(ptm.real.dtype)
+    return Channel(ptm.real / 2, flag)

@@ -13,7 +13,7 @@ from jax.typing import ArrayLike
 
 from jaxqring import checks
 from jaxqring.quantum.channels import Channel, add_clipped
-from jaxqring.quantum.paulis import PAULIS, PHI_PLUS, SIGNS
+from jaxqring.quantum.paulis import PAULIS, PHI_PLUS, SIGNS, complex_dtype
 
 
 @struct.dataclass
@@ -35,7 +35,7 @@ class Pair:
     @property
     def bell_probs(self) -> jax.Array:
         """(..., 4) overlaps with [Phi+, Phi-, Psi+, Psi-]."""
-        signs = jnp.asarray(SIGNS * PHI_PLUS, dtype=self.correlation.dtype)
+        signs = jnp.asarray(SIGNS * PHI_PLUS[None, :], dtype=self.correlation.dtype)
         diagonal = jnp.diagonal(self.correlation, axis1=-2, axis2=-1)
         return jnp.matmul(diagonal, signs.T, precision="highest") / 4
 
@@ -46,7 +46,7 @@ class Pair:
 
     def density_matrix(self) -> jax.Array:
         """(..., 4, 4) complex density matrix; qubit A is the left factor."""
-        paulis = jnp.asarray(PAULIS, dtype=jnp.result_type(self.correlation, jnp.complex64))
+        paulis = jnp.asarray(PAULIS, dtype=complex_dtype(self.correlation.dtype))
         rho = jnp.einsum(
             "...ij,iab,jcd->...acbd",
             self.correlation.astype(paulis.dtype),
@@ -105,7 +105,7 @@ def werner(*, fidelity: ArrayLike | None = None, weight: ArrayLike | None = None
     ones = jnp.ones_like(value)
     scale = jnp.stack([ones, value, value, value], axis=-1)
     perfect = jnp.asarray(np.diag(PHI_PLUS), dtype=value.dtype)
-    return Pair(scale[..., None] * perfect, flag)
+    return Pair(jnp.einsum("...i,ij->...ij", scale, perfect), flag)
 
 
 def bell_diagonal(probs: ArrayLike) -> Pair:
@@ -136,9 +136,9 @@ def bell_diagonal(probs: ArrayLike) -> Pair:
         value = jnp.where(empty, 0.25, value / jnp.where(empty, 1.0, total[..., None]))
     else:
         flag = jnp.sum(flag, axis=-1)
-    signs = jnp.asarray(SIGNS * PHI_PLUS, dtype=value.dtype)
+    signs = jnp.asarray(SIGNS * PHI_PLUS[None, :], dtype=value.dtype)
     diagonal = jnp.matmul(value, signs, precision="highest")
-    return Pair(diagonal[..., None] * jnp.eye(4, dtype=value.dtype), flag)
+    return Pair(jnp.einsum("...i,ij->...ij", diagonal, jnp.eye(4, dtype=value.dtype)), flag)
 
 
 def from_density_matrix(rho: ArrayLike) -> Pair:
@@ -149,7 +149,7 @@ def from_density_matrix(rho: ArrayLike) -> Pair:
 
     Raises:
       ValueError: if the shape is another, or a matrix known now is not Hermitian, of trace one
-        and positive, to 1e-5.
+        and positive, to 1e-5. Traced ones are flagged if their trace is not one.
 
     >>> import numpy as np
     >>> float(from_density_matrix(np.eye(4) / 4).fidelity)
@@ -168,9 +168,11 @@ def from_density_matrix(rho: ArrayLike) -> Pair:
         if least < -1e-5:
             checks.refuse("rho", "have no negative eigenvalue", least)
     state = jnp.asarray(rho)
-    state = state.astype(jnp.result_type(state.dtype, jnp.complex64))
+    state = state.astype(complex_dtype(state.dtype))
     paulis = jnp.asarray(PAULIS, dtype=state.dtype)
     blocks = state.reshape(*state.shape[:-2], 2, 2, 2, 2)
-    return Pair(
-        jnp.einsum("...acbd,iba,jdc->...ij", blocks, paulis, paulis, precision="highest").real
-    )
+    correlation = jnp.einsum(
+        "...acbd,iba,jdc->...ij", blocks, paulis, paulis, precision="highest"
+    ).real
+    flag = jnp.where(jnp.abs(correlation[..., 0, 0] - 1) > 1e-5, 1.0, 0.0)
+    return Pair(correlation, flag.astype(correlation.dtype))

@@ -33,6 +33,11 @@ SIGNS = np.array([[1, 1, 1, 1], [1, -1, -1, 1], [1, 1, -1, -1], [1, -1, 1, -1]],
 PHI_PLUS = np.array([1.0, 1.0, -1.0, 1.0])
 
 
+def complex_dtype(dtype: jnp.dtype) -> jnp.dtype:
+    """complex128 for types of double precision, complex64 for all others."""
+    return jnp.dtype("complex128" if dtype in ("float64", "complex128") else "complex64")
+
+
 def xor_convolve(p: jax.Array, q: jax.Array) -> jax.Array:
     """The distribution of the XOR of two independent symbols.
 

@@ -19,13 +19,15 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from jaxqring import checks
+from jaxqring.link.wire import FixedPoint
 from jaxqring.ring.config import Ring
 from jaxqring.ring.engine import Plan, collective, sees_varying
 from jaxqring.ring.report import make_report, split
-from jaxqring.ring.schedule import Place
+from jaxqring.ring.schedule import Place, axis_size
 
 AxisName = Any
 
@@ -68,19 +70,7 @@ def psum(
     >>> total(jnp.arange(8.0).reshape(4, 2))[0]
     Array([12., 16.], dtype=float32)
     """
-    place = _check_call(x, axis_name, ring, key, replicated)
-    flat, restore = _flatten(x, place)
-    size = flat.shape[1]
-    if size == 0:
-        return (x, make_report(x, None, place, ring, 0)) if with_report else x
-    chunk = -(-size // place.num_nodes)
-    rows = jnp.pad(flat, ((0, 0), (0, chunk * place.num_nodes - size)))
-    rows = rows.reshape(-1, place.num_nodes, chunk)
-    plan = Plan(place, reduce=True, gather=True, replicated=replicated, report=with_report)
-    summed, counts = collective(rows, ring, key, plan)
-    total = restore(summed.reshape(place.nodes_per_device, -1)[:, :size])
-    symbols = 2 * (place.num_nodes - 1) * chunk * ring.wire.bits // 2
-    return (total, make_report(total, counts, place, ring, symbols)) if with_report else total
+    return _summed(x, axis_name, ring, key, replicated, with_report, mean=False)
 
 
 def pmean(
@@ -101,11 +91,34 @@ def pmean(
     >>> mean(jnp.arange(8.0).reshape(4, 2))[0]
     Array([3., 4.], dtype=float32)
     """
-    total = psum(x, axis_name, ring=ring, key=key, replicated=replicated, with_report=with_report)
-    num_nodes = lax.axis_size(axis_name) * ring.nodes_per_device
-    tree, report = total if with_report else (total, None)
-    mean = jax.tree.map(lambda leaf: leaf / num_nodes, tree)
-    return (mean, report) if with_report else mean
+    return _summed(x, axis_name, ring, key, replicated, with_report, mean=True)
+
+
+def _summed(
+    x: Any,
+    axis_name: AxisName,
+    ring: Ring,
+    key: jax.Array | None,
+    replicated: bool,
+    with_report: bool,
+    *,
+    mean: bool,
+) -> Any:
+    place = _check_call(x, axis_name, ring, key, with_report, replicated)
+    flat, restore = _flatten(x, place, ring)
+    size = flat.shape[1]
+    if size == 0:
+        return (x, make_report(x, None, place, ring, 0)) if with_report else x
+    chunk = -(-size // place.num_nodes)
+    rows = jnp.pad(flat, ((0, 0), (0, chunk * place.num_nodes - size)))
+    rows = rows.reshape(-1, place.num_nodes, chunk)
+    plan = Plan(place, reduce=True, gather=True, replicated=replicated, report=with_report)
+    summed, counts = collective(rows, ring, key, plan)
+    # Divided before the cast: the mean of narrow floats fits their type where the sum may not.
+    summed = summed / place.num_nodes if mean else summed
+    total = restore(summed.reshape(place.nodes_per_device, -1)[:, :size])
+    symbols = 2 * (place.num_nodes - 1) * chunk * ring.wire.bits // 2
+    return (total, make_report(total, counts, place, ring, symbols)) if with_report else total
 
 
 def psum_scatter(
@@ -140,7 +153,7 @@ def psum_scatter(
     >>> jax.vmap(part, axis_name="nodes")(jnp.arange(4.0).reshape(2, 2))
     Array([2., 4.], dtype=float32)
     """
-    place = _check_call(x, axis_name, ring, key, False)
+    place = _check_call(x, axis_name, ring, key, with_report)
     lead, nodes = _lead(place), place.num_nodes
     leaves, treedef = jax.tree.flatten(jax.tree.map(jnp.asarray, x))
     rows = []
@@ -161,7 +174,8 @@ def psum_scatter(
         shape = list(leaf.shape[lead:])
         dimension = scatter_dimension % len(shape)
         length = shape.pop(dimension) // nodes
-        piece = piece.reshape(place.nodes_per_device, length, *shape).astype(leaf.dtype)
+        piece = _as_leaf(piece, leaf.dtype, ring)
+        piece = piece.reshape(place.nodes_per_device, length, *shape)
         piece = jnp.moveaxis(piece, 1, 1 + dimension) if tiled else piece[:, 0]
         return piece if lead else piece[0]
 
@@ -207,12 +221,13 @@ def all_gather(
     >>> gather(jnp.array([1.0, 2.0, 3.0]))[0]
     Array([1., 2., 3.], dtype=float32)
     """
-    place = _check_call(x, axis_name, ring, key, False, adds=False)
+    place = _check_call(x, axis_name, ring, key, with_report, adds=False)
+    x = _to_varying(x, axis_name)
     lead, nodes = _lead(place), place.num_nodes
     leaves, treedef = jax.tree.flatten(jax.tree.map(jnp.asarray, x))
     for leaf in leaves:
         _dimension("axis", axis, leaf.ndim - lead + (not tiled))
-    flat, _ = _flatten(x, place)
+    flat, _ = _flatten(x, place, ring)
     _refuse_nothing(leaves)
     plan = Plan(place, reduce=False, gather=True, replicated=False, report=with_report)
     gathered, counts = collective(flat, ring, key, plan)
@@ -220,7 +235,8 @@ def all_gather(
     def joined(leaf: jax.Array, piece: jax.Array) -> jax.Array:
         shape = leaf.shape[lead:]
         where = axis % (len(shape) + (not tiled))
-        piece = piece.reshape(place.nodes_per_device, nodes, *shape).astype(leaf.dtype)
+        piece = _as_leaf(piece, leaf.dtype, ring)
+        piece = piece.reshape(place.nodes_per_device, nodes, *shape)
         piece = jnp.moveaxis(piece, 1, 1 + where)
         if tiled:
             merged = (*shape[:where], nodes * shape[where], *shape[where + 1 :])
@@ -238,17 +254,16 @@ def _check_call(
     axis_name: AxisName,
     ring: Ring,
     key: jax.Array | None,
-    replicated: bool,
+    with_report: bool,
+    replicated: bool = False,
     *,
     adds: bool = True,
 ) -> Place:
     """Refuses a malformed call before anything is traced, else says where this device sits."""
     checks.instance("ring", ring, Ring)
-    try:
-        num_devices = lax.axis_size(axis_name)
-    except NameError:
-        rule = "be bound by pmap, shard_map or vmap(axis_name=...) around the call"
-        raise ValueError(f"`axis_name` must {rule}, but got {axis_name!r}.") from None
+    checks.one_of("with_report", with_report, (True, False))
+    checks.one_of("replicated", replicated, (True, False))
+    num_devices = axis_size(axis_name)
     place = Place(axis_name, num_devices, ring.nodes_per_device)
     ring.check(place.num_nodes if adds else 1, place.num_nodes)
     if ring.draws or key is not None:
@@ -258,6 +273,8 @@ def _check_call(
     varying = sees_varying(axis_name)
     for path, leaf in jax.tree_util.tree_leaves_with_path(x):
         name = "x" + jax.tree_util.keystr(path)
+        if not isinstance(leaf, jax.Array | np.ndarray | np.generic | float | int | complex):
+            checks.refuse(name, "be real and floating", leaf, TypeError)
         dtype = jnp.result_type(leaf)
         if not jnp.issubdtype(dtype, jnp.floating):
             checks.refuse(name, "be real and floating", str(dtype), TypeError)
@@ -287,8 +304,9 @@ def _lead(place: Place) -> int:
 
 def _dimension(argument: str, dimension: int, rank: int) -> int:
     """`dimension` counted from the front."""
-    if not -rank <= dimension < rank:
-        checks.refuse(argument, f"lie in [{-rank}, {rank}) for a leaf of this shape", dimension)
+    if not isinstance(dimension, int) or not -rank <= dimension < rank:
+        rule = f"be an integer in [{-rank}, {rank}) for a leaf of this shape"
+        checks.refuse(argument, rule, dimension)
     return dimension % rank
 
 
@@ -297,7 +315,25 @@ def _refuse_nothing(leaves: list[jax.Array]) -> None:
         raise ValueError("`x` must hold at least one value, but got none.")
 
 
-def _flatten(x: Any, place: Place) -> tuple[jax.Array, Callable[[jax.Array], Any]]:
+def _to_varying(x: Any, axis_name: AxisName) -> Any:
+    """`x` with every leaf varying over the axis, where `shard_map` tracks that."""
+
+    def cast(leaf: Any) -> jax.Array:
+        missing = tuple(sees_varying(axis_name) - _varying(leaf))
+        return lax.pcast(leaf, missing, to="varying") if missing else leaf
+
+    return jax.tree.map(cast, x)
+
+
+def _as_leaf(values: jax.Array, dtype: Any, ring: Ring) -> jax.Array:
+    """float32 values in the type of a leaf; a FixedPoint wire makes no infinity, here neither."""
+    if isinstance(ring.wire, FixedPoint) and jnp.finfo(dtype).bits < 32:
+        top = float(jnp.finfo(dtype).max)
+        values = jnp.clip(values, -top, top)
+    return values.astype(dtype)
+
+
+def _flatten(x: Any, place: Place, ring: Ring) -> tuple[jax.Array, Callable[[jax.Array], Any]]:
     """All leaves as one (k, P) float32 array, and the way back."""
     leaves, treedef = jax.tree.flatten(jax.tree.map(jnp.asarray, x))
     flat = [leaf.astype(jnp.float32).reshape(place.nodes_per_device, -1) for leaf in leaves]
@@ -306,7 +342,7 @@ def _flatten(x: Any, place: Place) -> tuple[jax.Array, Callable[[jax.Array], Any
     def restore(values: jax.Array) -> Any:
         pieces = split(values, sizes)
         shaped = [
-            piece.reshape(leaf.shape).astype(leaf.dtype)
+            _as_leaf(piece, leaf.dtype, ring).reshape(leaf.shape)
             for piece, leaf in zip(pieces, leaves, strict=True)
         ]
         return jax.tree.unflatten(treedef, shaped)

@@ -47,8 +47,8 @@ class Ring:
     channel: SymbolChannel | None = None
     wire: Wire = struct.field(pytree_node=False, default=FixedPoint(16))
     noise: str = struct.field(pytree_node=False, default="sampled")
-    scramble: bool = struct.field(pytree_node=False, default=True)
-    nodes_per_device: int = struct.field(pytree_node=False, default=1)
+    scramble: bool = struct.field(pytree_node=False, default=True, kw_only=True)
+    nodes_per_device: int = struct.field(pytree_node=False, default=1, kw_only=True)
 
     def __post_init__(self) -> None:
         # Only what is static: this also runs whenever JAX rebuilds the pytree.
@@ -60,8 +60,9 @@ class Ring:
                 "noise", 'be "sampled" or "off" on a float wire, whose moments diverge', self.noise
             )
         checks.one_of("scramble", self.scramble, (True, False))
-        if not isinstance(self.nodes_per_device, int) or self.nodes_per_device < 1:
-            checks.refuse("nodes_per_device", "be a positive integer", self.nodes_per_device)
+        count = self.nodes_per_device
+        if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+            checks.refuse("nodes_per_device", "be a positive integer", count)
 
     @property
     def draws(self) -> bool:

@@ -88,6 +88,7 @@ class Cost:
 
 def _check_times(**rates: float) -> None:
     for name, rate in rates.items():
+        checks.within(name, rate, -math.inf, math.inf)
         if not 0 < rate < math.inf:
             checks.refuse(name, "be a positive finite rate", rate)
 
@@ -97,9 +98,13 @@ COLLECTIVES = ("psum", "psum_scatter", "all_gather")
 
 def ring_cost(wire: Wire, tree_or_size: Any, num_nodes: int, collective: str = "psum") -> Cost:
     """The cost of a collective over a ring. See `Ring.cost`."""
-    if not isinstance(num_nodes, int | np.integer) or num_nodes < 1:
+    whole = isinstance(num_nodes, int | np.integer) and not isinstance(num_nodes, bool)
+    if not whole or num_nodes < 1:
         checks.refuse("num_nodes", "be a positive integer", num_nodes)
     checks.one_of("collective", collective, COLLECTIVES)
+    if tree_or_size is None or isinstance(tree_or_size, bool | float | str):
+        rule = "be a pytree of arrays or an integer"
+        checks.refuse("tree_or_size", rule, tree_or_size, TypeError)
     if isinstance(tree_or_size, int | np.integer):
         size = int(tree_or_size)
     else:

@@ -10,7 +10,8 @@ with `slope` the regression slope of the mean on the code (1 - 2f for uniform bi
 V_j(r) what symbol r adds at position j. It is exact in expectation where the loss is linear and
 no sum wraps, and first-order otherwise. Quantisation passes tangents straight through, except
 where a value is clipped. A loop over the hops carries the tangents, linear in them, so that
-forward and reverse mode both work.
+forward and reverse mode both work, and may be differentiated again with respect to anything; a
+derivative with respect to noise comes last, as its codes have no derivative of their own.
 """
 
 import functools
@@ -46,6 +47,7 @@ class Plan(NamedTuple):
       gather: whether there is a second half, of passing on.
       replicated: whether the result must be known to `shard_map` as equal on all nodes.
       report: whether to count errors for a report.
+      keep_codes: whether to hand out what every hop sent, for the derivative.
     """
 
     place: Place
@@ -53,6 +55,7 @@ class Plan(NamedTuple):
     gather: bool
     replicated: bool
     report: bool
+    keep_codes: bool = False
 
     @property
     def num_terms(self) -> int:
@@ -102,7 +105,6 @@ class _Inputs(NamedTuple):
     keys: jax.Array | None
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(3,))
 def collective(
     values: jax.Array, ring: Ring, key: jax.Array | None, plan: Plan
 ) -> tuple[jax.Array, Counts | None]:
@@ -117,26 +119,89 @@ def collective(
     Returns:
       float32, (k, N, c) if the plan gathers, else (k, c); and the counts if the plan counts.
     """
-    result, counts, _ = _run(_inputs(values, ring, key, plan), ring, plan, keep_codes=False)
+    result, counts, _ = _with_trail(values, ring, key, plan)
     return result, counts
 
 
-@functools.partial(collective.defjvp, symbolic_zeros=True)
-def _collective_jvp(plan: Plan, primals: tuple, tangents: tuple) -> tuple:
+@functools.partial(jax.custom_jvp, nondiff_argnums=(3,))
+def _with_trail(
+    values: jax.Array, ring: Ring, key: jax.Array | None, plan: Plan
+) -> tuple[jax.Array, Counts | None, _Trail]:
+    return _run(_inputs(values, ring, key, plan), ring, plan)
+
+
+@functools.partial(_with_trail.defjvp, symbolic_zeros=True)
+def _with_trail_jvp(plan: Plan, primals: tuple, tangents: tuple) -> tuple:
+    if plan.keep_codes:
+        raise ValueError(
+            "`ring` must not carry a derivative with respect to noise that is differentiated again,"
+            " but got one: codes on the wire have no derivative, so differentiate with respect to"
+            " noise last."
+        )
     values, ring, key = primals
-    given, place = _inputs(values, ring, key, plan), plan.place
-    d_values, d_links = tangents[0], None
-    d_transition = _transition_tangent(ring, tangents[1])
-    if d_transition is not None:
-        d_links = links_of(d_transition, place.nodes())
+    d_values = tangents[0]
     if isinstance(d_values, SymbolicZero):
         d_values = values * 0  # not zeros: it has the type of a mapped value
-    if place.is_bound():
-        result, counts, moved = _run_with_tangent(given, d_values, d_links, ring, plan)
-    else:
-        result, counts, moved = _run_all_nodes(given, d_values, d_links, ring, plan)
-    no_tangents = jax.tree.map(lambda x: SymbolicZero(jax.typeof(x).to_tangent_aval()), counts)
-    return (result, counts), (moved, no_tangents)
+    d_transition = _transition_tangent(ring, tangents[1])
+    elsewhere = None
+    if not plan.place.is_bound():
+        elsewhere = plan.place
+        values, d_values, ring, d_transition, key = _all_nodes(
+            values, d_values, ring, d_transition, key, elsewhere
+        )
+        alone = Place(None, 1, elsewhere.num_nodes)
+    place = plan.place if elsewhere is None else alone
+    inner = plan._replace(
+        place=place,
+        replicated=plan.replicated and elsewhere is None,
+        keep_codes=d_transition is not None,
+    )
+    # Through the function itself, so that its result can be differentiated once more.
+    result, counts, trail = _with_trail(values, ring, key, inner)
+    moved = _tangent(values, d_values, ring, d_transition, inner, trail)
+    if elsewhere is not None:
+        result, moved = elsewhere.own(result), elsewhere.own(moved)
+        counts = _own_part(counts, elsewhere)
+    outputs = (result, counts, _Trail(trail.step, None, None))
+    no_tangents = jax.tree.map(lambda x: SymbolicZero(jax.typeof(x).to_tangent_aval()), outputs[1:])
+    return outputs, (moved, *no_tangents)
+
+
+def _all_nodes(
+    values: jax.Array,
+    d_values: jax.Array,
+    ring: Ring,
+    d_transition: jax.Array | None,
+    key: jax.Array | None,
+    place: Place,
+) -> tuple:
+    """The inputs of all nodes, for one device to carry them all."""
+    try:
+        nodes = place.nodes()
+    except NameError:
+        raise ValueError(
+            f"`axis_name` must be bound where the collective is differentiated, but got"
+            f" {place.axis_name!r} from a vmap inside the jit that grad was applied to, with a"
+            " jit, scan, cond or checkpoint inside the vmap: apply jit to the grad instead."
+        ) from None
+    if ring.noise != "off":
+        links = place.everyone(links_of(ring.transition, nodes))
+        ring = ring.replace(channel=SymbolChannel(links))  # type: ignore[attr-defined]
+    if d_transition is not None:
+        d_transition = place.everyone(links_of(d_transition, nodes))
+    if key is not None and ring.draws:
+        data = place.everyone(jax.random.key_data(jnp.broadcast_to(key, nodes.shape)))
+        key = jax.random.wrap_key_data(data, impl=jax.random.key_impl(key))
+    return place.everyone(values), place.everyone(d_values), ring, d_transition, key
+
+
+def _own_part(counts: Counts | None, place: Place) -> Counts | None:
+    """What this device would have counted, of what one device that carried all nodes did."""
+    if counts is None:
+        return None
+    # Values are counted on one device, as each device counts its own elsewhere.
+    first = (lax.axis_index(place.axis_name) == 0).astype(jnp.uint32)
+    return Counts(place.own(counts.errors), counts.saturated * first, counts.non_finite * first)
 
 
 def _inputs(values: jax.Array, ring: Ring, key: jax.Array | None, plan: Plan) -> _Inputs:
@@ -148,47 +213,8 @@ def _inputs(values: jax.Array, ring: Ring, key: jax.Array | None, plan: Plan) ->
     )
 
 
-def _run_with_tangent(
-    given: _Inputs, d_values: jax.Array, d_links: jax.Array | None, ring: Ring, plan: Plan
-) -> tuple[jax.Array, Counts | None, jax.Array]:
-    values, links, keys = given
-    fixed = _Inputs(
-        lax.stop_gradient(values), None if links is None else lax.stop_gradient(links), keys
-    )
-    result, counts, trail = _run(fixed, ring, plan, keep_codes=d_links is not None)
-    moved = _tangent(fixed.values, d_values, links, d_links, ring, plan, trail)
-    return result, counts, moved
-
-
-def _run_all_nodes(
-    given: _Inputs, d_values: jax.Array, d_links: jax.Array | None, ring: Ring, plan: Plan
-) -> tuple[jax.Array, Counts | None, jax.Array]:
-    """The same values and tangents where the axis is not bound: all nodes on one device."""
-    place = plan.place
-    values, links, d_values, d_links = jax.tree.map(
-        place.everyone, (given.values, given.links, d_values, d_links)
-    )
-    keys = given.keys
-    if keys is not None:
-        data = place.everyone(jax.random.key_data(keys))
-        keys = jax.random.wrap_key_data(data, impl=jax.random.key_impl(keys))
-    alone = plan._replace(place=Place(None, 1, place.num_nodes), replicated=False)
-    result, counts, moved = _run_with_tangent(
-        _Inputs(values, links, keys), d_values, d_links, ring, alone
-    )
-    if counts is not None:
-        # Values are counted on one device, as each device counts its own elsewhere.
-        first = (lax.axis_index(place.axis_name) == 0).astype(jnp.uint32)
-        counts = Counts(
-            place.own(counts.errors), counts.saturated * first, counts.non_finite * first
-        )
-    return place.own(result), counts, place.own(moved)
-
-
-def _run(
-    given: _Inputs, ring: Ring, plan: Plan, *, keep_codes: bool
-) -> tuple[jax.Array, Counts | None, _Trail]:
-    """The values. With `keep_codes`, also what every hop sent."""
+def _run(given: _Inputs, ring: Ring, plan: Plan) -> tuple[jax.Array, Counts | None, _Trail]:
+    """The values."""
     wire, place, values = ring.wire, plan.place, given.values
     nodes, steps = place.nodes(), place.num_nodes - 1
     scale = _agree_on_step(values, ring, plan)
@@ -203,7 +229,7 @@ def _run(
         words, errors = _through_links(sent, given, ring, stream, nodes, count=plan.report)
         size = sent.shape[1]
         arrived = jax.vmap(lambda word: wire.unpack(word, size))(place.shift(words))
-        return arrived, (errors, sent if keep_codes else None)
+        return arrived, (errors, sent if plan.keep_codes else None)
 
     reduced = gathered = (None, None)
     if plan.reduce:
@@ -340,9 +366,8 @@ def _transition_tangent(ring: Ring, tangent: Ring) -> jax.Array | None:
 def _tangent(
     values: jax.Array,
     d_values: jax.Array,
-    links: jax.Array | None,
-    d_links: jax.Array | None,
     ring: Ring,
+    d_transition: jax.Array | None,
     plan: Plan,
     trail: _Trail,
 ) -> jax.Array:
@@ -350,11 +375,15 @@ def _tangent(
     place, wire = plan.place, ring.wire
     nodes = place.nodes()
     if isinstance(wire, FixedPoint):
+        values = lax.stop_gradient(values)
         lost = wire.saturates(values, trail.step, plan.num_terms) | jnp.isnan(values)
         d_values = jnp.where(lost, 0, d_values)
-    slope = jnp.ones((nodes.shape[0], 1), jnp.float32)
-    if links is not None:
+    slope, d_links = jnp.ones((nodes.shape[0], 1), jnp.float32), None
+    if ring.noise != "off":
+        links = links_of(ring.transition, nodes)
         slope = jax.vmap(functools.partial(_slope, ring=ring))(links)[:, None]
+    if d_transition is not None:
+        d_links = links_of(d_transition, nodes)
 
     def hop(moving: jax.Array, codes: Any) -> tuple[jax.Array, None]:
         moving = slope * moving

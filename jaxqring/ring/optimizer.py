@@ -36,14 +36,15 @@ class AllReduceState(NamedTuple):
 
 
 def all_reduce(
-    ring: Ring, axis_name: AxisName, *, key: jax.Array
+    ring: Ring, axis_name: AxisName, *, key: jax.Array | None
 ) -> optax.GradientTransformationExtraArgs:
     """Averages updates over the nodes of a quantum ring.
 
     Args:
       ring: the ring.
       axis_name: name of the mapped axis in which `update` runs; `init` may run outside it.
-      key: typed PRNG key, the same on every node; the number of the step is folded in.
+      key: typed PRNG key, the same on every node, or None where nothing is drawn; the number of
+        the step is folded in.
 
     Returns:
       A transformation whose state carries the running cost.
@@ -63,7 +64,8 @@ def all_reduce(
     (-0.1..., 48.0)
     """
     checks.instance("ring", ring, Ring)
-    checks.prng_key("key", key)
+    if ring.draws or key is not None:
+        checks.prng_key("key", key)
 
     def init(params: Any) -> AllReduceState:
         del params
@@ -78,7 +80,7 @@ def all_reduce(
             updates,
             axis_name,
             ring=ring,
-            key=jax.random.fold_in(key, state.step),
+            key=None if key is None else jax.random.fold_in(key, state.step),
             with_report=True,
         )
         num_nodes = lax.axis_size(axis_name) * ring.nodes_per_device

@@ -7,9 +7,10 @@ import jax.numpy as jnp
 from flax import struct
 from jax import lax
 
+from jaxqring import checks
 from jaxqring.ring.config import Ring
 from jaxqring.ring.engine import Counts
-from jaxqring.ring.schedule import Place
+from jaxqring.ring.schedule import Place, axis_size
 
 
 @struct.dataclass
@@ -22,7 +23,8 @@ class Report:
       non_finite: () uint32 values that were not finite: put in by all nodes for a FixedPoint
         wire (which sends 0 for NaN and clips infinities), delivered to all nodes for a float one.
       clipped_parameters: () float noise parameters, known only inside the trace, that lay outside
-        their domain and were clipped.
+        their domain and were clipped, and columns of transition matrices that were no probability
+        distributions.
       replica_agreement: () float32 fraction of the coordinates whose bits are the same on all
         nodes; None for `psum_scatter`, which leaves no replicas.
       num_links: N.
@@ -44,7 +46,7 @@ class Report:
 
     @property
     def symbol_errors(self) -> jax.Array:
-        """() uint32 symbol errors on all links together."""
+        """() uint32 symbol errors on all links together; exact below 2^32."""
         return jnp.sum(self.errors_per_link, axis=-1, dtype=jnp.uint32)
 
     @property
@@ -55,7 +57,7 @@ class Report:
     @property
     def symbol_error_rate(self) -> jax.Array:
         """() float32 symbol errors per symbol sent; zero if none was sent."""
-        return self.symbol_errors.astype(jnp.float32) / max(self.symbols_sent, 1)
+        return self.symbol_errors.astype(jnp.float32) / float(max(self.symbols_sent, 1))
 
 
 def make_report(
@@ -83,22 +85,29 @@ def make_report(
         first = lax.axis_index(place.axis_name) * place.nodes_per_device
         totals = jnp.stack([counts.saturated, counts.non_finite])
         rows = jnp.zeros((nodes, 3), jnp.uint32) + totals[0] * 0  # with the type of a mapped value
-        rows = lax.dynamic_update_slice(rows, counts.errors[:, None], (first, 0))
-        rows = lax.dynamic_update_slice(rows, totals[None], (first, 1))
+        rows = lax.dynamic_update_slice(rows, counts.errors[:, None], (first, jnp.int32(0)))
+        rows = lax.dynamic_update_slice(rows, totals[None], (first, jnp.int32(1)))
         seen = lax.bitcast_convert_type(rows, jnp.int32).reshape(-1)
     values = jax.tree.map(lax.stop_gradient, result) if replicas else ()
     agreement, seen = _compare(values, seen, place.axis_name, place.nodes_per_device)
     known = seen.reshape(nodes if counts is not None else 0, 3).astype(jnp.uint32)
-    clipped = ring.channel.clipped if ring.channel is not None else None
     return Report(
         errors_per_link=known[:, 0] if counts is not None else jnp.zeros((nodes,), jnp.uint32),
         saturated=jnp.sum(known[:, 1], dtype=jnp.uint32),
         non_finite=jnp.sum(known[:, 2], dtype=jnp.uint32),
-        clipped_parameters=jnp.float32(0) if clipped is None else jnp.sum(clipped),
+        clipped_parameters=_clipped(ring),
         replica_agreement=agreement if replicas else None,
         num_links=nodes,
         symbols_per_link=symbols,
     )
+
+
+def _clipped(ring: Ring) -> jax.Array:
+    if ring.noise == "off":
+        return jnp.float32(0)
+    assert ring.channel is not None
+    count = ring.channel.invalid_columns
+    return count if ring.channel.clipped is None else count + jnp.sum(ring.channel.clipped)
 
 
 def replica_agreement(tree: Any, axis_name: Any, *, nodes_per_device: int = 1) -> jax.Array:
@@ -112,9 +121,21 @@ def replica_agreement(tree: Any, axis_name: Any, *, nodes_per_device: int = 1) -
     Returns:
       () float32, the same on every node; one for a tree without values.
 
+    Raises:
+      TypeError: if a leaf is not floating.
+      ValueError: if the axis is not bound or a leaf lacks its leading axis.
+
     >>> jax.vmap(lambda x: replica_agreement(x, "nodes"), axis_name="nodes")(jnp.eye(2, 4))[0]
     Array(0.5, dtype=float32)
     """
+    axis_size(axis_name)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        name = "tree" + jax.tree_util.keystr(path)
+        if not jnp.issubdtype(jnp.asarray(leaf).dtype, jnp.floating):
+            checks.refuse(name, "be real and floating", str(jnp.asarray(leaf).dtype), TypeError)
+        if nodes_per_device > 1 and jnp.shape(leaf)[:1] != (nodes_per_device,):
+            rule = f"have a leading axis of `nodes_per_device` = {nodes_per_device}"
+            checks.refuse(name, rule, jnp.shape(leaf))
     agreement, _ = _compare(tree, jnp.zeros((0,), jnp.int32), axis_name, nodes_per_device)
     return agreement
 

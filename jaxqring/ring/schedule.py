@@ -14,14 +14,33 @@ whose size in the compiled program does not depend on N.
 One device may carry k neighbouring nodes: every array has a leading axis of length k.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxqring import checks
+
 Hop = Callable[[jax.Array, Any], tuple[jax.Array, Any]]
+
+
+def axis_size(axis_name: Any) -> int:
+    """The number of devices along a mapped axis, or several axes.
+
+    Raises:
+      TypeError: if it is not a name or a tuple of names.
+      ValueError: if it is not bound here.
+    """
+    names = axis_name if isinstance(axis_name, tuple) else (axis_name,)
+    if not names or any(isinstance(n, int) or not isinstance(n, Hashable) for n in names):
+        checks.refuse("axis_name", "be a name or a tuple of names", axis_name, TypeError)
+    try:
+        return lax.axis_size(axis_name)
+    except NameError:
+        rule = "be bound by pmap, shard_map or vmap(axis_name=...) around the call"
+        raise ValueError(f"`axis_name` must {rule}, but got {axis_name!r}.") from None
 
 
 class Place(NamedTuple):
@@ -66,6 +85,8 @@ class Place(NamedTuple):
         It cannot in a derivative rule that JAX calls after the `vmap` that binds the axis has
         returned, as it does for `grad` of a `jit` or a `scan` around the `vmap`.
         """
+        if self.axis_name is None:
+            return True
         try:
             lax.axis_size(self.axis_name)
         except NameError:

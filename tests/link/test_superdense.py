@@ -570,7 +570,7 @@ BITS = [(0, 0), (0, 1), (1, 0), (1, 1)]
 
 
 def sixteen_entries(before, sent, kept):
-    """PROTOCOLS.md A1; each stage is (lambda_x, lambda_z, shift)."""
+    """The sixteen entries in closed form; each stage is (lambda_x, lambda_z, shift)."""
     x = before[0] * sent[0] * kept[0]
     matrix = np.zeros((4, 4))
     for r, (ra, rb) in enumerate(BITS):

@@ -383,7 +383,7 @@ def test_moments_of_other_widths_equal_the_enumeration(x64, bits):
 
 @pytest.mark.parametrize("bits", [16, 24, 32])
 def test_moments_of_wide_codes_obey_the_closed_form_of_uniform_flips(x64, bits):
-    """PROTOCOLS.md G1: mean (1 - 2f) v - f; the variance with the term of joint flips."""
+    """Closed form: mean (1 - 2f) v - f; the variance with the term of joint flips."""
     fidelity = 0.93
     flip, joint = 2 * (1 - fidelity) / 3, (1 - fidelity) / 3
     half = 2 ** (bits - 1)

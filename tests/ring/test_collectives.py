@@ -137,7 +137,7 @@ def mean_and_variance(p, bits):
 
 
 def wide_chain_mean(codes, fidelity, gather_hops):
-    """PROTOCOLS G1: sum_i s^(H - i) x_i - (1 - s^H) / 2, with `gather_hops` more of no adding."""
+    """sum_i s^(H - i) x_i - (1 - s^H) / 2, then `gather_hops` more that add nothing."""
     slope = 1 - 2 * 2 * (1 - fidelity) / 3
     last = len(codes) - 1
     weights = [slope ** (last - i + gather_hops) for i in range(len(codes))]

@@ -93,3 +93,132 @@ def test_a_ring_can_be_an_argument_of_a_compiled_function():
     gradient = jax.grad(lambda ring: jnp.sum(run(ring, VALUES)))(NOISY)
     assert gradient.channel.transition.shape == (4, 4)
     assert np.any(np.asarray(gradient.channel.transition) != 0)
+
+
+def scaled_sum(ring, values, wrap=lambda f: f):
+    """s -> sum over nodes of the squares of the psum of s times the values."""
+
+    def of_node(scale, x):
+        return jnp.sum(jq.psum(scale * x, "nodes", ring=ring, key=KEY) ** 2)
+
+    return wrap(
+        lambda scale: jnp.sum(
+            jax.vmap(of_node, in_axes=(None, 0), axis_name="nodes")(scale, values)
+        )
+    )
+
+
+@pytest.mark.parametrize("wrap", [lambda f: f, jax.jit], ids=["plain", "jit"])
+def test_second_derivatives_are_those_of_the_exact_sum(wrap):
+    ring = jq.Ring(wire=jq.FixedPoint(32), noise="off")
+    loss = scaled_sum(ring, VALUES, wrap)
+    expected = 2 * 8 * float(jnp.sum(jnp.sum(VALUES, axis=0) ** 2))
+    for second in (jax.grad(jax.grad(loss)), jax.jacfwd(jax.grad(loss)), jax.hessian(loss)):
+        np.testing.assert_allclose(second(1.0), expected, rtol=1e-5)
+
+
+def test_a_slope_can_be_differentiated_with_respect_to_noise_but_not_the_other_way_round():
+    def loss(fidelity, scale):
+        ring = jq.Ring(jq.superdense(jq.werner(fidelity=fidelity)), jq.FixedPoint(32))
+
+        def of_node(x):
+            return jnp.sum(jq.psum(scale * x, "nodes", ring=ring, key=KEY))
+
+        return jnp.sum(jax.vmap(of_node, axis_name="nodes")(VALUES))
+
+    # d loss / d scale is the sum over pairs of nodes of slope^hops x, with slope 1 - 2f: of noise
+    # alone, so that a finite difference of it is that of a smooth function.
+    slope = jax.jit(jax.grad(loss, argnums=1))
+    mixed = jax.jacfwd(jax.grad(loss, argnums=1), argnums=0)(0.99, 1.0)
+    difference = (slope(0.99 + 1e-3, 1.0) - slope(0.99 - 1e-3, 1.0)) / 2e-3
+    assert abs(difference) > 1
+    np.testing.assert_allclose(mixed, difference, rtol=2e-2)
+    with pytest.raises(ValueError, match="differentiate with respect to noise last"):
+        jax.grad(jax.grad(loss, argnums=0), argnums=1)(0.99, 1.0)
+
+
+def test_a_loop_between_the_axis_and_an_outer_jit_is_refused_with_the_remedy():
+    def of_node(scale, x):
+        def add(total, _):
+            return total + jq.psum(scale * x, "nodes", ring=NOISY, key=KEY), None
+
+        return jnp.sum(jax.lax.scan(add, jnp.zeros(100), length=2)[0])
+
+    def loss(scale):
+        return jnp.sum(jax.vmap(of_node, in_axes=(None, 0), axis_name="nodes")(scale, VALUES))
+
+    inside = jax.jit(jax.grad(loss))(1.0)
+    np.testing.assert_allclose(inside, jax.grad(loss)(1.0), rtol=1e-6)
+    with pytest.raises(ValueError, match="apply jit to the grad instead"):
+        jax.grad(jax.jit(loss))(1.0)
+
+
+def test_reports_and_the_optimizer_work_in_double_precision():
+    with jax.enable_x64(True):
+        values = np.asarray(VALUES, np.float64)
+        total, report = over_nodes(NOISY)(values)
+        assert total.dtype == np.float64
+        expected, single = over_nodes(NOISY)(VALUES)
+        np.testing.assert_array_equal(total, expected)
+        np.testing.assert_array_equal(report.errors_per_link, single.errors_per_link)
+        chain = jq.all_reduce(NOISY, "nodes", key=KEY)
+        update = jax.vmap(chain.update, in_axes=(0, None), axis_name="nodes")
+        mean, _ = update(values, chain.init(values[0]))
+        assert mean.dtype == np.float64
+
+
+def test_the_error_rate_of_more_than_2_to_the_31_symbols():
+    errors = jnp.full((8,), 1_000_000, jnp.uint32)
+    zero = jnp.uint32(0)
+    report = jq.Report(errors, zero, zero, zero, None, num_links=8, symbols_per_link=280_000_000)
+    assert report.symbols_sent == 2_240_000_000
+    np.testing.assert_allclose(report.symbol_error_rate, 1 / 280, rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_a_fixed_wire_makes_no_infinity_of_narrow_floats(dtype):
+    top = float(jnp.finfo(dtype).max)
+    values = jnp.full((8, 4), top, dtype)
+    ring = jq.Ring(wire=jq.FixedPoint(16), noise="off")
+    run = jax.vmap(
+        lambda x: (
+            jq.psum(x, "nodes", ring=ring, key=None),
+            jq.pmean(x, "nodes", ring=ring, key=None),
+        ),
+        axis_name="nodes",
+    )
+    total, mean = run(values)
+    assert np.all(np.isfinite(np.asarray(total, np.float32)))
+    assert np.all(np.isfinite(np.asarray(mean, np.float32)))
+    if dtype == "float16":  # whose sum fits the float32 in which it is divided
+        np.testing.assert_allclose(np.asarray(mean, np.float32), top, rtol=2e-3)
+
+
+@pytest.mark.parametrize("entry", [np.nan, 1.5])
+def test_a_traced_matrix_that_is_none_is_flagged(entry):
+    def run(transition):
+        return over_nodes(jq.Ring(jq.SymbolChannel(transition)))(VALUES)[1]
+
+    report = jax.jit(run)(jnp.eye(4).at[0, 0].set(entry))
+    assert float(report.clipped_parameters[0]) == 1
+    if np.isnan(entry):  # a quarter of each row is all that is known: three of four are wrong
+        assert float(report.symbol_error_rate[0]) > 0.1
+
+
+def test_a_certain_error_happens_to_every_symbol():
+    link = jq.superdense(jq.werner(fidelity=1.0), sent=jq.bit_flip(error_prob=1.0))
+    words = jnp.zeros((100_000,), jnp.uint32)
+    # 1.6 million symbols; one escapes with probability 4e-4 at the resolution of 2^-32.
+    assert np.all(np.asarray(jq.transmit(words, link, KEY)) == 0xAAAAAAAA)
+
+
+def test_what_is_known_to_be_the_same_everywhere_can_be_gathered():
+    mesh = Mesh(np.array(jax.devices()[:4]), ("nodes",))
+    ring = jq.Ring(wire=jq.FixedPoint(16), noise="off")
+    gather = jax.shard_map(
+        lambda x: jq.all_gather(x, "nodes", ring=ring, key=None),
+        mesh=mesh,
+        in_specs=P(),
+        out_specs=P("nodes"),
+    )
+    np.testing.assert_array_equal(jax.jit(gather)(jnp.ones(3)), np.ones((16, 3)))

@@ -27,7 +27,7 @@ KEY = jax.random.key(20260721)
 
 
 def chain_mean(x, fidelities):
-    """PROTOCOLS G1 for every node and coordinate, with link i of fidelity F_i.
+    """The wide chain mean for every node and coordinate, with link i of fidelity F_i.
 
     A hop over link i takes the mean v of a code to s_i v - (1 - s_i) / 2, s_i = (4 F_i - 1) / 3:
     uniform flips of f = 2 (1 - F) / 3, a slope of 1 - 2f and an offset of -f.
