@@ -38,6 +38,20 @@ def real(argument: str, value: ArrayLike) -> jax.Array:
     return jnp.asarray(value, dtype=float)
 
 
+def numbers(argument: str, value: ArrayLike) -> np.ndarray:
+    """A known value as an array of real numbers, without touching a device.
+
+    Raises:
+      TypeError: if it is something else.
+    """
+    try:
+        known = np.asarray(value)
+    except ValueError:  # ragged
+        refuse(argument, "be a real number or an array of them", value, TypeError)
+    _refuse_unless_real(argument, known.dtype, value)
+    return known
+
+
 def within(argument: str, value: ArrayLike, low: float = 0.0, high: float = 1.0) -> None:
     """Refuses a known value outside [low, high], without touching a device.
 
@@ -45,11 +59,7 @@ def within(argument: str, value: ArrayLike, low: float = 0.0, high: float = 1.0)
       TypeError: if it is not real.
       ValueError: if it lies outside, or is not a number.
     """
-    try:
-        known = np.asarray(value)
-    except ValueError:  # ragged
-        refuse(argument, "be a real number or an array of them", value, TypeError)
-    _refuse_unless_real(argument, known.dtype, value)
+    known = numbers(argument, value)
     if not np.all((known >= low) & (known <= high)):
         rule = f"be at least {low:g}" if np.isinf(high) else f"lie in [{low:g}, {high:g}]"
         refuse(argument, rule, value)

@@ -216,7 +216,7 @@ LINKS = {
     "one readout matrix": (
         lambda: superdense(werner(fidelity=0.9), readout_error=(np.eye(2),)),
         ValueError,
-        ["`readout_error`", "be a number or two matrices", "(2, 2)"],
+        ["`readout_error`", "be an array or two matrices", "(2, 2)"],
     ),
     "odd number of bits": (
         lambda: FixedPoint(7),
@@ -414,12 +414,12 @@ RINGS = {
     "scattered dimension that is not there": (
         lambda: SCATTER(num_nodes=4, scatter_dimension=1),
         ValueError,
-        ["`scatter_dimension`", "lie in [-1, 1)", "1"],
+        ["`scatter_dimension`", "be an integer in [-1, 1)", "1"],
     ),
     "gathered axis that is not there": (
         lambda: GATHER(axis=2),
         ValueError,
-        ["`axis`", "lie in [-2, 2)", "2"],
+        ["`axis`", "be an integer in [-2, 2)", "2"],
     ),
     "nothing to gather": (
         lambda: GATHER(x=np.ones(0, np.float32)),

@@ -10,6 +10,8 @@ where * multiplies entry by entry and eta are the correlations of Phi+. T is lin
 of its ingredients.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,9 +23,6 @@ from jaxqring.quantum.channels import Channel, add_clipped
 from jaxqring.quantum.information import discrete_memoryless_capacity
 from jaxqring.quantum.pairs import Pair
 from jaxqring.quantum.paulis import PHI_PLUS, SIGNS
-
-# XOR_TABLE[e, m] = e XOR m.
-_XOR_TABLE = np.arange(4)[:, None] ^ np.arange(4)[None, :]
 
 
 @struct.dataclass
@@ -67,8 +66,7 @@ class SymbolChannel:
     @property
     def error_table(self) -> jax.Array:
         """(..., 4, 4) P(received XOR sent = e | sent m), with m the row and e the column."""
-        symbols = np.arange(4)[None, :]
-        return jnp.swapaxes(self.transition[..., _XOR_TABLE, symbols], -1, -2)
+        return _table(lambda sent, error: self.transition[..., sent ^ error, sent])
 
     @property
     def error_prob(self) -> jax.Array:
@@ -105,7 +103,7 @@ class SymbolChannel:
     def scrambled(self) -> "SymbolChannel":
         """The channel after XOR with a random pad that both ends know: exactly XOR-symmetric."""
         q = self.xor_probs
-        rows = q[..., _XOR_TABLE]
+        rows = _table(lambda received, sent: q[..., received ^ sent])
         if self.is_heralded:
             lost = jnp.broadcast_to(self.erasure_prob[..., None, None], (*rows.shape[:-2], 1, 4))
             rows = jnp.concatenate([rows, lost], axis=-2)
@@ -199,6 +197,12 @@ def superdense(
     if clipped is not None:
         clipped = jnp.broadcast_to(clipped, transition.shape[:-2])
     return SymbolChannel(transition, clipped)
+
+
+def _table(entry: Callable[[int, int], jax.Array]) -> jax.Array:
+    """(..., 4, 4) from its entries (...), all of them slices: a gather would be slower."""
+    rows = [jnp.stack([entry(row, column) for column in range(4)], axis=-1) for row in range(4)]
+    return jnp.stack(rows, axis=-2)
 
 
 def _mix_in_noise(transition: jax.Array, weight: ArrayLike) -> jax.Array:

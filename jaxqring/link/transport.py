@@ -138,7 +138,7 @@ def moments(
     check_transition("channel", channel)
     if channel.transition.ndim != 2:
         checks.refuse("channel", "be one link without batch axes", channel.transition.shape)
-    kind = getattr(codes, "dtype", np.asarray(codes).dtype)
+    kind = codes.dtype if hasattr(codes, "dtype") else np.asarray(codes).dtype
     if not jnp.issubdtype(kind, jnp.integer):
         checks.refuse("codes", "be integers", str(kind), TypeError)
     codes = jnp.asarray(codes)

@@ -125,9 +125,10 @@ class FixedPoint:
             checks.refuse("bits", "be an even integer in [2, 32]", self.bits)
         info = np.finfo(np.float32)
         known = isinstance(self.clip, int | float) and not isinstance(self.clip, bool)
-        normal = known and float(info.tiny) <= float(self.clip) <= float(info.max)
-        if not normal and not (isinstance(self.clip, str) and self.clip == "max"):
-            checks.refuse("clip", 'be "max" or a positive normal float32', self.clip)
+        if known and 0 < float(self.clip) < math.inf:
+            checks.within("clip", float(self.clip), float(info.tiny), float(info.max))
+        elif not (isinstance(self.clip, str) and self.clip == "max"):
+            checks.refuse("clip", 'be "max" or a positive finite number', self.clip)
         checks.one_of("rounding", self.rounding, ("nearest", "stochastic"))
 
     def code_bits(self, num_terms: int) -> int:

@@ -249,10 +249,8 @@ def thermal_relaxation(
     # and a waiting time must not be infinite where T1 is.
     tiny, longest = 1e-15, 1e30
     for name, value in (("t1", t1), ("t2", t2)):
-        if not checks.is_traced(value):
-            checks.within(name, value, -np.inf, np.inf)
-            if not np.all(np.asarray(value) > 0):
-                checks.refuse(name, "be above 0", value)
+        if not checks.is_traced(value) and not np.all(checks.numbers(name, value) > 0):
+            checks.refuse(name, "be above 0", value)
     if not checks.is_traced((t1, t2)) and np.any(np.asarray(t2) > 2 * np.asarray(t1) * (1 + 1e-6)):
         checks.refuse("t2", f"be at most 2 t1 = {2 * np.asarray(t1)}", t2)
     if not checks.is_traced(time):

@@ -88,8 +88,7 @@ class Cost:
 
 def _check_times(**rates: float) -> None:
     for name, rate in rates.items():
-        checks.within(name, rate, -math.inf, math.inf)
-        if not 0 < rate < math.inf:
+        if not np.all((checks.numbers(name, rate) > 0) & np.isfinite(rate)):
             checks.refuse(name, "be a positive finite rate", rate)
 
 

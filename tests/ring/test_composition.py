@@ -108,7 +108,13 @@ def scaled_sum(ring, values, wrap=lambda f: f):
     )
 
 
-@pytest.mark.parametrize("wrap", [lambda f: f, jax.jit], ids=["plain", "jit"])
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        pytest.param(lambda f: f, id="plain", marks=pytest.mark.slow),
+        pytest.param(jax.jit, id="jit"),
+    ],
+)
 def test_second_derivatives_are_those_of_the_exact_sum(wrap):
     ring = jq.Ring(wire=jq.FixedPoint(32), noise="off")
     loss = scaled_sum(ring, VALUES, wrap)

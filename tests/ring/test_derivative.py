@@ -418,10 +418,10 @@ def test_the_smooth_modes_have_the_slopes_of_the_sampled_one(vmapped, noise):
     "collective, noise, nodes_per_device",
     [
         ("psum", "sampled", 1),
-        ("psum", "sampled", 2),
-        ("psum", "gaussian", 1),
-        ("psum_scatter", "sampled", 1),
-        ("all_gather", "off", 1),
+        pytest.param("psum", "sampled", 2, marks=pytest.mark.slow),
+        pytest.param("psum", "gaussian", 1, marks=pytest.mark.slow),
+        pytest.param("psum_scatter", "sampled", 1, marks=pytest.mark.slow),
+        pytest.param("all_gather", "off", 1, marks=pytest.mark.slow),
     ],
 )
 def test_differentiating_around_a_jit_or_a_scan_gives_the_derivative_of_the_plain_program(

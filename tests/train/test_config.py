@@ -88,7 +88,7 @@ def test_the_demo_is_what_its_file_says():
         model="cnn",
         nodes=8,
         batch_per_node=32,
-        steps=300,
+        steps=250,
         learning_rate=4e-3,
         seed=0,
         eval_every=25,

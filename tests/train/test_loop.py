@@ -254,7 +254,12 @@ CHECKPOINT, RESULT, SUMMARY = (
 
 @pytest.mark.parametrize(
     "when, place",
-    [("before", CHECKPOINT), ("before", RESULT), ("after", RESULT), ("before", SUMMARY)],
+    [
+        ("before", CHECKPOINT),
+        pytest.param("before", RESULT, marks=pytest.mark.slow),
+        ("after", RESULT),
+        pytest.param("before", SUMMARY, marks=pytest.mark.slow),
+    ],
 )
 def test_a_job_cut_off_at_a_write_ends_with_the_same_numbers(
     again, small, monkeypatch, when, place
@@ -320,7 +325,14 @@ def mark(config):
     path.write_text(json.dumps({**json.loads(path.read_text()), "test_accuracy": -1}))
 
 
-@pytest.mark.parametrize("reason", ["it is finished", "resume is off", "another configuration"])
+@pytest.mark.parametrize(
+    "reason",
+    [
+        pytest.param("it is finished", marks=pytest.mark.slow),
+        pytest.param("resume is off", marks=pytest.mark.slow),
+        "another configuration",
+    ],
+)
 def test_a_job_starts_afresh_if(again, small, reason):
     train(again if reason != "another configuration" else dataclasses.replace(again, seed=1))
     if reason == "another configuration":
@@ -336,7 +348,7 @@ def test_a_job_starts_afresh_if(again, small, reason):
     assert json.loads((again.folder / "config.json").read_text())["seed"] == 0
 
 
-@pytest.mark.parametrize("count", [1, 2, 3])
+@pytest.mark.parametrize("count", [*(pytest.param(i, marks=pytest.mark.slow) for i in (1, 2)), 3])
 def test_a_job_cut_off_while_it_clears_its_folder_ends_with_the_same_numbers(
     again, small, monkeypatch, count
 ):
