@@ -543,7 +543,15 @@ def test_values_and_gradients_are_finite_over_the_whole_domain(x64, dtype):
         assert np.all(values > -1e-6), name
         assert np.all(values < 2 + 1e-6), name
         assert np.all(np.isfinite(reverse)), name
-        np.testing.assert_allclose(reverse, forward, rtol=1e-4, atol=1e-6, err_msg=name)
+        # Not at the very end, where the capacity is zero and no input is the best one. In single
+        # precision the best input is known to half the digits, and the slope follows it.
+        np.testing.assert_allclose(
+            reverse[:-1],
+            forward[:-1],
+            rtol=1e-3 if dtype == jnp.float32 else 1e-4,
+            atol=1e-6,
+            err_msg=name,
+        )
 
 
 def test_single_precision_follows_double(x64):
