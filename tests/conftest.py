@@ -93,8 +93,20 @@ class Mapping:
 
 
 @pytest.fixture(params=MAPPINGS)
-def mapping(request: pytest.FixtureRequest) -> Mapping:
+def every_mapping(request: pytest.FixtureRequest) -> Mapping:
     """Each of the four mappings in turn."""
+    return Mapping(request.param)
+
+
+# pmap is shard_map without checks inside, so what few tests leave out here is near to it.
+@pytest.fixture(
+    params=[
+        pytest.param(name, marks=[pytest.mark.slow] if name == "shard_map_unchecked" else [])
+        for name in MAPPINGS
+    ]
+)
+def mapping(request: pytest.FixtureRequest) -> Mapping:
+    """Each of the four mappings in turn, the unchecked shard_map among the slow tests."""
     return Mapping(request.param)
 
 

@@ -190,9 +190,9 @@ def expected_tree(tree, num_nodes, bits, clip="max"):
 
 
 @pytest.mark.parametrize("num_nodes", [2, 3, 5, 8])
-def test_psum_without_noise_is_the_exact_sum_of_codes(mapping, num_nodes):
+def test_psum_without_noise_is_the_exact_sum_of_codes(every_mapping, num_nodes):
     tree = mixed_tree(num_nodes)  # 17 values: no ring here divides them
-    total = mapping(run_psum, num_nodes, shared=2)(tree, Ring(noise="off"), None)
+    total = every_mapping(run_psum, num_nodes, shared=2)(tree, Ring(noise="off"), None)
     assert_same_bits(total, expected_tree(tree, num_nodes, 16))
 
 
@@ -386,9 +386,9 @@ def one_node_per_device(mapping_named):
     return mapping_named("vmap")(run_all, 8, shared=2)(jnp.asarray(PAYLOAD), NOISY, KEY)
 
 
-def test_same_key_gives_the_same_bits_under_every_mapping(mapping, one_node_per_device):
+def test_same_key_gives_the_same_bits_under_every_mapping(every_mapping, one_node_per_device):
     assert_same_bits(
-        mapping(run_all, 8, shared=2)(jnp.asarray(PAYLOAD), NOISY, KEY), one_node_per_device
+        every_mapping(run_all, 8, shared=2)(jnp.asarray(PAYLOAD), NOISY, KEY), one_node_per_device
     )
 
 
