@@ -33,6 +33,7 @@ def test_two_mesh_axes_together_make_one_ring():
     np.testing.assert_array_equal(mapped(VALUES.reshape(2, 4, 100)).reshape(8, 100), expected)
 
 
+@pytest.mark.slow
 def test_each_row_of_a_mesh_can_be_a_ring_of_its_own():
     grid = Mesh(np.array(jax.devices()[:8]).reshape(2, 4), ("rows", "columns"))
     ring = jq.Ring(noise="off", wire=jq.FixedPoint(32))
@@ -84,6 +85,7 @@ def test_flagged_losses_become_uniform_guesses():
     assert abs(rate - expected) < 6 * np.sqrt(expected * (1 - expected) / 11_648)
 
 
+@pytest.mark.slow
 def test_a_ring_can_be_an_argument_of_a_compiled_function():
     @jax.jit
     def run(ring, values):
@@ -143,6 +145,7 @@ def test_a_slope_can_be_differentiated_with_respect_to_noise_but_not_the_other_w
         jax.grad(jax.grad(loss, argnums=0), argnums=1)(0.99, 1.0)
 
 
+@pytest.mark.slow
 def test_a_loop_between_the_axis_and_an_outer_jit_is_refused_with_the_remedy():
     def of_node(scale, x):
         def add(total, _):

@@ -261,6 +261,7 @@ CHECKPOINT, RESULT, SUMMARY = (
         pytest.param("before", SUMMARY, marks=pytest.mark.slow),
     ],
 )
+@pytest.mark.slow
 def test_a_job_cut_off_at_a_write_ends_with_the_same_numbers(
     again, small, monkeypatch, when, place
 ):
@@ -333,6 +334,7 @@ def mark(config):
         "another configuration",
     ],
 )
+@pytest.mark.slow
 def test_a_job_starts_afresh_if(again, small, reason):
     train(again if reason != "another configuration" else dataclasses.replace(again, seed=1))
     if reason == "another configuration":
