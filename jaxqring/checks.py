@@ -133,6 +133,25 @@ def one_of(argument: str, value: Any, allowed: tuple[Any, ...]) -> None:
         refuse(argument, "be one of " + ", ".join(map(repr, allowed)), value)
 
 
+def density_matrix(argument: str, rho: ArrayLike) -> None:
+    """Refuses known matrices (..., d, d) that are no states, to 1e-5.
+
+    Raises:
+      ValueError: if one is not Hermitian, of trace one and positive.
+    """
+    if is_traced(rho):
+        return
+    known = np.asarray(rho)
+    if not np.allclose(known, np.swapaxes(known.conj(), -1, -2), atol=1e-5):
+        refuse(argument, "be Hermitian", known)
+    trace = np.trace(known, axis1=-2, axis2=-1)
+    if not np.allclose(trace, 1.0, atol=1e-5):
+        refuse(argument, "have trace one", trace)
+    least = np.linalg.eigvalsh(known).min()
+    if least < -1e-5:
+        refuse(argument, "have no negative eigenvalue", least)
+
+
 def prng_key(argument: str, key: Any) -> None:
     """Refuses what is not one typed PRNG key.
 

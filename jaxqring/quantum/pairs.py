@@ -157,16 +157,7 @@ def from_density_matrix(rho: ArrayLike) -> Pair:
     """
     if np.shape(rho)[-2:] != (4, 4):
         checks.refuse("rho", "have the shape (..., 4, 4)", np.shape(rho))
-    if not checks.is_traced(rho):
-        known = np.asarray(rho)
-        if not np.allclose(known, np.swapaxes(known.conj(), -1, -2), atol=1e-5):
-            checks.refuse("rho", "be Hermitian", known)
-        trace = np.trace(known, axis1=-2, axis2=-1)
-        if not np.allclose(trace, 1.0, atol=1e-5):
-            checks.refuse("rho", "have trace one", trace)
-        least = np.linalg.eigvalsh(known).min()
-        if least < -1e-5:
-            checks.refuse("rho", "have no negative eigenvalue", least)
+    checks.density_matrix("rho", rho)
     state = jnp.asarray(rho)
     state = state.astype(complex_dtype(state.dtype))
     paulis = jnp.asarray(PAULIS, dtype=state.dtype)

@@ -143,25 +143,19 @@ def _with_trail_jvp(plan: Plan, primals: tuple, tangents: tuple) -> tuple:
     if isinstance(d_values, SymbolicZero):
         d_values = values * 0  # not zeros: it has the type of a mapped value
     d_transition = _transition_tangent(ring, tangents[1])
-    elsewhere = None
-    if not plan.place.is_bound():
-        elsewhere = plan.place
+    here, bound = plan.place, plan.place.is_bound()
+    inner = plan._replace(keep_codes=d_transition is not None)
+    if not bound:
         values, d_values, ring, d_transition, key = _all_nodes(
-            values, d_values, ring, d_transition, key, elsewhere
+            values, d_values, ring, d_transition, key, here
         )
-        alone = Place(None, 1, elsewhere.num_nodes)
-    place = plan.place if elsewhere is None else alone
-    inner = plan._replace(
-        place=place,
-        replicated=plan.replicated and elsewhere is None,
-        keep_codes=d_transition is not None,
-    )
+        inner = inner._replace(place=Place(None, 1, here.num_nodes), replicated=False)
     # Through the function itself, so that its result can be differentiated once more.
     result, counts, trail = _with_trail(values, ring, key, inner)
     moved = _tangent(values, d_values, ring, d_transition, inner, trail)
-    if elsewhere is not None:
-        result, moved = elsewhere.own(result), elsewhere.own(moved)
-        counts = _own_part(counts, elsewhere)
+    if not bound:
+        result, moved = here.own(result), here.own(moved)
+        counts = _own_part(counts, here)
     outputs = (result, counts, _Trail(trail.step, None, None))
     no_tangents = jax.tree.map(lambda x: SymbolicZero(jax.typeof(x).to_tangent_aval()), outputs[1:])
     return outputs, (moved, *no_tangents)
