@@ -103,7 +103,7 @@ class SymbolChannel:
     def scrambled(self) -> "SymbolChannel":
         """The channel after XOR with a random pad that both ends know: exactly XOR-symmetric."""
         q = self.xor_probs
-        rows = _table(lambda received, sent: q[..., received ^ sent])
+        rows = xor_symmetric(q)
         if self.is_heralded:
             lost = jnp.broadcast_to(self.erasure_prob[..., None, None], (*rows.shape[:-2], 1, 4))
             rows = jnp.concatenate([rows, lost], axis=-2)
@@ -203,6 +203,11 @@ def _table(entry: Callable[[int, int], jax.Array]) -> jax.Array:
     """(..., 4, 4) from its entries (...), all of them slices: a gather would be slower."""
     rows = [jnp.stack([entry(row, column) for column in range(4)], axis=-1) for row in range(4)]
     return jnp.stack(rows, axis=-2)
+
+
+def xor_symmetric(patterns: jax.Array) -> jax.Array:
+    """(..., 4, 4) the transition matrix that XORs every symbol with a pattern of (..., 4)."""
+    return _table(lambda received, sent: patterns[..., received ^ sent])
 
 
 def _mix_in_noise(transition: jax.Array, weight: ArrayLike) -> jax.Array:

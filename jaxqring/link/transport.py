@@ -37,11 +37,7 @@ def error_words(
     table = jnp.where(known, table, 0.25)  # white noise for NaN, which only a trace can bring
     if scramble:
         table = jnp.mean(table, axis=0, keepdims=True)
-    # u < above[0] is an error at all, u < above[1] error 2 or 3, u < above[2] error 3. The kinds
-    # are nested from the top, so that rare ones are not differences of large numbers.
-    tail = jnp.cumsum(jnp.clip(table[:, :0:-1], 0.0, 1.0), axis=1)[:, ::-1]
-    above = jnp.minimum(tail * np.float32(2.0**32), _BELOW).astype(jnp.uint32)
-    above = jnp.where(tail < 1, above, np.uint32(2**32 - 1))
+    above = kind_thresholds(table)
 
     def threshold(kind: int, symbol: jax.Array) -> jax.Array:
         if scramble:
@@ -63,6 +59,21 @@ def error_words(
     # A loop over the 16 positions keeps the random bits of one position in memory, not of all.
     # It starts from words ^ words, not from zeros, to have the type of a mapped value.
     return lax.fori_loop(0, SYMBOLS_PER_WORD, draw, words ^ words)
+
+
+def kind_thresholds(probs: jax.Array) -> jax.Array:
+    """Where a random word u decides for a kind: kind k or above if u < threshold[k - 1].
+
+    Args:
+      probs: (..., K) float32 probabilities of the kinds 0, ..., K - 1; that of kind 0 is not read.
+
+    Returns:
+      (..., K - 1) uint32, falling. Kinds are nested from the top, so that rare ones are not
+      differences of large numbers.
+    """
+    tail = jnp.cumsum(jnp.clip(probs[..., :0:-1], 0.0, 1.0), axis=-1)[..., ::-1]
+    above = jnp.minimum(tail * np.float32(2.0**32), _BELOW).astype(jnp.uint32)
+    return jnp.where(tail < 1, above, np.uint32(2**32 - 1))
 
 
 def transmit(
@@ -153,7 +164,8 @@ def moments(
 def mean_jump(codes: jax.Array, wire: FixedPoint, transition: jax.Array) -> jax.Array:
     """How far a hop moves the mean of a code: (...) of (...) codes.
 
-    Linear in the (4, 4) matrix, so that a tangent of T gives the tangent of the mean.
+    Linear in the matrix, (4, 4) or (bits / 2, 4, 4) with one for each symbol of a code, so that a
+    tangent of T gives the tangent of the mean.
     """
     return _sum_over_symbols(_jump_tables(wire.bits, transition)[0], codes)
 
@@ -163,16 +175,17 @@ def mean_slope(wire: FixedPoint, transition: jax.Array) -> jax.Array:
 
     Args:
       wire: the wire of the codes.
-      transition: (..., 4, 4).
+      transition: (4, 4), or (bits / 2, 4, 4) with one for each symbol of a code.
 
     Returns:
-      (...) the regression slope of the mean on the code, over uniformly distributed codes. Where
+      () the regression slope of the mean on the code, over uniformly distributed codes. Where
       the mean is affine in the code (equal flip probabilities of both bits) this is its slope;
       elsewhere it is the best affine approximation.
     """
     values = jnp.asarray(symbol_values(wire.bits), dtype=transition.dtype)
     centred = values - jnp.mean(values, axis=1, keepdims=True)
-    covariance = jnp.einsum("jr,...rm,jm->...", centred, transition, centred, precision="highest")
+    transition = jnp.broadcast_to(transition, (wire.bits // 2, 4, 4))
+    covariance = jnp.einsum("jr,jrm,jm->", centred, transition, centred, precision="highest")
     return covariance / jnp.sum(centred**2)
 
 

@@ -12,6 +12,7 @@ from jaxqring.quantum.channels import (
     pauli,
     thermal_relaxation,
 )
+from jaxqring.quantum.operations import best_purification_time, distill, hashing_yield, swap
 from jaxqring.quantum.pairs import Pair, bell_diagonal, from_density_matrix, werner
 
 __all__ = [
@@ -19,14 +20,18 @@ __all__ = [
     "Pair",
     "amplitude_damping",
     "bell_diagonal",
+    "best_purification_time",
     "bit_flip",
     "dephasing",
     "depolarizing",
+    "distill",
     "from_density_matrix",
     "from_kraus",
     "generalized_amplitude_damping",
+    "hashing_yield",
     "identity",
     "pauli",
+    "swap",
     "thermal_relaxation",
     "werner",
 ]

@@ -1,5 +1,6 @@
 """N links closed into a ring: the collectives, what they cost, and the Optax transformation."""
 
+from jaxqring.ring.budget import Budget, break_even_fidelity, budget
 from jaxqring.ring.collectives import all_gather, pmean, psum, psum_scatter
 from jaxqring.ring.config import Ring
 from jaxqring.ring.cost import Cost
@@ -8,11 +9,14 @@ from jaxqring.ring.report import Report, replica_agreement
 
 __all__ = [
     "AllReduceState",
+    "Budget",
     "Cost",
     "Report",
     "Ring",
     "all_gather",
     "all_reduce",
+    "break_even_fidelity",
+    "budget",
     "pmean",
     "psum",
     "psum_scatter",

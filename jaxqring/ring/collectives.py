@@ -54,7 +54,9 @@ def psum(
       ring: the links, the wire and the kind of noise.
       key: typed PRNG key, the same on every node, or None where nothing is drawn.
       replicated: end in a result that `shard_map` knows to be equal on all nodes, so that
-        `out_specs=P()` is allowed. Only where it provably is: noise "off".
+        `out_specs=P()` is allowed. Only where it provably is: with noise "off", or with protection
+        of every symbol. A codeword that no attempt brings across in the second half of the ring
+        then comes over the error-free control channel, and still counts as undelivered.
       with_report: whether to return a `Report` too.
 
     Returns:
@@ -108,7 +110,7 @@ def _summed(
     flat, restore = _flatten(x, place, ring)
     size = flat.shape[1]
     if size == 0:
-        return (x, make_report(x, None, place, ring, 0)) if with_report else x
+        return (x, make_report(x, None, place, ring, 0, 0)) if with_report else x
     chunk = -(-size // place.num_nodes)
     rows = jnp.pad(flat, ((0, 0), (0, chunk * place.num_nodes - size)))
     rows = rows.reshape(-1, place.num_nodes, chunk)
@@ -117,8 +119,9 @@ def _summed(
     # Divided before the cast: the mean of narrow floats fits their type where the sum may not.
     summed = summed / place.num_nodes if mean else summed
     total = restore(summed.reshape(place.nodes_per_device, -1)[:, :size])
-    symbols = 2 * (place.num_nodes - 1) * chunk * ring.wire.bits // 2
-    return (total, make_report(total, counts, place, ring, symbols)) if with_report else total
+    if not with_report:
+        return total
+    return total, make_report(total, counts, place, ring, 2 * (place.num_nodes - 1), chunk)
 
 
 def psum_scatter(
@@ -181,10 +184,10 @@ def psum_scatter(
 
     pieces = split(summed, [row.shape[2] for row in rows])
     outputs = jax.tree.unflatten(treedef, list(map(part, leaves, pieces)))
-    symbols = (nodes - 1) * values.shape[2] * ring.wire.bits // 2
     if not with_report:
         return outputs
-    return outputs, make_report(outputs, counts, place, ring, symbols, replicas=False)
+    size = values.shape[2]
+    return outputs, make_report(outputs, counts, place, ring, nodes - 1, size, replicas=False)
 
 
 def all_gather(
@@ -245,8 +248,9 @@ def all_gather(
 
     pieces = split(gathered, [math.prod(leaf.shape[lead:]) for leaf in leaves])
     outputs = jax.tree.unflatten(treedef, list(map(joined, leaves, pieces)))
-    symbols = (nodes - 1) * flat.shape[1] * ring.wire.bits // 2
-    return (outputs, make_report(outputs, counts, place, ring, symbols)) if with_report else outputs
+    if not with_report:
+        return outputs
+    return outputs, make_report(outputs, counts, place, ring, nodes - 1, flat.shape[1])
 
 
 def _check_call(
@@ -268,8 +272,9 @@ def _check_call(
     ring.check(place.num_nodes if adds else 1, place.num_nodes)
     if ring.draws or key is not None:
         checks.prng_key("key", key)
-    if replicated and ring.noise != "off":
-        checks.refuse("replicated", 'be False unless noise is "off"', replicated)
+    if replicated and not ring.delivers_exactly:
+        rule = 'be False unless noise is "off" or every symbol is protected'
+        checks.refuse("replicated", rule, replicated)
     varying = sees_varying(axis_name)
     for path, leaf in jax.tree_util.tree_leaves_with_path(x):
         name = "x" + jax.tree_util.keystr(path)

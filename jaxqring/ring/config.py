@@ -1,12 +1,17 @@
 """`Ring`, the configuration of a collective."""
 
+import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 
 from jaxqring import checks
+from jaxqring.link.coded import SIMULATIONS
+from jaxqring.link.codes import Codewords
+from jaxqring.link.protection import Protection, Unequal, message_qubits, protected_part
 from jaxqring.link.superdense import SymbolChannel, check_transition
 from jaxqring.link.wire import BFloat16, FixedPoint, Float32, Wire
 from jaxqring.ring.cost import Cost, ring_cost
@@ -29,12 +34,16 @@ class Ring:
         by a normal one of the same mean and variance, rounded and clipped to the code range;
         "mean" replaces the code by its mean, rounded, half a code off at most. Both need a
         FixedPoint wire. "off" moves codes without error.
+      protection: what the links do about errors: a `BlockCode`, `Retransmit`, `IdealCode` or
+        `Unequal`; None for bare symbols. Needs sampled noise (or none) and scrambled links.
       scramble: whether links XOR symbols with a pad that both ends know, which makes errors
         independent of the data.
       nodes_per_device: k neighbouring nodes on each device; every leaf then has a leading axis k.
+      simulate: how protected links are simulated. "attempts" draws whether each codeword arrives,
+        "symbol" draws every symbol of every codeword; the distribution is the same.
 
     Raises:
-      TypeError: if the wire is none of the three.
+      TypeError: if the wire or the protection is of none of these kinds.
       ValueError: if another static value is outside its domain.
 
     >>> from jaxqring.link import superdense
@@ -47,8 +56,10 @@ class Ring:
     channel: SymbolChannel | None = None
     wire: Wire = struct.field(pytree_node=False, default=FixedPoint(16))
     noise: str = struct.field(pytree_node=False, default="sampled")
+    protection: Protection | None = struct.field(pytree_node=False, default=None)
     scramble: bool = struct.field(pytree_node=False, default=True, kw_only=True)
     nodes_per_device: int = struct.field(pytree_node=False, default=1, kw_only=True)
+    simulate: str = struct.field(pytree_node=False, default="attempts", kw_only=True)
 
     def __post_init__(self) -> None:
         # Only what is static: this also runs whenever JAX rebuilds the pytree.
@@ -60,9 +71,45 @@ class Ring:
                 "noise", 'be "sampled" or "off" on a float wire, whose moments diverge', self.noise
             )
         checks.one_of("scramble", self.scramble, (True, False))
+        checks.one_of("simulate", self.simulate, SIMULATIONS)
+        if self.protection is not None:
+            self._check_protection()
         count = self.nodes_per_device
         if not isinstance(count, int) or isinstance(count, bool) or count < 1:
             checks.refuse("nodes_per_device", "be a positive integer", count)
+
+    def _check_protection(self) -> None:
+        if not isinstance(self.protection, Protection):
+            rule = "be a BlockCode, Retransmit, IdealCode or Unequal"
+            checks.refuse("protection", rule, self.protection, TypeError)
+        if self.noise not in ("sampled", "off"):
+            rule = 'be "sampled" or "off" with protection, which makes codewords whole or wrong'
+            checks.refuse("noise", rule, self.noise)
+        if not self.scramble:
+            rule = "be True with protection, so that errors do not depend on the codeword"
+            checks.refuse("scramble", rule, self.scramble)
+        if isinstance(self.protection, Unequal) and not isinstance(self.wire, FixedPoint):
+            rule = "be a FixedPoint under Unequal protection, which ranks the symbols of a code"
+            checks.refuse("wire", rule, self.wire)
+        protected_part(self.protection, self.wire.bits)
+
+    @property
+    def delivers_exactly(self) -> bool:
+        """Whether all that is sent arrives as it was sent, but for codewords that are counted."""
+        return self.noise == "off" or not isinstance(self.protection, Unequal | None)
+
+    @property
+    def word_qubits(self) -> int:
+        """Online qubits of one codeword; zero where there are none."""
+        strong, _ = protected_part(self.protection, self.wire.bits)
+        return strong.block.symbols if isinstance(strong, Codewords) else 0
+
+    def message_qubits(self, size: int) -> tuple[int, int | jax.Array]:
+        """Codewords and online qubits of a message of `size` codes, each codeword sent once."""
+        channel = self.channel
+        if self.noise == "off" or channel is None:
+            channel = SymbolChannel(jnp.eye(4))
+        return message_qubits(self.protection, size, self.wire.bits, channel)
 
     @property
     def draws(self) -> bool:
@@ -78,11 +125,27 @@ class Ring:
           num_nodes: N.
           collective: "psum" (also for `pmean`), "psum_scatter" or "all_gather".
 
+        Returns:
+          The cost if every codeword is sent once; `jaxqring.budget` has the expected one.
+
         Raises:
           ValueError: if an argument is outside its domain, or the wire has no room for guard
-            bits.
+            bits; for an IdealCode also if its link is traced or has no capacity to spare.
         """
-        return ring_cost(self.wire, tree_or_size, num_nodes, collective)
+        return ring_cost(self.wire, tree_or_size, num_nodes, collective, self._known_qubits)
+
+    def _known_qubits(self, size: int) -> tuple[int, int]:
+        """`message_qubits` of the worst link, as integers."""
+        with jax.ensure_compile_time_eval():
+            codewords, qubits = self.message_qubits(size)
+        if checks.is_traced(qubits):
+            rule = "be known for the cost of an IdealCode, whose rate depends on it"
+            checks.refuse("ring.channel", rule, self.channel)
+        most = float(np.max(qubits))
+        if not math.isfinite(most):
+            rule = "have a capacity above the gap of its IdealCode"
+            checks.refuse("ring.channel", rule, self.channel)
+        return codewords, math.ceil(most)
 
     def check(self, num_terms: int, num_nodes: int) -> None:
         """Refuses a ring that does not fit N nodes, or that many codes to add.

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -23,10 +24,12 @@ class Cost:
       num_nodes: N.
       rounds: sequential hops.
       bits: payload bits per link; what a classical ring with the same wire would send.
-      qubits: online qubits per link, half of `bits`.
+      qubits: online qubits per link if every codeword is sent once: half of `bits` on bare links,
+        more with a code.
       pairs: EPR pairs used per link, one for each qubit.
       control_bits: classical bits per link to agree on the scale of a FixedPoint wire, by a ring
         all-reduce of one float32.
+      codewords: per link, each sent once.
 
     Source of the counts: Patarasuk and Yuan, J. Parallel Distrib. Comput. 69, 117 (2009).
     """
@@ -37,11 +40,12 @@ class Cost:
     qubits: int
     pairs: int
     control_bits: int
+    codewords: int = 0
 
     @property
     def symbols(self) -> int:
-        """Two-bit symbols per link, one for each qubit."""
-        return self.qubits
+        """Two-bit symbols of payload per link."""
+        return self.bits // 2
 
     def seconds(
         self,
@@ -95,8 +99,22 @@ def _check_times(**rates: float) -> None:
 COLLECTIVES = ("psum", "psum_scatter", "all_gather")
 
 
-def ring_cost(wire: Wire, tree_or_size: Any, num_nodes: int, collective: str = "psum") -> Cost:
-    """The cost of a collective over a ring. See `Ring.cost`."""
+def ring_cost(
+    wire: Wire,
+    tree_or_size: Any,
+    num_nodes: int,
+    collective: str,
+    message: Callable[[int], tuple[int, int]],
+) -> Cost:
+    """The cost of a collective over a ring. See `Ring.cost`.
+
+    Args:
+      wire: how codes are written.
+      tree_or_size: as for `Ring.cost`.
+      num_nodes: N.
+      collective: one of `COLLECTIVES`.
+      message: size of a message -> its codewords and qubits.
+    """
     whole = isinstance(num_nodes, int | np.integer) and not isinstance(num_nodes, bool)
     if not whole or num_nodes < 1:
         checks.refuse("num_nodes", "be a positive integer", num_nodes)
@@ -116,12 +134,14 @@ def ring_cost(wire: Wire, tree_or_size: Any, num_nodes: int, collective: str = "
     rounds = (2 if collective == "psum" else 1) * steps if size else 0
     chunk = size if collective == "all_gather" else -(-size // num_nodes)
     bits = rounds * chunk * wire.bits
+    codewords, qubits = message(chunk) if rounds else (0, 0)
     agrees = isinstance(wire, FixedPoint) and wire.clip == "max" and rounds > 0
     return Cost(
         num_nodes=int(num_nodes),
         rounds=rounds,
         bits=bits,
-        qubits=bits // 2,
-        pairs=bits // 2,
+        qubits=rounds * qubits,
+        pairs=rounds * qubits,
         control_bits=2 * steps * 32 if agrees else 0,
+        codewords=rounds * codewords,
     )

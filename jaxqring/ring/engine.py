@@ -19,22 +19,25 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
 from jaxqring import checks
+from jaxqring.link.coded import Tally, attempt_law
 from jaxqring.link.superdense import SymbolChannel
-from jaxqring.link.transport import (
-    count_symbol_errors,
-    error_words,
-    mean_jump,
-    mean_slope,
-    moments,
-)
-from jaxqring.link.wire import FixedPoint, pack
+from jaxqring.link.transport import mean_jump
+from jaxqring.link.wire import FixedPoint
 from jaxqring.ring import schedule
 from jaxqring.ring.config import Ring, links_of
+from jaxqring.ring.hops import (
+    Inputs,
+    code_slope,
+    effective_channel,
+    no_tally,
+    node_keys,
+    rounds_at_random,
+    through_links,
+)
 from jaxqring.ring.schedule import Place
 
 
@@ -76,9 +79,9 @@ class Plan(NamedTuple):
 
 
 class Counts(NamedTuple):
-    """What this device saw, uint32: (k,) symbol errors on its links, () clipped, () not finite."""
+    """What this device saw, uint32: on its links, each (k,); () clipped, () not finite."""
 
-    errors: jax.Array
+    links: Tally
     saturated: jax.Array
     non_finite: jax.Array
 
@@ -89,20 +92,6 @@ class _Trail(NamedTuple):
     step: jax.Array
     reduce: Any
     gather: Any
-
-
-class _Inputs(NamedTuple):
-    """What the nodes on this device put in.
-
-    Attributes:
-      values: float32 (k, N, c) chunks if the plan reduces, else (k, c).
-      links: (k, 4 or 5, 4) the matrices of their links; None if noise is off.
-      keys: (k,) their keys; None if nothing is drawn.
-    """
-
-    values: jax.Array
-    links: jax.Array | None
-    keys: jax.Array | None
 
 
 def collective(
@@ -195,19 +184,22 @@ def _own_part(counts: Counts | None, place: Place) -> Counts | None:
         return None
     # Values are counted on one device, as each device counts its own elsewhere.
     first = (lax.axis_index(place.axis_name) == 0).astype(jnp.uint32)
-    return Counts(place.own(counts.errors), counts.saturated * first, counts.non_finite * first)
+    links = jax.tree.map(place.own, counts.links)
+    return Counts(links, counts.saturated * first, counts.non_finite * first)
 
 
-def _inputs(values: jax.Array, ring: Ring, key: jax.Array | None, plan: Plan) -> _Inputs:
+def _inputs(values: jax.Array, ring: Ring, key: jax.Array | None, plan: Plan) -> Inputs:
     nodes = plan.place.nodes()
-    return _Inputs(
-        values,
-        None if ring.noise == "off" else links_of(ring.transition, nodes),
-        None if key is None or not ring.draws else jnp.broadcast_to(key, nodes.shape),
-    )
+    links = None if ring.noise == "off" else links_of(ring.transition, nodes)
+    laws = None
+    protection = ring.protection
+    if links is not None and protection is not None and ring.simulate == "attempts":
+        laws = jax.vmap(lambda link: attempt_law(protection, SymbolChannel(link)))(links)
+    keys = None if key is None or not ring.draws else jnp.broadcast_to(key, nodes.shape)
+    return Inputs(values, links, keys, laws)
 
 
-def _run(given: _Inputs, ring: Ring, plan: Plan) -> tuple[jax.Array, Counts | None, _Trail]:
+def _run(given: Inputs, ring: Ring, plan: Plan) -> tuple[jax.Array, Counts | None, _Trail]:
     """The values."""
     wire, place, values = ring.wire, plan.place, given.values
     nodes, steps = place.nodes(), place.num_nodes - 1
@@ -215,15 +207,18 @@ def _run(given: _Inputs, ring: Ring, plan: Plan) -> tuple[jax.Array, Counts | No
     rows = schedule.descending(values, plan.first(nodes)) if plan.reduce else values
     # The stream after those of the hops rounds at random.
     keys = None
-    if _rounds_at_random(ring) and given.keys is not None:
-        keys = _node_keys(given.keys, 2 * steps, nodes)
+    if rounds_at_random(ring) and given.keys is not None:
+        keys = node_keys(given.keys, 2 * steps, nodes)
     payload = jax.vmap(lambda row, k: wire.encode(row, scale, plan.num_terms, k))(rows, keys)
 
-    def hop(sent: jax.Array, stream: jax.Array) -> tuple[jax.Array, tuple]:
-        words, errors = _through_links(sent, given, ring, stream, nodes, count=plan.report)
+    def send(sent: jax.Array, stream: jax.Array, mend: bool = False) -> tuple[jax.Array, Tally]:
+        return through_links(sent, given, ring, stream, nodes, mend=mend)
+
+    def hop(sent: jax.Array, stream: jax.Array, mend: bool = False) -> tuple[jax.Array, tuple]:
+        words, tally = send(sent, stream, mend)
         size = sent.shape[1]
         arrived = jax.vmap(lambda word: wire.unpack(word, size))(place.shift(words))
-        return arrived, (errors, sent if plan.keep_codes else None)
+        return arrived, (tally if plan.report else None, sent if plan.keep_codes else None)
 
     reduced = gathered = (None, None)
     if plan.reduce:
@@ -231,14 +226,21 @@ def _run(given: _Inputs, ring: Ring, plan: Plan) -> tuple[jax.Array, Counts | No
         payload, reduced = schedule.reduce_scatter(payload, hop, wire.add, streams)
     if plan.gather:
         streams = jnp.arange(steps, 2 * steps, dtype=jnp.int32)
-        payload, gathered = _pass_on(payload, hop, streams, plan)
+        own, mended = payload, functools.partial(hop, mend=plan.replicated)
+        payload, gathered = _pass_on(own, mended, streams, plan)
+        if plan.report and gathered[0] is None:
+            watched = lax.map(lambda stream: send(own, stream, mend=True)[1], streams)
+            gathered = (watched, None)
     result = wire.decode(payload, scale)
     counts = None
     if plan.report:
-        errors = _no_errors(nodes)
-        for seen in jax.tree.leaves((reduced[0], gathered[0])):
-            errors += jnp.sum(seen, axis=0, dtype=jnp.uint32)
-        counts = _count(values, result, scale, ring, plan, errors)
+        links = no_tally(nodes)
+        for half in (reduced[0], gathered[0]):
+            if half is not None:
+                links = jax.tree.map(
+                    lambda total, seen: total + jnp.sum(seen, axis=0, dtype=jnp.uint32), links, half
+                )
+        counts = _count(values, result, scale, ring, plan, links)
     return result, counts, _Trail(scale, reduced[1], gathered[1])
 
 
@@ -250,65 +252,6 @@ def _agree_on_step(values: jax.Array, ring: Ring, plan: Plan) -> jax.Array:
         return ring.wire.step(jnp.float32(ring.wire.clip), plan.num_terms)
     finite = jnp.where(jnp.isfinite(values), jnp.abs(values), 0)
     return ring.wire.step(plan.place.highest(jnp.max(finite)), plan.num_terms)
-
-
-def _rounds_at_random(ring: Ring) -> bool:
-    return isinstance(ring.wire, FixedPoint) and ring.wire.rounding == "stochastic"
-
-
-def _node_keys(keys: jax.Array, stream: Any, nodes: jax.Array) -> jax.Array:
-    """(k,) the keys of one random stream: the number of the stream and of the node folded in."""
-    fold = jax.random.fold_in
-    return jax.vmap(lambda key, node: fold(fold(key, stream), node))(keys, nodes)
-
-
-def _through_links(
-    sent: jax.Array, given: _Inputs, ring: Ring, stream: jax.Array, nodes: jax.Array, *, count: bool
-) -> tuple[jax.Array, jax.Array | None]:
-    """Packs (k, c) payloads and sends them: (k, words) that arrive, (k,) symbol errors."""
-    wire, size = ring.wire, sent.shape[1]
-    keys: Any = None if given.keys is None else _node_keys(given.keys, stream, nodes)
-    if ring.noise in ("gaussian", "mean"):
-        of_node = keys if ring.noise == "gaussian" else None
-        sent = jax.vmap(functools.partial(_smooth_hop, ring=ring))(sent, given.links, of_node)
-    words = jax.vmap(wire.pack)(sent)
-    if ring.noise != "sampled":
-        return words, _no_errors(nodes) if count else None
-    assert given.links is not None  # `Ring.check` has refused noise without links
-    draw = functools.partial(error_words, scramble=ring.scramble)
-    errors = jax.vmap(draw)(keys, words, SymbolChannel(given.links))
-    if not count:
-        return words ^ errors, None
-    # Padding that fills the last words crosses no link.
-    real = pack(jnp.full((size,), -1, jnp.int32), wire.bits)
-    return words ^ errors, jnp.sum(count_symbol_errors(errors & real), axis=1, dtype=jnp.uint32)
-
-
-def _no_errors(nodes: jax.Array) -> jax.Array:
-    """(k,) zeros, mapped as the nodes are.
-
-    Constants would not be, and JAX wants a function and its derivative rule mapped alike.
-    """
-    return (nodes * 0).astype(jnp.uint32)
-
-
-def _smooth_hop(codes: jax.Array, link: Any, key: jax.Array | None, ring: Ring) -> jax.Array:
-    """(c,) codes replaced by their mean after a hop, or by a normal variate of their moments."""
-    wire = ring.wire
-    assert isinstance(wire, FixedPoint)
-    mean, variance = moments(codes, wire, SymbolChannel(_effective(link, ring)))
-    if key is not None:
-        mean += jnp.sqrt(variance) * jax.random.normal(key, codes.shape, mean.dtype)
-    # Clipped, not wrapped: the tails of the normal distribution have no bits to flip.
-    edge = np.float32(2.0 ** (wire.bits - 1))
-    last = np.nextafter(edge, np.float32(0)) if wire.bits > 25 else edge - 1
-    return jnp.clip(jnp.round(mean), -edge, last).astype(jnp.int32)
-
-
-def _effective(transition: jax.Array, ring: Ring) -> jax.Array:
-    """(4, 4) float32 what the codes meet: erasures guessed, scrambled if the ring scrambles."""
-    channel = SymbolChannel(transition.astype(jnp.float32)).guessed()
-    return (channel.scrambled() if ring.scramble else channel).transition
 
 
 def _pass_on(
@@ -331,14 +274,14 @@ def _count(
     scale: jax.Array,
     ring: Ring,
     plan: Plan,
-    errors: jax.Array,
+    links: Tally,
 ) -> Counts:
     if isinstance(ring.wire, FixedPoint):
         clipped = ring.wire.saturates(values, scale, plan.num_terms)
         saturated, judged = jnp.sum(clipped, dtype=jnp.uint32), values
     else:
-        saturated, judged = errors[0] * 0, result
-    return Counts(errors, saturated, jnp.sum(~jnp.isfinite(judged), dtype=jnp.uint32))
+        saturated, judged = links.errors[0] * 0, result
+    return Counts(links, saturated, jnp.sum(~jnp.isfinite(judged), dtype=jnp.uint32))
 
 
 def _transition_tangent(ring: Ring, tangent: Ring) -> jax.Array | None:
@@ -372,41 +315,32 @@ def _tangent(
         values = lax.stop_gradient(values)
         lost = wire.saturates(values, trail.step, plan.num_terms) | jnp.isnan(values)
         d_values = jnp.where(lost, 0, d_values)
-    slope, d_links = jnp.ones((nodes.shape[0], 1), jnp.float32), None
+    slope, d_met = jnp.ones((nodes.shape[0], 1), jnp.float32), None
     if ring.noise != "off":
         links = links_of(ring.transition, nodes)
-        slope = jax.vmap(functools.partial(_slope, ring=ring))(links)[:, None]
-    if d_transition is not None:
-        d_links = links_of(d_transition, nodes)
+        effective = jax.vmap(functools.partial(effective_channel, ring=ring))
+        if d_transition is None:
+            met = effective(links)
+        else:
+            met, d_met = jax.jvp(effective, (links,), (links_of(d_transition, nodes),))
+        slope = jax.vmap(functools.partial(code_slope, wire=wire))(met)[:, None]
 
-    def hop(moving: jax.Array, codes: Any) -> tuple[jax.Array, None]:
+    def hop(moving: jax.Array, codes: Any, mend: bool = False) -> tuple[jax.Array, None]:
+        if mend:
+            return place.shift(moving), None
         moving = slope * moving
-        if d_links is not None:
-            jump = functools.partial(_mean_jump_tangent, ring=ring)
-            moving += trail.step * jax.vmap(jump)(codes, d_links)
+        if d_met is not None:
+            assert isinstance(wire, FixedPoint)  # `_transition_tangent` has refused others
+            moving += trail.step * jax.vmap(lambda c, t: mean_jump(c, wire, t))(codes, d_met)
         return place.shift(moving), None
 
     if plan.reduce:
         rows = schedule.descending(d_values, plan.first(nodes))
         d_values, _ = schedule.reduce_scatter(rows, hop, jnp.add, trail.reduce)
     if plan.gather:
-        d_values, _ = _pass_on(d_values, hop, trail.gather, plan)
+        mended = functools.partial(hop, mend=plan.replicated)
+        d_values, _ = _pass_on(d_values, mended, trail.gather, plan)
     return d_values
-
-
-def _slope(transition: jax.Array, ring: Ring) -> jax.Array:
-    """How far what a hop delivers follows what was sent."""
-    effective = _effective(transition, ring)
-    if isinstance(ring.wire, FixedPoint):
-        return mean_slope(ring.wire, effective)
-    # A float with a wrong bit may be anything; only whole words are followed.
-    intact = 1 - SymbolChannel(effective).error_prob
-    return intact ** (ring.wire.bits // 2)
-
-
-def _mean_jump_tangent(codes: jax.Array, d_transition: jax.Array, ring: Ring) -> jax.Array:
-    assert isinstance(ring.wire, FixedPoint)
-    return mean_jump(codes, ring.wire, _effective(d_transition, ring))
 
 
 def sees_varying(axis_name: Any) -> frozenset:

@@ -18,13 +18,16 @@ class AllReduceState(NamedTuple):
     Attributes:
       step: () int32 updates so far.
       bits: () float32 payload bits over each link so far.
-      qubits: () float32 online qubits over each link so far.
-      pairs: () float32 EPR pairs used on each link so far.
-      symbol_errors: () float32 symbol errors on all links so far.
+      qubits: () float32 online qubits over each link so far; with repetitions, the mean of links.
+      pairs: () float32 EPR pairs used on each link so far, as many.
+      symbol_errors: () float32 symbols that arrived wrong on all links so far.
+      retransmissions: () float32 codewords sent again on all links so far.
+      undelivered: () float32 codewords that stayed wrong on all links so far.
       replica_agreement: () float32 of the last update; one before the first.
 
-    Costs are the step times the cost of one update, rounded once to float32 (6e-8 relative).
-    Symbol errors are added up in float32: exact below 2^24, then off by 6e-8 an update at most.
+    Costs are the step times the cost of one update, rounded once to float32 (6e-8 relative), and
+    the repetitions. Those and other counts of events are added up in float32: exact below 2^24,
+    then off by 6e-8 an update at most.
     """
 
     step: jax.Array
@@ -32,6 +35,8 @@ class AllReduceState(NamedTuple):
     qubits: jax.Array
     pairs: jax.Array
     symbol_errors: jax.Array
+    retransmissions: jax.Array
+    undelivered: jax.Array
     replica_agreement: jax.Array
 
 
@@ -70,7 +75,9 @@ def all_reduce(
     def init(params: Any) -> AllReduceState:
         del params
         zero = jnp.float32(0)
-        return AllReduceState(jnp.int32(0), zero, zero, zero, zero, jnp.float32(1))
+        return AllReduceState(
+            jnp.int32(0), zero, zero, zero, zero, zero, zero, replica_agreement=jnp.float32(1)
+        )
 
     def update(
         updates: Any, state: AllReduceState, params: Any = None, **extra: Any
@@ -88,12 +95,16 @@ def all_reduce(
         cost = ring.cost(size, num_nodes)
         step = optax.safe_increment(state.step)
         done = step.astype(jnp.float32)
+        again = state.retransmissions + report.retransmissions.astype(jnp.float32)
+        qubits = done * float(cost.qubits) + again * (ring.word_qubits / num_nodes)
         new_state = AllReduceState(
             step,
             done * float(cost.bits),
-            done * float(cost.qubits),
-            done * float(cost.pairs),
+            qubits,
+            qubits,
             state.symbol_errors + report.symbol_errors.astype(jnp.float32),
+            again,
+            state.undelivered + report.undelivered.astype(jnp.float32),
             report.replica_agreement,
         )
         return mean, new_state

@@ -18,7 +18,13 @@ class Report:
     """What happened in one call of a collective; the same on every node.
 
     Attributes:
-      errors_per_link: (N,) uint32 symbol errors on each link. Zero unless noise is "sampled".
+      errors_per_link: (N,) uint32 two-bit symbols of payload that arrived wrong over each link, on
+        a protected one after the last attempt. Zero unless noise is "sampled".
+      retransmissions_per_link: (N,) uint32 codewords sent again on each link.
+      undelivered: () uint32 codewords, on all links, that stayed wrong after their last attempt or
+        whose failure the checksum missed. Never silent: while it is zero, what arrived is exact.
+      online_qubits: () float32 qubits sent over all links, repetitions included (to a relative
+        6e-8); an `IdealCode` spends as many as its rate says.
       saturated: () uint32 values that were clipped, on all nodes.
       non_finite: () uint32 values that were not finite: put in by all nodes for a FixedPoint
         wire (which sends 0 for NaN and clips infinities), delivered to all nodes for a float one.
@@ -28,20 +34,25 @@ class Report:
       replica_agreement: () float32 fraction of the coordinates whose bits are the same on all
         nodes; None for `psum_scatter`, which leaves no replicas.
       num_links: N.
-      symbols_per_link: symbols sent over each link.
+      symbols_per_link: symbols of payload sent over each link.
+      codewords_per_link: codewords sent over each link, repetitions not counted.
     """
 
     errors_per_link: jax.Array
+    retransmissions_per_link: jax.Array
+    undelivered: jax.Array
+    online_qubits: jax.Array
     saturated: jax.Array
     non_finite: jax.Array
     clipped_parameters: jax.Array
     replica_agreement: jax.Array | None
     num_links: int = struct.field(pytree_node=False)
     symbols_per_link: int = struct.field(pytree_node=False)
+    codewords_per_link: int = struct.field(pytree_node=False)
 
     @property
     def symbols_sent(self) -> int:
-        """Symbols sent over all links."""
+        """Symbols of payload sent over all links."""
         return self.num_links * self.symbols_per_link
 
     @property
@@ -55,6 +66,19 @@ class Report:
         return jnp.max(self.errors_per_link, axis=-1)
 
     @property
+    def retransmissions(self) -> jax.Array:
+        """() uint32 codewords sent again, on all links together."""
+        return jnp.sum(self.retransmissions_per_link, axis=-1, dtype=jnp.uint32)
+
+    @property
+    def bits_per_qubit(self) -> jax.Array:
+        """() float32 bits of payload per online qubit: 2 on bare links, less with protection.
+
+        Zero if nothing was sent.
+        """
+        return 2 * float(self.symbols_sent) / jnp.maximum(self.online_qubits, 1)
+
+    @property
     def symbol_error_rate(self) -> jax.Array:
         """() float32 symbol errors per symbol sent; zero if none was sent."""
         return self.symbol_errors.astype(jnp.float32) / float(max(self.symbols_sent, 1))
@@ -65,7 +89,8 @@ def make_report(
     counts: Counts | None,
     place: Place,
     ring: Ring,
-    symbols: int,
+    hops: int,
+    size: int,
     *,
     replicas: bool = True,
 ) -> Report:
@@ -76,7 +101,8 @@ def make_report(
       counts: what this device saw, or None if nothing was sent.
       place: where this device sits.
       ring: of the call.
-      symbols: sent over each link.
+      hops: over each link.
+      size: codes sent in a hop.
       replicas: whether all nodes should hold the same result.
     """
     nodes = place.num_nodes
@@ -84,22 +110,38 @@ def make_report(
     if counts is not None:
         first = lax.axis_index(place.axis_name) * place.nodes_per_device
         totals = jnp.stack([counts.saturated, counts.non_finite])
-        rows = jnp.zeros((nodes, 3), jnp.uint32) + totals[0] * 0  # with the type of a mapped value
-        rows = lax.dynamic_update_slice(rows, counts.errors[:, None], (first, jnp.int32(0)))
-        rows = lax.dynamic_update_slice(rows, totals[None], (first, jnp.int32(1)))
+        rows = jnp.zeros((nodes, 5), jnp.uint32) + totals[0] * 0  # with the type of a mapped value
+        links = jnp.stack(counts.links, axis=1)
+        rows = lax.dynamic_update_slice(rows, links, (first, jnp.int32(0)))
+        rows = lax.dynamic_update_slice(rows, totals[None], (first, jnp.int32(3)))
         seen = lax.bitcast_convert_type(rows, jnp.int32).reshape(-1)
     values = jax.tree.map(lax.stop_gradient, result) if replicas else ()
     agreement, seen = _compare(values, seen, place.axis_name, place.nodes_per_device)
-    known = seen.reshape(nodes if counts is not None else 0, 3).astype(jnp.uint32)
+    if counts is None:
+        seen = jnp.zeros((5 * nodes,), jnp.int32)
+    known = seen.reshape(nodes, 5).astype(jnp.uint32)
+    codewords, online = _online_qubits(ring, nodes, size)
+    repeated = jnp.sum(known[:, 1].astype(jnp.float32)) * float(ring.word_qubits)
     return Report(
-        errors_per_link=known[:, 0] if counts is not None else jnp.zeros((nodes,), jnp.uint32),
-        saturated=jnp.sum(known[:, 1], dtype=jnp.uint32),
-        non_finite=jnp.sum(known[:, 2], dtype=jnp.uint32),
+        errors_per_link=known[:, 0],
+        retransmissions_per_link=known[:, 1],
+        online_qubits=hops * online + repeated,
+        undelivered=jnp.sum(known[:, 2], dtype=jnp.uint32),
+        saturated=jnp.sum(known[:, 3], dtype=jnp.uint32),
+        non_finite=jnp.sum(known[:, 4], dtype=jnp.uint32),
         clipped_parameters=_clipped(ring),
         replica_agreement=agreement if replicas else None,
         num_links=nodes,
-        symbols_per_link=symbols,
+        symbols_per_link=hops * size * ring.wire.bits // 2,
+        codewords_per_link=hops * codewords,
     )
+
+
+def _online_qubits(ring: Ring, nodes: int, size: int) -> tuple[int, jax.Array]:
+    """The codewords of a message, and () float32 qubits on all links if each is sent once."""
+    codewords, qubits = ring.message_qubits(size)
+    per_link = jnp.broadcast_to(jnp.asarray(qubits, jnp.float32), (nodes,))
+    return codewords, jnp.sum(per_link)
 
 
 def _clipped(ring: Ring) -> jax.Array:

@@ -1,0 +1,290 @@
+"""Payloads over protected links: what is repeated, and what arrives wrong after all.
+
+Two ways to simulate the same thing. "symbol" draws the errors of every symbol of every codeword
+and counts them. "attempts" draws only whether each attempt fails, from the exact probability, and
+draws errors for the words that stay wrong alone, given that decoding failed. The second costs next
+to nothing where links work. Both are exact: probabilities to 2^-32 and the rounding of float32.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jaxqring.link.codes import BlockCode, Codewords
+from jaxqring.link.protection import Protection, protected_part
+from jaxqring.link.superdense import SymbolChannel
+from jaxqring.link.transport import count_symbol_errors, error_words, kind_thresholds
+from jaxqring.link.wire import pack
+
+SIMULATIONS = ("attempts", "symbol")
+
+# What becomes of a qubit: kind 0 to 3 is the XOR pattern of its symbol, kind 4 a flagged loss.
+_LOST = 4
+
+
+class Tally(NamedTuple):
+    """What happened to one payload, each () uint32.
+
+    Attributes:
+      errors: two-bit symbols of payload that arrive wrong.
+      retransmissions: codewords sent again.
+      undelivered: codewords that stay wrong.
+    """
+
+    errors: jax.Array
+    retransmissions: jax.Array
+    undelivered: jax.Array
+
+
+def attempt_law(protection: Protection, channel: SymbolChannel) -> jax.Array:
+    """What decides an attempt: (2,) uint32 thresholds for a random word.
+
+    Below the first the attempt fails, below the second the receiver misses the failure.
+
+    Args:
+      protection: of the link.
+      channel: the link.
+    """
+    strong = getattr(protection, "strong", protection)
+    if not isinstance(strong, Codewords):
+        return jnp.zeros((2,), jnp.uint32)
+    fails = strong.failure_prob(channel).astype(jnp.float32)
+    fails = jnp.where(jnp.isfinite(fails), fails, 1)  # NaN, which only a trace can bring
+    missed = fails * np.float32(strong.missed_fraction)
+    return kind_thresholds(jnp.stack([1 - fails, fails - missed, missed]))
+
+
+def deliver(
+    key: jax.Array,
+    words: jax.Array,
+    size: int,
+    bits: int,
+    channel: SymbolChannel,
+    protection: Protection,
+    law: jax.Array | None,
+) -> tuple[jax.Array, Tally]:
+    """Sends a packed payload over one protected, scrambled link.
+
+    Args:
+      key: typed PRNG key.
+      words: uint32, the payload as `wire.pack` writes it.
+      size: number of codes in it.
+      bits: of a code.
+      channel: the link.
+      protection: of the link.
+      law: what `attempt_law` gives, to draw attempts; None to draw every symbol.
+
+    Returns:
+      The words received, and what happened.
+    """
+    strong, count = protected_part(protection, bits)
+    bare_key, key = jax.random.split(key)
+    zero = jnp.sum(words ^ words, dtype=jnp.uint32)  # with the type of a mapped value
+    tally = Tally(zero, zero, zero)
+    if count < bits // 2:
+        low = pack(jnp.full((size,), 2 ** (bits - 2 * count) - 1, jnp.int32), bits)
+        errors = low & error_words(bare_key, words, channel, scramble=True)
+        wrong = jnp.sum(count_symbol_errors(errors), dtype=jnp.uint32)
+        words, tally = words ^ errors, tally._replace(errors=wrong)
+    if not isinstance(strong, Codewords):
+        return words, tally
+    codewords = -(-size * count // strong.payload_symbols)
+
+    def by_law(attempt: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        assert law is not None
+        u = jax.random.bits(jax.random.fold_in(key, attempt), (codewords,), jnp.uint32)
+        return u < law[0], u < law[1], jnp.full((codewords, 0), zero.astype(jnp.uint8))
+
+    def by_symbol(attempt: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        return _draw_words(jax.random.fold_in(key, attempt), codewords, channel, strong)
+
+    undelivered, again, patterns = _attempt(
+        by_symbol if law is None else by_law, codewords, strong.attempts, zero
+    )
+
+    def spoil(state: tuple) -> tuple:
+        words, errors, _ = state
+        drawn = patterns
+        if law is not None:
+            fresh = jax.random.fold_in(key, strong.attempts)
+            drawn = _draw_failed(fresh, codewords, channel, strong, zero)
+        drawn = jnp.where(undelivered[:, None], drawn, 0)[:, : strong.payload_symbols]
+        symbols = drawn.reshape(-1)[: size * count].reshape(size, count).astype(jnp.uint32)
+        shifts = jnp.arange(bits - 2 * count, bits, 2, dtype=jnp.uint32)
+        codes = jnp.sum(symbols << shifts, axis=1, dtype=jnp.uint32)
+        wrong = pack(lax.bitcast_convert_type(codes, jnp.int32), bits)
+        errors += jnp.sum(count_symbol_errors(wrong), dtype=jnp.uint32)
+        return words ^ wrong, errors, jnp.any(undelivered) & False
+
+    # A loop of one turn or none: unlike `cond`, it costs nothing under vmap if no word is wrong.
+    words, errors, _ = lax.while_loop(
+        lambda state: state[2], spoil, (words, tally.errors, jnp.any(undelivered))
+    )
+    return words, Tally(errors, again, jnp.sum(undelivered, dtype=jnp.uint32))
+
+
+def _attempt(
+    draw: Callable[[jax.Array], tuple], codewords: int, attempts: int, zero: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Sends words until they arrive, or until the last attempt.
+
+    Args:
+      draw: number of the attempt -> whether each word fails (codewords,), whether that is missed,
+        and the patterns (codewords, ...) that it arrives with.
+      codewords: how many.
+      attempts: how often at most.
+      zero: () uint32 zero, with the type of a mapped value.
+
+    Returns:
+      (codewords,) bool which words stay wrong, () uint32 repetitions, and the patterns of the
+      words that stay wrong.
+    """
+
+    def turn(state: tuple) -> tuple:
+        attempt, running, wrong, again, kept = state
+        failed, missed, patterns = draw(attempt)
+        last = attempt == attempts - 1
+        ends = running & failed & (missed | last)
+        running = running & failed & ~ends
+        again += jnp.sum(running, dtype=jnp.uint32)
+        return attempt + 1, running, wrong | ends, again, jnp.where(ends[:, None], patterns, kept)
+
+    running = jnp.full((codewords,), zero == 0)
+    shape = jax.eval_shape(draw, jnp.int32(0))[2].shape
+    kept = jnp.full(shape, zero.astype(jnp.uint8))
+    start = (jnp.int32(0), running, ~running, zero, kept)
+    _, _, wrong, again, kept = lax.while_loop(lambda state: jnp.any(state[1]), turn, start)
+    return wrong, again, kept
+
+
+def _kind_probs(channel: SymbolChannel) -> jax.Array:
+    """(5,) float32 probabilities of the kinds."""
+    probs = jnp.append(channel.xor_probs, channel.erasure_prob).astype(jnp.float32)
+    white = np.array([0.25, 0.25, 0.25, 0.25, 0], np.float32)
+    return jnp.where(jnp.all(jnp.isfinite(probs)), jnp.clip(probs, 0, 1), white)
+
+
+def _as_patterns(key: jax.Array, kinds: jax.Array) -> jax.Array:
+    """uint8 XOR patterns of (words, ...) uint8 kinds: a lost qubit is replaced by a guess."""
+    guess = jax.random.bits(key, kinds.shape, jnp.uint8) & np.uint8(3)
+    return jnp.where(kinds == _LOST, guess, kinds).reshape(kinds.shape[0], -1)
+
+
+def _draw_words(
+    key: jax.Array, codewords: int, channel: SymbolChannel, strong: Codewords
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """One attempt, qubit by qubit; see `_attempt` for what comes back."""
+    code = strong.block
+    errors_key, missed_key, guess_key = jax.random.split(key, 3)
+    shape = (codewords, code.units, code.symbols // code.units)
+    u = jax.random.bits(errors_key, shape, jnp.uint32)
+    above = kind_thresholds(_kind_probs(channel))
+    kinds = _decide(u, list(above))
+    if code.is_binary:
+        weights = jnp.where(kinds == 0, 0, jnp.where(kinds == 3, 2, 1))[..., 0]
+    else:
+        lost, wrong = jnp.any(kinds == _LOST, axis=-1), jnp.any(kinds != 0, axis=-1)
+        weights = jnp.where(lost, 1, jnp.where(wrong, 2, 0))
+    failed = jnp.sum(weights, axis=1, dtype=jnp.int32) > code.limit
+    fraction = np.float32(strong.missed_fraction)
+    law = kind_thresholds(jnp.stack([1 - fraction, fraction]))
+    missed = jax.random.bits(missed_key, (codewords,), jnp.uint32) < law[0]
+    patterns = _as_patterns(guess_key, kinds)[:, : strong.payload_symbols]
+    return failed, missed, patterns
+
+
+def _draw_failed(
+    key: jax.Array, codewords: int, channel: SymbolChannel, strong: Codewords, zero: jax.Array
+) -> jax.Array:
+    """(codewords, at least payload_symbols) uint8 patterns of words, given that they fail.
+
+    Unit by unit: with S[u, c] the probability that the units from u on bring a word of weight c
+    beyond the limit, a unit has weight w with probability p_w S[u + 1, c + w] / S[u, c]. What a
+    unit of a given weight looks like comes after.
+    """
+    code = strong.block
+    weight_key, content_key, guess_key = jax.random.split(key, 3)
+    single, double = code.unit_probs(channel)
+    double = double.astype(jnp.float32)
+    single = jnp.zeros_like(double) if single is None else single.astype(jnp.float32)
+    probs = jnp.stack([1 - single - double, single, double])
+
+    def back(beyond: jax.Array, _: None) -> tuple[jax.Array, jax.Array]:
+        padded = jnp.pad(beyond, (0, 2), constant_values=1)
+        here, one, two = (padded[w : w + code.limit + 1] for w in range(3))
+        return probs[0] * here + probs[1] * one + probs[2] * two, padded
+
+    start = jnp.zeros((code.limit + 1,), jnp.float32) * probs[0]
+    _, after = lax.scan(back, start, None, length=code.units, reverse=True)
+
+    qubits = code.symbols // code.units
+    units = -(-strong.payload_symbols // qubits)
+
+    def forth(weight: jax.Array, given: tuple) -> tuple[jax.Array, jax.Array]:
+        beyond, unit = given
+        options = [probs[w] * beyond[weight + w] for w in range(3)]
+        u = jax.random.uniform(jax.random.fold_in(weight_key, unit), (codewords,))
+        u = u * (options[0] + options[1] + options[2])
+        own = (u >= options[0]).astype(jnp.int32) + (u >= options[0] + options[1])
+        return jnp.minimum(weight + own, code.limit + 1), own
+
+    # Beyond the limit the table is one: two more columns of that, and any weight may follow.
+    after = jnp.pad(after, ((0, 0), (0, 1)), constant_values=1)[:units]
+    clean = jnp.full((codewords,), zero.astype(jnp.int32))
+    _, weights = lax.scan(forth, clean, (after, jnp.arange(units, dtype=jnp.int32)))
+    kinds = _draw_contents(content_key, weights.T, _kind_probs(channel), code)
+    return _as_patterns(guess_key, kinds)
+
+
+def _draw_contents(
+    key: jax.Array, weights: jax.Array, kind_probs: jax.Array, code: BlockCode
+) -> jax.Array:
+    """(words, units, qubits) uint8 kinds, given the weights (words, units) of the units.
+
+    A unit has a first qubit that gives it its weight: a lost one for an erased code symbol, a
+    wrong one for a wrong code symbol. Before it, on it and after it kinds have other probabilities.
+    """
+    first_key, kind_key = jax.random.split(key)
+    q, lost = kind_probs[:4], kind_probs[4:]
+    none = jnp.zeros((1,), jnp.float32)
+    clean = jnp.array([1.0, 0, 0, 0, 0], jnp.float32)
+    arrives = jnp.concatenate([q, none])
+    if code.is_binary:
+        single = kind_probs * np.array([0, 1, 1, 0, 1], np.float32)
+        double = jnp.array([0, 0, 0, 1.0, 0], jnp.float32)
+        table = jnp.stack(
+            [jnp.stack([clean] * 3), jnp.stack([single] * 3), jnp.stack([double] * 3)]
+        )
+        qubits, hazard = 1, jnp.ones((3,), jnp.float32)
+    else:
+        erased = jnp.stack([arrives, jnp.concatenate([none] * 4 + [none + 1]), kind_probs])
+        wrong = jnp.stack([clean, arrives.at[0].set(0), arrives])
+        table = jnp.stack([jnp.stack([clean] * 3), erased, wrong])
+        qubits = code.symbol_bits // 2
+        error = jnp.sum(q[1:]) / jnp.sum(q)
+        hazard = jnp.stack([jnp.float32(1) + 0 * error, lost[0], error])
+    total = jnp.sum(table, axis=-1, keepdims=True)
+    above = kind_thresholds(table / jnp.where(total > 0, total, 1))  # (weight, phase, kind)
+    places = jnp.arange(1, qubits + 1, dtype=jnp.float32)
+    reached = jnp.expm1(places * jnp.log1p(-jnp.minimum(hazard, 1))[:, None])
+    reached = reached / reached[:, -1:]  # that the first such qubit is among so many, by weight
+    u = jax.random.uniform(first_key, weights.shape)[..., None]
+    first = jnp.sum(u >= reached[weights], axis=-1)[..., None]
+    place = jnp.arange(qubits)
+    phase = 1 + (place > first).astype(jnp.int32) - (place < first)
+    row = weights[..., None] * 3 + phase
+    v = jax.random.bits(kind_key, row.shape, jnp.uint32)
+    above = above.reshape(9, 4)
+    return _decide(v, [above[row, kind] for kind in range(4)])
+
+
+def _decide(u: jax.Array, above: list[jax.Array]) -> jax.Array:
+    """uint8 the kinds that random words choose; see `kind_thresholds`."""
+    kinds = (u < above[0]).astype(jnp.uint8)
+    for threshold in above[1:]:
+        kinds += (u < threshold).astype(jnp.uint8)
+    return kinds

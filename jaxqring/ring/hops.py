@@ -1,0 +1,124 @@
+"""What one hop of the ring does to the codes that are sent over it, and to their derivative."""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxqring.link.coded import Tally, deliver
+from jaxqring.link.protection import protected_part
+from jaxqring.link.superdense import SymbolChannel
+from jaxqring.link.transport import count_symbol_errors, error_words, mean_slope, moments
+from jaxqring.link.wire import FixedPoint, Wire, pack
+from jaxqring.ring.config import Ring
+
+
+class Inputs(NamedTuple):
+    """What the nodes on this device put in.
+
+    Attributes:
+      values: float32 (k, N, c) chunks if the plan reduces, else (k, c).
+      links: (k, 4 or 5, 4) the matrices of their links; None if noise is off.
+      keys: (k,) their keys; None if nothing is drawn.
+      laws: (k, 2) what decides the attempts of their codewords; None if nothing does.
+    """
+
+    values: jax.Array
+    links: jax.Array | None
+    keys: jax.Array | None
+    laws: jax.Array | None
+
+
+def rounds_at_random(ring: Ring) -> bool:
+    """Whether the wire rounds stochastically."""
+    return isinstance(ring.wire, FixedPoint) and ring.wire.rounding == "stochastic"
+
+
+def node_keys(keys: jax.Array, stream: Any, nodes: jax.Array) -> jax.Array:
+    """(k,) the keys of one random stream: the number of the stream and of the node folded in."""
+    fold = jax.random.fold_in
+    return jax.vmap(lambda key, node: fold(fold(key, stream), node))(keys, nodes)
+
+
+def through_links(
+    sent: jax.Array, given: Inputs, ring: Ring, stream: jax.Array, nodes: jax.Array, *, mend: bool
+) -> tuple[jax.Array, Tally]:
+    """Packs (k, c) payloads and sends them: (k, words) that arrive, and what happened, (k,) each.
+
+    With `mend`, codewords that no attempt delivers come over the error-free control channel.
+    """
+    wire, size = ring.wire, sent.shape[1]
+    keys: Any = None if given.keys is None else node_keys(given.keys, stream, nodes)
+    if ring.noise in ("gaussian", "mean"):
+        of_node = keys if ring.noise == "gaussian" else None
+        sent = jax.vmap(functools.partial(_smooth_hop, ring=ring))(sent, given.links, of_node)
+    words = jax.vmap(wire.pack)(sent)
+    tally = no_tally(nodes)
+    if ring.noise != "sampled":
+        return words, tally
+    assert given.links is not None  # `Ring.check` has refused noise without links
+    protection = ring.protection
+    if protection is not None:
+
+        def over(key: Any, word: jax.Array, link: jax.Array, law: jax.Array | None) -> tuple:
+            channel = SymbolChannel(link)
+            return deliver(key, word, size, wire.bits, channel, protection, law)
+
+        received, tally = jax.vmap(over)(keys, words, given.links, given.laws)
+        return (words, tally._replace(errors=tally.errors * 0)) if mend else (received, tally)
+    draw = functools.partial(error_words, scramble=ring.scramble)
+    errors = jax.vmap(draw)(keys, words, SymbolChannel(given.links))
+    # Padding that fills the last words crosses no link.
+    real = pack(jnp.full((size,), -1, jnp.int32), wire.bits)
+    seen = jnp.sum(count_symbol_errors(errors & real), axis=1, dtype=jnp.uint32)
+    return words ^ errors, tally._replace(errors=seen)
+
+
+def no_tally(nodes: jax.Array) -> Tally:
+    """(k,) zeros, mapped as the nodes are.
+
+    Constants would not be, and JAX wants a function and its derivative rule mapped alike.
+    """
+    zeros = (nodes * 0).astype(jnp.uint32)
+    return Tally(zeros, zeros, zeros)
+
+
+def _smooth_hop(codes: jax.Array, link: Any, key: jax.Array | None, ring: Ring) -> jax.Array:
+    """(c,) codes replaced by their mean after a hop, or by a normal variate of their moments."""
+    wire = ring.wire
+    assert isinstance(wire, FixedPoint)
+    mean, variance = moments(codes, wire, SymbolChannel(effective_channel(link, ring)))
+    if key is not None:
+        mean += jnp.sqrt(variance) * jax.random.normal(key, codes.shape, mean.dtype)
+    # Clipped, not wrapped: the tails of the normal distribution have no bits to flip.
+    edge = np.float32(2.0 ** (wire.bits - 1))
+    last = np.nextafter(edge, np.float32(0)) if wire.bits > 25 else edge - 1
+    return jnp.clip(jnp.round(mean), -edge, last).astype(jnp.int32)
+
+
+def effective_channel(transition: jax.Array, ring: Ring) -> jax.Array:
+    """float32 what the symbols of a code meet: (4, 4), or (bits / 2, 4, 4) if they differ.
+
+    Erasures guessed, scrambled if the ring scrambles, after the attempts of protected symbols.
+    """
+    raw = SymbolChannel(transition.astype(jnp.float32))
+    guessed = raw.guessed()
+    bare = (guessed.scrambled() if ring.scramble else guessed).transition
+    strong, count = protected_part(ring.protection, ring.wire.bits)
+    if strong is None:
+        return bare
+    coded = strong.residual(raw).transition
+    low = ring.wire.bits // 2 - count
+    return jnp.stack([bare] * low + [coded] * count) if low else coded
+
+
+def code_slope(transition: jax.Array, wire: Wire) -> jax.Array:
+    """How far what a hop delivers follows what was sent."""
+    if isinstance(wire, FixedPoint):
+        return mean_slope(wire, transition)
+    # A float with a wrong bit may be anything; only whole words are followed. (The symbols of a
+    # codeword fail together, so that this is below the true probability there.)
+    intact = 1 - SymbolChannel(transition).error_prob
+    return intact ** (wire.bits // 2)
