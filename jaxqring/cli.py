@@ -90,7 +90,7 @@ def summary_table(summary: dict[str, Any]) -> Table:
         "test\naccuracy",
         "online\ntraffic",
         "EPR\npairs",
-        "symbol\nerrors",
+        "net bits\nper qubit",
         "error\nrate",
         "replicas\nagree",
     ):
@@ -102,7 +102,9 @@ def summary_table(summary: dict[str, Any]) -> Table:
             f"{run['test_accuracy']:.4f}",
             f"{qubits:,} qubits" if qubits else f"{bits:,} bits",
             f"{run['epr_pairs_per_link_step']:,}",
-            f"{run['symbol_errors']:,}",
+            "-"
+            if run["net_bits_per_online_qubit"] is None
+            else f"{run['net_bits_per_online_qubit']:.3f}",
             f"{run['symbol_error_rate']:.1e}",
             f"{run['replica_agreement']:.4f}",
         )

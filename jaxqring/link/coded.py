@@ -6,6 +6,7 @@ draws errors for the words that stay wrong alone, given that decoding failed. Th
 to nothing where links work. Both are exact: probabilities to 2^-32 and the rounding of float32.
 """
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -107,23 +108,24 @@ def deliver(
     )
 
     def spoil(state: tuple) -> tuple:
-        words, errors, _ = state
+        words, errors, turn, _ = state
         drawn = patterns
         if law is not None:
-            fresh = jax.random.fold_in(key, strong.attempts)
-            drawn = _draw_failed(fresh, codewords, channel, strong, zero)
+            fresh = jax.random.fold_in(key, turn + strong.attempts)
+            # Tied to the loop, out of which XLA would move work that is the same in every turn.
+            tied, _ = lax.optimization_barrier((channel.transition, turn))
+            drawn = _draw_failed(fresh, codewords, SymbolChannel(tied), strong, zero)
         drawn = jnp.where(undelivered[:, None], drawn, 0)[:, : strong.payload_symbols]
         symbols = drawn.reshape(-1)[: size * count].reshape(size, count).astype(jnp.uint32)
         shifts = jnp.arange(bits - 2 * count, bits, 2, dtype=jnp.uint32)
         codes = jnp.sum(symbols << shifts, axis=1, dtype=jnp.uint32)
         wrong = pack(lax.bitcast_convert_type(codes, jnp.int32), bits)
         errors += jnp.sum(count_symbol_errors(wrong), dtype=jnp.uint32)
-        return words ^ wrong, errors, jnp.any(undelivered) & False
+        return words ^ wrong, errors, turn + 1, jnp.any(undelivered) & False
 
     # A loop of one turn or none: unlike `cond`, it costs nothing under vmap if no word is wrong.
-    words, errors, _ = lax.while_loop(
-        lambda state: state[2], spoil, (words, tally.errors, jnp.any(undelivered))
-    )
+    start = (words, tally.errors, zero.astype(jnp.int32), jnp.any(undelivered))
+    words, errors, _, _ = lax.while_loop(lambda state: state[3], spoil, start)
     return words, Tally(errors, again, jnp.sum(undelivered, dtype=jnp.uint32))
 
 
@@ -168,10 +170,17 @@ def _kind_probs(channel: SymbolChannel) -> jax.Array:
     return jnp.where(jnp.all(jnp.isfinite(probs)), jnp.clip(probs, 0, 1), white)
 
 
-def _as_patterns(key: jax.Array, kinds: jax.Array) -> jax.Array:
+def _bits(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Random words; drawn flat, because XLA takes several times as long to compile other shapes."""
+    return jax.random.bits(key, (math.prod(shape),), jnp.uint32).reshape(shape)
+
+
+def _as_patterns(key: jax.Array, kinds: jax.Array, channel: SymbolChannel) -> jax.Array:
     """uint8 XOR patterns of (words, ...) uint8 kinds: a lost qubit is replaced by a guess."""
-    guess = jax.random.bits(key, kinds.shape, jnp.uint8) & np.uint8(3)
-    return jnp.where(kinds == _LOST, guess, kinds).reshape(kinds.shape[0], -1)
+    if channel.is_heralded:
+        guess = (_bits(key, kinds.shape) & np.uint32(3)).astype(jnp.uint8)
+        kinds = jnp.where(kinds == _LOST, guess, kinds)
+    return kinds.reshape(kinds.shape[0], -1)
 
 
 def _draw_words(
@@ -181,7 +190,7 @@ def _draw_words(
     code = strong.block
     errors_key, missed_key, guess_key = jax.random.split(key, 3)
     shape = (codewords, code.units, code.symbols // code.units)
-    u = jax.random.bits(errors_key, shape, jnp.uint32)
+    u = _bits(errors_key, shape)
     above = kind_thresholds(_kind_probs(channel))
     kinds = _decide(u, list(above))
     if code.is_binary:
@@ -193,7 +202,7 @@ def _draw_words(
     fraction = np.float32(strong.missed_fraction)
     law = kind_thresholds(jnp.stack([1 - fraction, fraction]))
     missed = jax.random.bits(missed_key, (codewords,), jnp.uint32) < law[0]
-    patterns = _as_patterns(guess_key, kinds)[:, : strong.payload_symbols]
+    patterns = _as_patterns(guess_key, kinds, channel)[:, : strong.payload_symbols]
     return failed, missed, patterns
 
 
@@ -207,7 +216,11 @@ def _draw_failed(
     unit of a given weight looks like comes after.
     """
     code = strong.block
-    weight_key, content_key, guess_key = jax.random.split(key, 3)
+    qubits = code.symbols // code.units
+    units = -(-strong.payload_symbols // qubits)
+    draw_key, guess_key = jax.random.split(key)
+    # All at once, because every draw takes XLA half a second to compile.
+    draws = _bits(draw_key, (qubits + 2, units, codewords))
     single, double = code.unit_probs(channel)
     double = double.astype(jnp.float32)
     single = jnp.zeros_like(double) if single is None else single.astype(jnp.float32)
@@ -221,13 +234,9 @@ def _draw_failed(
     start = jnp.zeros((code.limit + 1,), jnp.float32) * probs[0]
     _, after = lax.scan(back, start, None, length=code.units, reverse=True)
 
-    qubits = code.symbols // code.units
-    units = -(-strong.payload_symbols // qubits)
-
     def forth(weight: jax.Array, given: tuple) -> tuple[jax.Array, jax.Array]:
-        beyond, unit = given
+        beyond, u = given
         options = [probs[w] * beyond[weight + w] for w in range(3)]
-        u = jax.random.uniform(jax.random.fold_in(weight_key, unit), (codewords,))
         u = u * (options[0] + options[1] + options[2])
         own = (u >= options[0]).astype(jnp.int32) + (u >= options[0] + options[1])
         return jnp.minimum(weight + own, code.limit + 1), own
@@ -235,20 +244,26 @@ def _draw_failed(
     # Beyond the limit the table is one: two more columns of that, and any weight may follow.
     after = jnp.pad(after, ((0, 0), (0, 1)), constant_values=1)[:units]
     clean = jnp.full((codewords,), zero.astype(jnp.int32))
-    _, weights = lax.scan(forth, clean, (after, jnp.arange(units, dtype=jnp.int32)))
-    kinds = _draw_contents(content_key, weights.T, _kind_probs(channel), code)
-    return _as_patterns(guess_key, kinds)
+    _, weights = lax.scan(forth, clean, (after, _uniform(draws[0])))
+    kinds = _contents(draws[1:], weights, _kind_probs(channel), code)
+    kinds = jnp.transpose(kinds, (2, 1, 0))  # (codewords, units, qubits)
+    return _as_patterns(guess_key, kinds, channel)
 
 
-def _draw_contents(
-    key: jax.Array, weights: jax.Array, kind_probs: jax.Array, code: BlockCode
+def _uniform(words: jax.Array) -> jax.Array:
+    """float32 in [0, 1) of the upper 24 bits of random words."""
+    return (words >> 8).astype(jnp.float32) * np.float32(2.0**-24)
+
+
+def _contents(
+    draws: jax.Array, weights: jax.Array, kind_probs: jax.Array, code: BlockCode
 ) -> jax.Array:
-    """(words, units, qubits) uint8 kinds, given the weights (words, units) of the units.
+    """uint8 (qubits, ...) kinds, given the weights (...) of units.
 
     A unit has a first qubit that gives it its weight: a lost one for an erased code symbol, a
     wrong one for a wrong code symbol. Before it, on it and after it kinds have other probabilities.
+    Takes (1 + qubits, ...) random words: where that qubit is, and the kinds.
     """
-    first_key, kind_key = jax.random.split(key)
     q, lost = kind_probs[:4], kind_probs[4:]
     none = jnp.zeros((1,), jnp.float32)
     clean = jnp.array([1.0, 0, 0, 0, 0], jnp.float32)
@@ -272,14 +287,15 @@ def _draw_contents(
     places = jnp.arange(1, qubits + 1, dtype=jnp.float32)
     reached = jnp.expm1(places * jnp.log1p(-jnp.minimum(hazard, 1))[:, None])
     reached = reached / reached[:, -1:]  # that the first such qubit is among so many, by weight
-    u = jax.random.uniform(first_key, weights.shape)[..., None]
-    first = jnp.sum(u >= reached[weights], axis=-1)[..., None]
-    place = jnp.arange(qubits)
+    u = _uniform(draws[0])
+    first = jnp.zeros_like(weights)
+    for passed in range(qubits - 1):
+        first += (u >= reached[weights, passed]).astype(jnp.int32)
+    place = jnp.arange(qubits, dtype=jnp.int32).reshape(-1, *[1] * weights.ndim)
     phase = 1 + (place > first).astype(jnp.int32) - (place < first)
-    row = weights[..., None] * 3 + phase
-    v = jax.random.bits(kind_key, row.shape, jnp.uint32)
+    row = 3 * weights + phase
     above = above.reshape(9, 4)
-    return _decide(v, [above[row, kind] for kind in range(4)])
+    return _decide(draws[1:], [above[row, kind] for kind in range(4)])
 
 
 def _decide(u: jax.Array, above: list[jax.Array]) -> jax.Array:

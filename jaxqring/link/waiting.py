@@ -49,27 +49,24 @@ def decay_rates(t1: ArrayLike, t2: ArrayLike) -> tuple[jax.Array, jax.Array]:
     return one_half[..., :, None] + one_half[..., None, :], life_flag + coherence_flag + high
 
 
-def _one_attempt(prob: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
+def _fewer(prob: jax.Array, count: int) -> jax.Array:
     """What one attempt on r links that are not yet ready does, for r = 0 to `count`.
 
     Returns:
-      (..., count + 1, count + 1) Pr[j still not ready | r] / prob for j < r, else 0; and
-      (..., count + 1) Pr[at least one becomes ready | r] / prob. Both are polynomials in `prob`
-      with positive terms, which is why the division by a small number is never made.
+      (..., count + 1, count + 1) Pr[j still not ready | r] / prob for j < r, else 0: polynomials
+      in `prob` with positive terms, so that the division by a small number is never made.
     """
     r, j = np.arange(count + 1)[:, None], np.arange(count + 1)
     ratio = np.where(j < r, r / np.where(j < r, r - j, 1), 0.0)  # C(r, j) over C(r - 1, j)
-    fewer = binomial_pmf(r - j - 1, r - 1, prob[..., None, None]) * ratio.astype(prob.dtype)
-    misses = jnp.cumsum(binomial_pmf(0, np.arange(count), prob[..., None]), axis=-1)
-    some = jnp.concatenate([jnp.zeros_like(misses[..., :1]), misses], axis=-1)
-    return fewer, some
+    return binomial_pmf(r - j - 1, r - 1, prob[..., None, None]) * ratio.astype(prob.dtype)
 
 
 @functools.partial(jax.jit, static_argnums=1)
 def scaled_slowest(prob: jax.Array, count: int) -> jax.Array:
     """(...) prob * E[attempts until the slowest of `count` links is ready], finite at zero."""
-    fewer, some = _one_attempt(prob, count)
-    system = some[..., 1:, None] * jnp.eye(count, dtype=prob.dtype) - fewer[..., 1:, 1:]
+    fewer = _fewer(prob, count)[..., 1:, :]
+    leave = jnp.sum(fewer, axis=-1, keepdims=True)
+    system = leave * jnp.eye(count, dtype=prob.dtype) - fewer[..., 1:]
     ones = jnp.ones((*prob.shape, count, 1), prob.dtype)
     return solve_triangular(system, ones, lower=True)[..., -1, 0]
 
@@ -95,8 +92,7 @@ def waiting_decay(prob: jax.Array, one: jax.Array, other: jax.Array, count: int)
     rest = count - 1
     # A link that never succeeds waits for ever; this floor decides how long that is.
     prob = jnp.where(prob > 1e-15, prob, 1e-15)
-    fewer, some = _one_attempt(prob, count)
-    fewer = fewer[..., :count, :count]
+    fewer = _fewer(prob, rest)
     stay = binomial_pmf(0, np.arange(count), prob[..., None])
     all_of = prob[..., None, None] * fewer + stay[..., None] * jnp.eye(count, dtype=prob.dtype)
     blocks = [[fewer, jnp.zeros_like(fewer)], [all_of, (1 - prob)[..., None, None] * fewer]]
@@ -105,7 +101,8 @@ def waiting_decay(prob: jax.Array, one: jax.Array, other: jax.Array, count: int)
     first, others = np.divmod(np.arange(2 * count), count)
     exponent = one[..., None] * (1 - first) + other[..., None] * (rest - others)
     decay = jnp.exp(-exponent)
-    leave = decay * some[..., first + others] - jnp.expm1(-exponent) / prob[..., None]
+    # Summed from the moves themselves, so that rounding leaves the answer at one without decay.
+    leave = decay * jnp.sum(moves, axis=-1) - jnp.expm1(-exponent) / prob[..., None]
     leave = jnp.where(np.arange(2 * count) == 0, 1.0, leave)  # all are ready: nothing more decays
     system = leave[..., None] * jnp.eye(2 * count, dtype=leave.dtype) - decay[..., None] * moves
     ready = jnp.zeros((*system.shape[:-1], 1), system.dtype).at[..., 0, 0].set(1.0)

@@ -5,12 +5,26 @@ import json
 import math
 import tomllib
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import pydantic
 
 from jaxqring import checks
-from jaxqring.link import BFloat16, FixedPoint, Float32, superdense
+from jaxqring.link import (
+    BFloat16,
+    BlockCode,
+    FixedPoint,
+    Float32,
+    IdealCode,
+    Retransmit,
+    Unequal,
+    bch,
+    reed_solomon,
+    repetition,
+    secded,
+    superdense,
+)
+from jaxqring.link.protection import Protection
 from jaxqring.link.wire import Wire
 from jaxqring.quantum import depolarizing, werner
 from jaxqring.ring import Ring
@@ -25,7 +39,7 @@ def _check_fields(config: Any, prefix: str = "") -> None:
         elif hint is int:
             least, rule = (
                 (0, "be an integer of at least 0")
-                if name == "seed"
+                if name in ("seed", "t", "top_symbols", "resync_every")
                 else (1, "be a positive integer")
             )
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
@@ -65,6 +79,55 @@ class DataConfig:
 
 @pydantic.with_config(extra="forbid")
 @dataclasses.dataclass(frozen=True)
+class CodeConfig:
+    """How links are protected.
+
+    Attributes:
+      family: of block codes, or "ideal" for error-free transmission at capacity.
+      n: symbols in a word: bytes for "reed_solomon", bits for "bch" and "secded", copies of a
+        two-bit symbol for "repetition".
+      k: symbols of payload in a word; "repetition" has one.
+      t: bit errors that "bch" corrects; other families know their own.
+      gap: bits per qubit below capacity, for "ideal".
+      max_attempts: how often a word is sent at most; 1 for a code that never repeats, and then
+        has no checksum.
+      checksum_bits: of payload in each word, so that failures are noticed.
+      top_symbols: how many of the highest two-bit symbols of every number are protected; 0 for
+        all of them.
+    """
+
+    family: Literal["reed_solomon", "bch", "secded", "repetition", "ideal"] = "reed_solomon"
+    n: int = 255
+    k: int = 223
+    t: int = 0
+    gap: float = 0.0
+    max_attempts: int = 8
+    checksum_bits: int = 32
+    top_symbols: int = 0
+
+    def __post_init__(self) -> None:
+        _check_fields(self, "protection.")
+        self.build()
+
+    def build(self) -> Protection:
+        """The protection that `Ring` takes."""
+        strong: BlockCode | Retransmit | IdealCode
+        if self.family == "ideal":
+            strong = IdealCode(self.gap)
+        else:
+            code = {
+                "reed_solomon": lambda: reed_solomon(self.n, self.k),
+                "bch": lambda: bch(self.n, self.k, self.t),
+                "secded": lambda: secded(self.n, self.k),
+                "repetition": lambda: repetition(self.n),
+            }[self.family]()
+            repeats = self.max_attempts > 1
+            strong = Retransmit(code, self.max_attempts, self.checksum_bits) if repeats else code
+        return Unequal(strong, self.top_symbols) if self.top_symbols else strong
+
+
+@pydantic.with_config(extra="forbid")
+@dataclasses.dataclass(frozen=True)
 class RunConfig:
     """One training of the job, and how its gradients are averaged.
 
@@ -77,6 +140,10 @@ class RunConfig:
       wire: "fixed", "float32" or "bfloat16".
       bits: width of the fixed wire.
       rounding: of the fixed wire: "nearest" or "stochastic".
+      protection: of the links; none by default.
+      simulate: of protected links: "attempts" or "symbol"; the distribution is the same.
+      resync_every: steps between two averagings of parameters and optimizer states over the
+        error-free classical channel, for runs whose replicas drift; 0 for never.
     """
 
     name: str = "ring-noisy"
@@ -87,6 +154,9 @@ class RunConfig:
     wire: Literal["fixed", "float32", "bfloat16"] = "fixed"
     bits: int = 16
     rounding: Literal["nearest", "stochastic"] = "nearest"
+    protection: CodeConfig | None = None
+    simulate: Literal["attempts", "symbol"] = "attempts"
+    resync_every: int = 0
 
     def __post_init__(self) -> None:
         _check_fields(self, "runs.")
@@ -94,7 +164,7 @@ class RunConfig:
         # Refused here without touching a device: a job may still choose how many there are.
         checks.within("runs.fidelity", self.fidelity, 0.25, 1.0)
         checks.within("runs.error_prob", self.error_prob)
-        Ring(wire=self.codes(), noise=self.noise)
+        Ring(wire=self.codes(), noise=self.noise, protection=self.guard())
 
     def codes(self) -> Wire:
         """The wire of this run."""
@@ -102,12 +172,17 @@ class RunConfig:
             return FixedPoint(self.bits, rounding=self.rounding)
         return Float32() if self.wire == "float32" else BFloat16()
 
+    def guard(self) -> Protection | None:
+        """The protection of this run."""
+        return None if self.protection is None else self.protection.build()
+
     def ring(self) -> Ring | None:
         """The ring of this run, or None for a classical one."""
         if self.collective == "classical":
             return None
         sent = depolarizing(error_prob=self.error_prob)
-        return Ring(superdense(werner(fidelity=self.fidelity), sent=sent), self.codes(), self.noise)
+        link = superdense(werner(fidelity=self.fidelity), sent=sent)
+        return Ring(link, self.codes(), self.noise, self.guard(), simulate=self.simulate)
 
 
 @pydantic.with_config(extra="forbid")
@@ -143,7 +218,7 @@ class TrainConfig:
     eval_every: int = 25
     mapping: Literal["pmap", "shard_map"] = "pmap"
     resume: bool = True
-    runs: tuple[RunConfig, ...] = (RunConfig(),)
+    runs: tuple[RunConfig, ...] = (RunConfig("ring-protected", protection=CodeConfig()),)
 
     def __post_init__(self) -> None:
         _check_fields(self)
@@ -163,8 +238,11 @@ class TrainConfig:
         return Path(self.out) / self.name
 
 
-def load_config(path: str | Path) -> TrainConfig:
-    """Reads a `TrainConfig` from a TOML file.
+Config = TypeVar("Config")
+
+
+def load_config(path: str | Path, kind: type[Config] = TrainConfig) -> Config:  # type: ignore[assignment]
+    """Reads a configuration of some kind from a TOML file.
 
     Raises:
       ValueError: if the file is missing or not TOML, has a key that is none of the fields, or a
@@ -183,7 +261,7 @@ def load_config(path: str | Path) -> TrainConfig:
         raise ValueError(f"`config` must be TOML, but got {str(path)!r}: {error}.") from None
     try:
         # By way of JSON, whose arrays may become tuples while all other types stay strict.
-        adapter = pydantic.TypeAdapter(TrainConfig)
+        adapter = pydantic.TypeAdapter(kind)
         return adapter.validate_json(json.dumps(values, default=str), strict=True)
     except pydantic.ValidationError as error:
         raise ValueError(_first_sentence(error, str(path))) from None

@@ -25,7 +25,7 @@ _STYLE: dict[str, Any] = {
 
 
 def draw(folder: Path, summary: dict[str, Any]) -> list[Path]:
-    """Draws `training.png` and `network.png` from the files of a finished job.
+    """Draws `training.png`, `network.png` and `drift.png` from the files of a finished job.
 
     Args:
       folder: of the job.
@@ -40,6 +40,7 @@ def draw(folder: Path, summary: dict[str, Any]) -> list[Path]:
         return [
             _save(_training(by_run), folder / "training.png"),
             _save(_network(by_run, summary["runs"]), folder / "network.png"),
+            _save(_drift(by_run), folder / "drift.png"),
         ]
 
 
@@ -108,4 +109,24 @@ def _network(by_run: dict[str, list[dict]], runs: list[dict[str, Any]]) -> Figur
         xlabel="step", ylabel="coordinates equal on all nodes\n(fraction)", ylim=(-0.03, 1.05)
     )
     right.legend(loc="lower right")
+    return figure
+
+
+def _drift(by_run: dict[str, list[dict]]) -> Figure:
+    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    axes = figure.subplots()
+    for place, (name, lines) in enumerate(by_run.items()):
+        look: dict[str, Any] = {"color": COLOURS[place % 6], "linestyle": STYLES[place % 6]}
+        # Exactly zero has no place on a logarithmic axis; the legend says it.
+        apart = [(x["step"], x["replica_drift"]) for x in lines if x["replica_drift"]]
+        if apart:
+            axes.plot(*zip(*apart, strict=True), label=name, **look)
+        else:
+            axes.plot([], [], label=f"{name}: exactly 0", **look)
+    axes.set(
+        xlabel="step",
+        ylabel="largest difference of two replicas\n(rms, relative to the parameters)",
+        yscale="log",
+    )
+    axes.legend(loc="best", fontsize=11)
     return figure

@@ -31,7 +31,7 @@ from jaxqring.train.files import (
     write_whole,
 )
 from jaxqring.train.models import MODELS
-from jaxqring.train.step import AXIS, node_correct, node_step, over_nodes
+from jaxqring.train.step import AXIS, node_correct, node_resync, node_step, over_nodes
 
 TEST_BATCH = 1000
 
@@ -152,6 +152,7 @@ def _finish(
     key = jax.random.fold_in(jax.random.key(config.seed), 1)
     step_fn = over_nodes(node_step(ring), config.mapping, devices, shared=(2,))
     correct_fn = over_nodes(node_correct, config.mapping, devices, shared=(1, 2))
+    resync_fn = over_nodes(node_resync, config.mapping, devices, shared=())
 
     task = progress.add_task(run.name, total=config.steps, completed=first, note="compiling")
     accuracy = np.zeros(config.nodes)
@@ -160,6 +161,8 @@ def _finish(
         # Wait for all nodes: virtual devices of one host share its threads, and a node that
         # runs ahead into the next collective can starve one that has not finished this step.
         state, metrics = jax.block_until_ready(step_fn(state, batch, key))
+        if run.resync_every and (step + 1) % run.resync_every == 0:
+            state = jax.block_until_ready(resync_fn(state))
         values = {name: _plain(value[0]) for name, value in metrics.items()}
         line = {"run": run.name, "step": step + 1, **values}
         last = step + 1 == config.steps
@@ -184,11 +187,13 @@ def _finish(
         "name": run.name,
         "test_accuracy": float(accuracy.mean()),
         "test_accuracy_worst_node": float(accuracy.min()),
-        **_traffic(ring, count, config.nodes),
+        **_traffic(ring, count, config.nodes, lines),
+        "resync_bits_per_link": _resync_bits(run, state, config),
         "symbol_errors": sum(line["symbol_errors"] for line in lines),
         "symbol_error_rate": _error_rate(lines, ring, count, config.nodes),
         "replica_agreement": float(np.mean([line["replica_agreement"] for line in lines])),
         "parameter_agreement": float(agreement_fn(state.params)[0]),
+        "replica_drift": lines[-1]["replica_drift"],
         "parameters": count,
         "steps": len(lines),
         "seconds": round(time.monotonic() - start, 2),
@@ -220,19 +225,47 @@ def _test_accuracy(correct_fn: Any, state: TrainState, data: datasets.Dataset) -
     return correct / total
 
 
-def _traffic(ring: Ring | None, count: int, nodes: int) -> dict[str, int]:
-    """Online traffic per link and step; a classical run sends float32 bits round the same ring."""
+def _traffic(ring: Ring | None, count: int, nodes: int, lines: list[dict]) -> dict[str, Any]:
+    """Online traffic per link and step; a classical run sends float32 bits round the same ring.
+
+    Qubits include repetitions, in the mean over links and steps. The net rate is that of payload
+    in codewords that arrived; of unprotected noisy links no bit is sure, and it is None.
+    """
+    again = sum(line["retransmissions"] for line in lines)
+    lost = sum(line["undelivered"] for line in lines)
     if ring is None:
         cost = Ring(wire=Float32(), noise="off").cost(count, nodes)
-        qubits = pairs = 0
+        qubits, net, ceiling = 0.0, None, None
     else:
         cost = ring.cost(count, nodes)
-        qubits, pairs = cost.qubits, cost.pairs
+        repeated = again * ring.word_qubits / (nodes * max(len(lines), 1))
+        qubits = cost.qubits + repeated
+        ceiling = 2.0
+        if ring.noise != "off" and ring.channel is not None:
+            ceiling = float(ring.channel.scrambled().capacity())
+        net = None
+        if ring.delivers_exactly and qubits:
+            words = max(cost.codewords * nodes * len(lines), 1)
+            net = cost.bits * (1 - lost / words) / qubits
     return {
         "online_bits_per_link_step": cost.bits,
-        "online_qubits_per_link_step": qubits,
-        "epr_pairs_per_link_step": pairs,
+        "online_qubits_per_link_step": round(qubits),
+        "epr_pairs_per_link_step": round(qubits),
+        "net_bits_per_online_qubit": net,
+        "capacity_bits_per_online_qubit": ceiling,
+        "retransmissions": again,
+        "undelivered": lost,
     }
+
+
+def _resync_bits(run: RunConfig, state: TrainState, config: TrainConfig) -> int:
+    """Classical bits over each link for all resynchronisations, by a ring all-reduce of float32."""
+    if not run.resync_every:
+        return 0
+    floats = [x for x in jax.tree.leaves(state) if np.issubdtype(x.dtype, np.floating)]
+    size = sum(leaf[0].size for leaf in floats)
+    bits = Ring(wire=Float32(), noise="off").cost(size, config.nodes).bits
+    return bits * (config.steps // run.resync_every)
 
 
 def _error_rate(lines: list[dict], ring: Ring | None, count: int, nodes: int) -> float:

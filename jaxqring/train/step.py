@@ -43,6 +43,8 @@ def node_step(ring: Ring | None) -> NodeStep:
             metrics = {
                 "symbol_errors": jnp.uint32(0),
                 "saturated": jnp.uint32(0),
+                "retransmissions": jnp.uint32(0),
+                "undelivered": jnp.uint32(0),
                 "replica_agreement": replica_agreement(gradients, AXIS),
             }
         else:
@@ -51,12 +53,42 @@ def node_step(ring: Ring | None) -> NodeStep:
             metrics = {
                 "symbol_errors": report.symbol_errors,
                 "saturated": report.saturated,
+                "retransmissions": report.retransmissions,
+                "undelivered": report.undelivered,
                 "replica_agreement": report.replica_agreement,
             }
         metrics["loss"], metrics["train_accuracy"] = lax.pmean(jnp.stack([loss, accuracy]), AXIS)
-        return state.apply_gradients(grads=gradients), metrics
+        state = state.apply_gradients(grads=gradients)
+        metrics["replica_drift"] = replica_drift(state.params, AXIS)
+        return state, metrics
 
     return step
+
+
+def replica_drift(params: Any, axis_name: str) -> jax.Array:
+    """How far the replicas have come apart.
+
+    Args:
+      params: pytree of floating arrays, the replica of this node.
+      axis_name: name of the mapped axis.
+
+    Returns:
+      () float32 the largest difference between two nodes, root mean square over the parameters,
+      relative to that of their values; exactly zero while all nodes hold the same.
+    """
+    values = jnp.concatenate([leaf.reshape(-1) for leaf in jax.tree.leaves(params)])
+    high, minus_low = lax.pmax(jnp.stack([values, -values]), axis_name)
+    scale = jnp.maximum(jnp.mean(high**2 + minus_low**2) / 2, jnp.finfo(jnp.float32).tiny)
+    return jnp.sqrt(jnp.mean((high + minus_low) ** 2) / scale)
+
+
+def node_resync(state: TrainState) -> TrainState:
+    """The state with its floating arrays averaged over the nodes, classically and without error."""
+
+    def mean(leaf: jax.Array) -> jax.Array:
+        return lax.pmean(leaf, AXIS) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
+
+    return jax.tree.map(mean, state)
 
 
 def node_correct(state: TrainState, images: jax.Array, labels: jax.Array) -> jax.Array:

@@ -350,8 +350,8 @@ def test_derivatives_in_all_hardware_are_those_of_finite_differences(x64):
 @pytest.mark.parametrize(
     "x64_on, transform",
     [
-        (False, jax.jacfwd),
         (True, jax.jacfwd),
+        pytest.param(False, jax.jacfwd, marks=pytest.mark.slow),
         pytest.param(False, jax.jacrev, marks=pytest.mark.slow),
         pytest.param(True, jax.jacrev, marks=pytest.mark.slow),
     ],

@@ -179,7 +179,19 @@ def test_reports_and_the_optimizer_work_in_double_precision():
 def test_the_error_rate_of_more_than_2_to_the_31_symbols():
     errors = jnp.full((8,), 1_000_000, jnp.uint32)
     zero = jnp.uint32(0)
-    report = jq.Report(errors, zero, zero, zero, None, num_links=8, symbols_per_link=280_000_000)
+    report = jq.Report(
+        errors_per_link=errors,
+        retransmissions_per_link=errors * 0,
+        undelivered=zero,
+        online_qubits=jnp.float32(8 * 280_000_000),
+        saturated=zero,
+        non_finite=zero,
+        clipped_parameters=zero,
+        replica_agreement=None,
+        num_links=8,
+        symbols_per_link=280_000_000,
+        codewords_per_link=0,
+    )
     assert report.symbols_sent == 2_240_000_000
     np.testing.assert_allclose(report.symbol_error_rate, 1 / 280, rtol=1e-6)
 

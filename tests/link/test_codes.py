@@ -1,0 +1,592 @@
+"""Codes: failure probabilities, residual errors, attempts and rates, against independent counts."""
+
+import functools
+import itertools
+
+import codewords as ref
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.stats import binom
+
+from jaxqring import (
+    BlockCode,
+    IdealCode,
+    Retransmit,
+    SymbolChannel,
+    bch,
+    bell_diagonal,
+    depolarizing,
+    identity,
+    reed_solomon,
+    repetition,
+    secded,
+    superdense,
+    werner,
+)
+from jaxqring.link.binomial import binomial_pmf, binomial_tail
+from jaxqring.quantum.limits import break_even, thresholds
+
+UNEQUAL = [0.93, 0.04, 0.02, 0.01]
+LOPSIDED = [0.985, 0.0, 0.001, 0.014]
+
+# q and lost of the links, bare and heralded. 24 of each in every test: JAX compiles an incomplete
+# beta function anew, in more than a second, for every shape that it meets.
+BATCH = 24
+BARE = [
+    *(ref.werner_link(fidelity) for fidelity in (0.25, 0.8, 0.97, 0.985, 0.99, 0.999, 1.0)),
+    ref.bell_link(UNEQUAL),
+    ref.bell_link(LOPSIDED),
+    ref.bell_link([0, 0, 0, 1.0]),
+]
+HERALDED = [
+    *(
+        ref.werner_link(fidelity, survival)
+        for fidelity in (0.25, 0.97, 0.999, 1.0)
+        for survival in (1.0, 0.99, 0.93, 0.3, 0.0)
+    ),
+    ref.bell_link(UNEQUAL, 0.97),
+    ref.bell_link(LOPSIDED, 0.9),
+]
+
+CODES = {
+    "rs(255,223)": reed_solomon(255, 223),
+    "rs(255,222)": reed_solomon(255, 222),  # 33 check symbols, so that 33 erasures are corrected
+    "rs(15,11)": reed_solomon(15, 11, symbol_bits=4),
+    "bch(255,223)": bch(255, 223, 4),
+    "secded(72,64)": secded(72, 64),
+    "secded(7,3)": secded(7, 3),  # of odd length: filled up with one bit
+    **{f"repetition({n})": repetition(n) for n in (2, 3, 4, 5)},
+}
+ERASURES = {
+    "rs(255,223)": 32,
+    "rs(255,222)": 33,
+    "rs(15,11)": 4,
+    "bch(255,223)": 8,
+    "secded(72,64)": 3,
+    "secded(7,3)": 3,
+    "repetition(2)": 1,
+    "repetition(3)": 2,
+    "repetition(4)": 3,
+    "repetition(5)": 4,
+}
+slow = functools.partial(pytest.param, marks=pytest.mark.slow)
+
+
+def fill(values):
+    return [*values, *[values[-1]] * (BATCH - len(values))]
+
+
+def stack(links, heralded):
+    """The `SymbolChannel` of 24 links, the last repeated, from the transition matrix itself."""
+    rows = []
+    for q, lost in fill(links):
+        matrix = np.array([[q[r ^ m] for m in range(4)] for r in range(4)])
+        rows.append(np.vstack([matrix, np.full((1, 4), lost)]) if heralded else matrix)
+    return SymbolChannel(jnp.asarray(np.array(rows), dtype=float))
+
+
+def expected_failures(name, links):
+    code = CODES[name]
+    return np.array(
+        [ref.failure_prob(q, lost, code.n, code.symbol_bits, ERASURES[name]) for q, lost in links]
+    )
+
+
+# --- The probability of failure -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name, heralded",
+    [(name, False) for name in CODES]
+    + [slow(name, True) if "255" in name else (name, True) for name in CODES],
+)
+def test_the_failure_probability_is_that_of_the_convolved_weights(name, heralded):
+    links = HERALDED if heralded else BARE
+    expected = expected_failures(name, fill(links))
+    with jax.enable_x64(True):
+        got = CODES[name].failure_prob(stack(links, heralded))
+        assert got.dtype == jnp.float64
+        np.testing.assert_allclose(got, expected, rtol=1e-9, atol=1e-11)
+    got = CODES[name].failure_prob(stack(links, heralded))
+    assert got.dtype == jnp.float32
+    np.testing.assert_allclose(got, expected, rtol=1e-3, atol=1e-12)
+
+
+@pytest.mark.parametrize("n, k, bits", [(255, 223, 8), (15, 11, 4), (63, 50, 8)])
+def test_without_loss_a_reed_solomon_word_fails_with_a_binomial_tail(n, k, bits):
+    code = reed_solomon(n, k, symbol_bits=bits)
+    fidelity = np.array(fill([0.25, 0.5, 0.9, 0.97, 0.99, 0.999, 1.0]))
+    with jax.enable_x64(True):
+        got = code.failure_prob(superdense(werner(fidelity=fidelity)))
+        expected = binom.sf((n - k) // 2, n, 1 - fidelity ** (bits // 2))
+        np.testing.assert_allclose(got, expected, rtol=1e-8, atol=1e-14)
+
+
+def test_the_links_of_superdense_coding_are_those_of_the_reference():
+    with jax.enable_x64(True):
+        for (q, lost), link in (
+            (
+                ref.werner_link(0.97, 0.9),
+                superdense(werner(fidelity=0.97), survival=0.9, heralded=True),
+            ),
+            (ref.bell_link(UNEQUAL), superdense(bell_diagonal(UNEQUAL))),
+        ):
+            np.testing.assert_allclose(link.xor_probs, q, atol=1e-15)
+            np.testing.assert_allclose(link.erasure_prob, lost, atol=1e-15)
+
+
+# --- Every pattern of a small code ----------------------------------------------------------------
+
+# code, erasures that its definition promises, links; enumerated over all patterns of all qubits.
+TINY = {
+    "repetition(3)": (repetition(3), 2),
+    "(3,1,1,2)": (BlockCode(3, 1, 1, 2), 2),
+    "repetition(4)": (repetition(4), 3),
+    "(3,1,1,4)": (BlockCode(3, 1, 1, 4), 2),
+    "(4,2,1,4)": (BlockCode(4, 2, 1, 4), 2),
+    "(2,1,0,6), one erasure": (BlockCode(2, 1, 0, 6, erasures=1), 1),
+    "bch(7,4)": (bch(7, 4, 1), 2),  # odd length: 8 bits are sent
+    "(8,4), binary": (BlockCode(8, 4, 1, 1, erasures=3), 3),
+    "bch(15,5,3)": (bch(15, 5, 3), 6),
+}
+
+
+@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("heralded", [False, True])
+def test_failures_and_residual_errors_are_those_of_all_patterns(name, heralded):
+    code, erasures = TINY[name]
+    links = [ref.bell_link([0.8, 0.1, 0.07, 0.03], 0.85 if heralded else 1.0)]
+    if code.symbols < 8:
+        links += [ref.werner_link(0.6, 0.5 if heralded else 1.0)]
+    with jax.enable_x64(True):
+        channel = stack(links, heralded)
+        failure, left = code.failure_prob(channel), code.residual(channel)
+        assert left.transition.shape == (BATCH, 4, 4)
+        assert bool(left.is_xor_symmetric.all())
+        for at, (q, lost) in enumerate(links):
+            words, probs = ref.enumerate_words(q, lost, code.symbols)
+            np.testing.assert_allclose(probs.sum(), 1, rtol=1e-12)
+            failed = ref.fails(words, code.symbol_bits, erasures)
+            np.testing.assert_allclose(failure[at], probs[failed].sum(), rtol=0, atol=1e-12)
+            # All qubits of the payload are alike.
+            for qubit in {0, code.payload_symbols - 1}:
+                seen = ref.marginal(words, probs, failed, qubit)
+                np.testing.assert_allclose(left.xor_probs[at], seen, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("attempts, checksum", [(1, 1), (2, 1), (3, 2)])
+def test_residual_errors_of_a_repeated_word_are_those_of_all_histories(attempts, checksum):
+    # Attempt after attempt, every pattern of the four qubits of a binary code.
+    protection = Retransmit(BlockCode(8, 4, 1, 1, erasures=3), attempts, checksum)
+    q, lost = ref.bell_link([0.8, 0.1, 0.07, 0.03], 0.85)
+    words, probs = ref.enumerate_words(q, lost, 4)
+    failed = ref.fails(words, 1, 3)
+    wrong = ref.marginal(words, probs * failed, failed, 0)  # patterns of failed words
+    fails_once, missed = probs[failed].sum(), 2.0**-checksum
+    here, ends = 1.0, 0.0
+    for attempt in range(attempts):
+        last = attempt == attempts - 1
+        ends += here * (1.0 if last else missed)
+        here *= fails_once * (1 - missed)
+    seen = ends * wrong
+    seen[0] = 1 - seen[1:].sum()
+    with jax.enable_x64(True):
+        left = protection.residual(stack([(q, lost)], heralded=True))
+        np.testing.assert_allclose(left.xor_probs[0], seen, rtol=0, atol=1e-12)
+
+
+# --- Real decoders --------------------------------------------------------------------------------
+
+
+def gf16():
+    """exp and log of GF(16), of the polynomial x^4 + x + 1."""
+    powers = [1]
+    for _ in range(14):
+        double = powers[-1] << 1
+        powers.append(double ^ 0b10011 if double & 16 else double)
+    logs = {value: at for at, value in enumerate(powers)}
+    return np.array(powers), logs
+
+
+def syndromes_15_11(words):
+    """(words,) the four syndromes of RS(15, 11) over GF(16), as one integer."""
+    powers, _ = gf16()
+    log = np.zeros(16, int)
+    log[powers] = np.arange(15)
+    total = np.zeros(len(words), int)
+    for root in range(1, 5):
+        terms = np.where(words > 0, powers[(log[words] + root * np.arange(15)) % 15], 0)
+        total = 16 * total + np.bitwise_xor.reduce(terms, axis=1)
+    return total
+
+
+def draw_kinds(rng, q, lost, shape):
+    return rng.choice(5, size=shape, p=np.append(q, lost))
+
+
+def test_a_table_decoder_of_rs_15_11_fails_exactly_where_the_code_says():
+    """Every pattern of up to two wrong symbols has a syndrome of its own; all else is a failure."""
+    single = [[(at, value)] for at in range(15) for value in range(1, 16)]
+    double = [
+        [(i, a), (j, b)]
+        for i, j in itertools.combinations(range(15), 2)
+        for a in range(1, 16)
+        for b in range(1, 16)
+    ]
+    patterns = np.zeros((1 + len(single) + len(double), 15), int)
+    for row, errors in zip(patterns, [[], *single, *double], strict=True):
+        for at, value in errors:
+            row[at] = value
+    table = {int(s): row for s, row in zip(syndromes_15_11(patterns), patterns, strict=True)}
+    assert len(table) == len(patterns) == 1 + 225 + 105 * 225
+
+    code = reed_solomon(15, 11, symbol_bits=4)
+    q, lost = ref.werner_link(0.93)
+    size = 20_000
+    kinds = draw_kinds(np.random.default_rng(1), q, lost, (size, 15, 2))
+    errors = 4 * kinds[..., 0] + kinds[..., 1]
+    found = [table.get(int(s)) for s in syndromes_15_11(errors)]
+    arrives = np.array(
+        [f is not None and (f == e).all() for f, e in zip(found, errors, strict=True)]
+    )
+    beyond = (errors != 0).sum(axis=1) > code.t
+    np.testing.assert_array_equal(arrives, ~beyond)
+    # A word that is not corrected either is detected or is taken for another one close by.
+    mistaken = np.array([f is not None for f in found]) & beyond
+    assert 0 < mistaken.sum() < beyond.sum()
+    # 20,000 words, six standard deviations: fails by chance with probability 2e-9.
+    prob = float(code.failure_prob(superdense(werner(fidelity=0.93))))
+    assert abs(beyond.sum() - size * prob) < ref.binomial_band(size, prob)
+
+
+@pytest.mark.parametrize("n, k", [(8, 4), (72, 64)])
+def test_an_extended_hamming_code_fails_exactly_where_secded_says(n, k):
+    """Its parity checks: the columns are all odd-weight ones of a kind, so that single errors have
+    a syndrome each and double errors have none of them; three erasures have one solution."""
+    checks = n - k
+    code = secded(n, k)
+    low = np.arange(2 ** (checks - 1))[:n]
+    columns = np.vstack([[(low >> bit) & 1 for bit in range(checks - 1)], np.ones(n, int)])
+    assert columns.shape == (checks, n)
+    value = (1 << np.arange(checks)) @ columns
+    assert len(set(value)) == n
+    rng = np.random.default_rng(2)
+    fidelity, survival = (0.9, 0.9) if n == 8 else (0.985, 0.985)
+    q, lost = ref.werner_link(fidelity, survival)
+    size = 4_000
+    kinds = draw_kinds(rng, q, lost, (size, n // 2))
+    erased = np.repeat(kinds == ref.LOST, 2, axis=1)
+    bits = np.stack([kinds >> 1, kinds & 1], axis=2).reshape(size, n)
+    bits = np.where(erased, rng.integers(0, 2, bits.shape), bits)  # what lies in an erased place
+    arrives = np.zeros(size, bool)
+    for row in range(size):
+        places = np.flatnonzero(erased[row])
+        syndrome = int(np.bitwise_xor.reduce(value[bits[row] == 1], initial=0))
+        arrives[row] = decodes(syndrome, bits[row], places, value)
+    distance = 2 * ((bits == 1) & ~erased).sum(axis=1) + erased.sum(axis=1)
+    # Errors and erasures within the distance of four are corrected ...
+    assert arrives[distance <= code.erasures].all()
+    # ... and not all others: a decoder that guessed could be luckier, this one gives up.
+    assert not arrives[distance > code.erasures].any()
+    # 4,000 words, six standard deviations: fails by chance with probability 2e-9.
+    link = superdense(werner(fidelity=fidelity), survival=survival, heralded=True)
+    prob = float(code.failure_prob(link))
+    failed = size - arrives.sum()
+    assert 0.02 < prob < 0.98
+    assert abs(failed - size * prob) < ref.binomial_band(size, prob)
+
+
+def decodes(syndrome, bits, erased, value):
+    """Whether decoding with erasures brings back the word of zeros.
+
+    Every filling of at most three erased places, with at most so many flips elsewhere that
+    2 e + f stays below the distance of four; the first that satisfies all checks is taken.
+    """
+    if len(erased) > 3:
+        return False
+    flips = [None] if len(erased) >= 2 else [None, *sorted(set(range(len(value))) - set(erased))]
+    for flip in flips:
+        for filling in itertools.product((0, 1), repeat=len(erased)):
+            found = syndrome if flip is None else syndrome ^ int(value[flip])
+            for place, bit in zip(erased, filling, strict=True):
+                found ^= int(value[place]) * (bit ^ int(bits[place]))
+            if found == 0:
+                right = bits.copy()
+                right[erased] = filling
+                if flip is not None:
+                    right[flip] ^= 1
+                return not right.any()
+    return False
+
+
+# numba compiles the field on first use, a quarter of a minute for each.
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")  # of numba's, which says what it will deprecate
+@pytest.mark.parametrize(
+    "n, k, bits, fidelity, size", [(255, 223, 8, 0.985, 2000), (15, 11, 4, 0.93, 20_000)]
+)
+def test_galois_decodes_exactly_the_words_that_the_code_says(n, k, bits, fidelity, size):
+    galois = pytest.importorskip("galois")
+    decoder = galois.ReedSolomon(n, k)
+    code = reed_solomon(n, k, symbol_bits=bits)
+    assert (decoder.t, decoder.d) == (code.t, n - k + 1)
+    rng = np.random.default_rng(3)
+    q, lost = ref.werner_link(fidelity)
+    kinds = draw_kinds(rng, q, lost, (size, n, bits // 2))
+    errors = (kinds * 4 ** np.arange(bits // 2)).sum(axis=2)
+    field = decoder.field
+    sent = decoder.encode(field(rng.integers(0, 2**bits, (size, k)).astype(np.uint8)))
+    received = sent + field(errors.astype(np.uint8))
+    decoded, corrected = decoder.decode(received, output="codeword", errors=True)
+    decoded, corrected = np.asarray(decoded), np.asarray(corrected)
+    wrong = (errors != 0).sum(axis=1)
+    beyond = wrong > code.t
+    arrives = (decoded == np.asarray(sent)).all(axis=1) & (corrected >= 0)
+    np.testing.assert_array_equal(arrives, ~beyond)
+    np.testing.assert_array_equal(corrected[~beyond], wrong[~beyond])
+    # Of the words beyond reach, about one in t! is taken for another codeword.
+    mistaken = (corrected >= 0) & beyond
+    assert mistaken.sum() == 0 if code.t == 16 else 0 < mistaken.sum() < beyond.sum()
+    # `size` words, six standard deviations: fails by chance with probability 2e-9.
+    prob = float(code.failure_prob(superdense(werner(fidelity=fidelity))))
+    assert 0.02 < prob < 0.98
+    assert abs(beyond.sum() - size * prob) < ref.binomial_band(size, prob)
+
+
+# --- Attempts -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("checksum", [1, 2, 3])
+def test_attempts_undelivered_words_and_rates_follow_the_tree_of_attempts(checksum):
+    code = BlockCode(15, 11, 2, 4)
+    fidelity = np.array(fill([0.25, 0.8, 0.93, 0.97, 0.999, 1.0]))
+    fails = [ref.failure_prob(*ref.werner_link(f), 15, 4, 4) for f in fidelity]
+    with jax.enable_x64(True):
+        channel = superdense(werner(fidelity=fidelity))
+        for attempts in (1, 2, 3, 8):
+            protection = Retransmit(code, attempts, checksum)
+            tree = [ref.attempts_tree(p, 2.0**-checksum, attempts) for p in fails]
+            mean, wrong = np.array(tree).T
+            np.testing.assert_allclose(protection.expected_attempts(channel), mean, rtol=1e-11)
+            np.testing.assert_allclose(
+                protection.undelivered_prob(channel), wrong, rtol=1e-10, atol=1e-13
+            )
+            # 44 bits of payload less the checksum, in whole symbols; 30 qubits a word.
+            payload = (44 - checksum) // 2
+            np.testing.assert_allclose(
+                protection.net_rate(channel),
+                2 * payload * (1 - wrong) / (30 * mean),
+                rtol=1e-10,
+                atol=1e-13,
+            )
+
+
+def test_a_block_code_alone_is_sent_once():
+    code = repetition(3)
+    with jax.enable_x64(True):
+        channel = superdense(werner(fidelity=np.array(fill([0.5, 0.9, 1.0]))))
+        np.testing.assert_array_equal(code.expected_attempts(channel), np.ones(BATCH))
+        fails = code.failure_prob(channel)
+        np.testing.assert_array_equal(code.undelivered_prob(channel), fails)
+        np.testing.assert_allclose(code.net_rate(channel), 2 / 3 * (1 - fails), rtol=1e-14)
+
+
+GRADED = {
+    "retransmitted rs(255,223)": (Retransmit(reed_solomon(255, 223)), (0.97, 0.985, 0.999)),
+    "retransmitted rs(15,11)": (
+        Retransmit(reed_solomon(15, 11, symbol_bits=4), 3, 2),
+        (0.3, 0.9, 0.97, 0.999),
+    ),
+    "retransmitted bch(255,223)": (Retransmit(bch(255, 223, 4), 5, 3), (0.5, 0.97, 0.999)),
+    "secded(72,64)": (secded(72, 64), (0.9, 0.97, 0.999)),
+    "repetition(3)": (repetition(3), (0.3, 0.9, 0.999)),
+    "ideal": (IdealCode(0.1), (0.85, 0.97, 0.999)),
+}
+
+
+def quantities(protection, heralded):
+    """fidelity, survival -> expected attempts and net rate."""
+
+    def both(fidelity, survival):
+        loss = {"survival": survival, "heralded": True} if heralded else {}
+        channel = superdense(werner(fidelity=fidelity), **loss)
+        rate = protection.net_rate(channel)
+        if isinstance(protection, IdealCode):
+            return jnp.stack([rate, rate])
+        return jnp.stack([protection.expected_attempts(channel), rate])
+
+    return both
+
+
+FAST = ["repetition(3)", "ideal"]
+BY_SPEED = [name if name in FAST else slow(name) for name in GRADED]
+
+
+@pytest.mark.parametrize("heralded", [False, True])
+@pytest.mark.parametrize("name", BY_SPEED)
+def test_derivatives_are_those_of_finite_differences(name, heralded):
+    protection, fidelities = GRADED[name]
+    both = quantities(protection, heralded)
+    with jax.enable_x64(True):
+        point = (jnp.array(fill(fidelities)), jnp.full(BATCH, 0.985))
+        for argument in range(1 + heralded):
+            direction = [jnp.zeros(BATCH), jnp.zeros(BATCH)]
+            direction[argument] = jnp.ones(BATCH)
+            _, slope = jax.jvp(both, point, tuple(direction))
+            h = 1e-6
+            ahead, behind = (
+                both(*(x + sign * h * d for x, d in zip(point, direction, strict=True)))
+                for sign in (1, -1)
+            )
+            np.testing.assert_allclose(slope, (ahead - behind) / (2 * h), rtol=2e-4, atol=1e-6)
+            assert np.abs(np.asarray(slope)).max() > 0.1
+            backward = jax.grad(lambda *at: jnp.sum(both(*at)), argnums=argument)(*point)
+            np.testing.assert_allclose(backward, slope.sum(axis=0), rtol=1e-9, atol=1e-9)
+
+
+ENDS = [(f, s) for f in (0.25, 0.5, 0.9, 1.0) for s in (0.0, 1e-3, 0.5, 0.9, 0.999, 1.0)]
+
+
+@pytest.mark.parametrize("wide", [False, slow(True)])
+@pytest.mark.parametrize("name", BY_SPEED)
+def test_values_and_two_derivatives_are_finite_at_the_ends(name, wide):
+    protection, _ = GRADED[name]
+    both = quantities(protection, heralded=True)
+    with jax.enable_x64(wide):
+        fidelity, survival = jnp.array(ENDS, dtype=float).T
+        ones = jnp.ones(BATCH)
+        for direction in ((ones, 0 * ones), (0 * ones, ones)):
+
+            def first(*at, direction=direction):
+                return jax.jvp(both, at, direction)
+
+            ((value, slope), (_, curvature)) = jax.jvp(first, (fidelity, survival), direction)
+            assert np.isfinite(np.asarray(value)).all()
+            assert np.isfinite(np.asarray(slope)).all()
+            # An entropy has derivatives of first order only; `quantum.information` says so.
+            assert isinstance(protection, IdealCode) or np.isfinite(np.asarray(curvature)).all()
+
+
+# --- Rates ----------------------------------------------------------------------------------------
+
+
+def test_without_noise_or_gap_the_ideal_code_carries_two_bits():
+    for wide in (False, True):
+        with jax.enable_x64(wide):
+            assert float(IdealCode(0).net_rate(superdense(werner(fidelity=1.0)))) == 2.0
+            assert float(IdealCode(0.25).net_rate(superdense(werner(fidelity=1.0)))) == 1.75
+            assert float(IdealCode(0.25).net_rate(superdense(werner(fidelity=0.25)))) == 0.0
+
+
+RATED = [
+    IdealCode(),
+    IdealCode(0.2),
+    Retransmit(reed_solomon(255, 223)),
+    Retransmit(reed_solomon(255, 127), 3),
+    Retransmit(bch(255, 223, 4), 1000),
+    Retransmit(secded(72, 64), 1000, 8),
+    reed_solomon(15, 11, symbol_bits=4),
+]
+
+
+# Words of a few symbols are not among them: a lucky guess arrives exact, too, and `net_rate` counts
+# it (repetition(2) on white noise: one word in 16), though no receiver could tell.
+@pytest.mark.parametrize("code", [*RATED[:2], *map(slow, RATED[2:5]), *RATED[5:]], ids=repr)
+def test_no_code_beats_the_capacity_of_its_link(code):
+    fidelities = [*np.linspace(0.25, 1.0, 20), 0.995, 0.999]
+    with jax.enable_x64(True):
+        for survival in (1.0, 0.9, 0.5, 0.0):
+            link = stack([ref.werner_link(f, survival) for f in fidelities], heralded=True)
+            check_rate(code, link)
+        uneven = [ref.bell_link(UNEQUAL, s) for s in np.linspace(0, 1, BATCH)]
+        check_rate(code, stack(uneven, heralded=True))
+
+
+def check_rate(code, link):
+    got, most = np.asarray(code.net_rate(link)), np.asarray(link.capacity())
+    assert (got <= most + 1e-6).all()
+    assert (got >= -1e-12).all()
+    if isinstance(code, IdealCode):
+        np.testing.assert_allclose(got, np.maximum(most - code.gap, 0), atol=1e-6)
+
+
+def test_the_ideal_code_breaks_even_where_superdense_coding_does():
+    known = thresholds()
+    cases = {
+        "werner_fidelity": (lambda f: superdense(werner(fidelity=f)), 0.25, 1.0),
+        "depolarizing_mix": (
+            lambda mix: superdense(werner(fidelity=1.0), sent=depolarizing(mix=mix)),
+            0.0,
+            1.0,
+        ),
+        "erasure_prob": (
+            lambda loss: superdense(
+                werner(fidelity=1.0), sent=identity(), survival=1 - loss, heralded=True
+            ),
+            0.0,
+            1.0,
+        ),
+    }
+    for name, (link, low, high) in cases.items():
+        found = break_even(lambda noise, link=link: IdealCode().net_rate(link(noise)), low, high)
+        assert found == pytest.approx(known[name], abs=1e-6)
+    assert known["werner_fidelity"] == pytest.approx(0.810710, abs=1e-6)  # PROTOCOLS.md A3
+
+
+# --- Binomial probabilities -----------------------------------------------------------------------
+
+TOTALS = np.array([1, 2, 5, 63, 255])
+COUNTS = [-1, 0, 1, 4, 16, 62, 255]
+
+
+def test_binomial_probabilities_are_those_of_scipy():
+    inside = np.array([0.0, 1e-6, 0.01, 0.3, 0.5, 0.99, 1.0])
+    count, total = np.meshgrid(COUNTS, TOTALS, indexing="ij")
+    with jax.enable_x64(True):
+        prob = jnp.asarray(inside)[:, None, None]
+        pmf, tail = binomial_pmf(count, total, prob), binomial_tail(count, total, prob)
+        grid = (count[None], total[None], inside[:, None, None])
+        np.testing.assert_allclose(pmf, binom.pmf(*grid), rtol=1e-10, atol=1e-300)
+        np.testing.assert_allclose(tail, binom.sf(*grid), rtol=1e-9, atol=1e-14)
+        assert pmf.dtype == tail.dtype == jnp.float64
+    assert binomial_pmf(count, total, prob.astype(jnp.float32)).dtype == jnp.float32
+
+
+def polynomials(count, total):
+    """pmf and tail as exact polynomials of the probability."""
+    base, other = np.polynomial.Polynomial([0, 1]), np.polynomial.Polynomial([1, -1])
+
+    def pmf(k):
+        ways = binom.pmf(k, total, 0.5) * 2.0**total
+        return np.rint(ways) * base**k * other ** (total - k)
+
+    zero = np.polynomial.Polynomial([0.0])
+    tail = sum((pmf(k) for k in range(max(count + 1, 0), total + 1)), zero)
+    return (pmf(count) if 0 <= count <= total else zero), tail
+
+
+def test_binomial_derivatives_are_those_of_the_polynomial_to_second_order():
+    points = jnp.asarray
+    cases = [(-1, 3), (0, 1), (0, 3), (1, 3), (2, 3), (3, 3), (4, 3), (2, 6), (6, 6)]
+    count, total = np.array(cases).T
+    with jax.enable_x64(True):
+
+        def values(p):
+            return binomial_pmf(count, total, p), binomial_tail(count, total, p)
+
+        def first(p):
+            return jax.jvp(values, (p,), (jnp.ones_like(p),))[1]
+
+        def second(p):
+            return jax.jvp(first, (p,), (jnp.ones_like(p),))[1]
+
+        at = np.array([0.0, 0.2, 0.7, 1.0])
+        grids = jax.jit(jax.vmap(lambda p: (values(p), first(p), second(p))))(points(at))
+        for column, case in enumerate(cases):
+            for kind, exact in enumerate(polynomials(*case)):
+                for order in range(3):
+                    got = np.asarray(grids[order][kind])[:, column]
+                    expected = exact.deriv(order)(at) if order else exact(at)
+                    np.testing.assert_allclose(got, expected, rtol=1e-9, atol=1e-10)
