@@ -1,14 +1,15 @@
-"""The command line: `jaxqring train --config configs/demo.toml`.
+"""The command line: `jaxqring train` and `jaxqring budget`.
 
 A configuration comes from a TOML file, and any value of it can be overridden by a flag:
 
     jaxqring train --config configs/demo.toml --steps 100 --runs.2.fidelity 0.99
+    jaxqring budget --config configs/budget.toml --hardware.length 20e3
 """
 
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import tyro
@@ -19,7 +20,9 @@ from rich.table import Table
 
 from jaxqring.train.config import TrainConfig, load_config
 
-COMMANDS = ("train",)
+COMMANDS = ("train", "budget")
+
+Config = TypeVar("Config")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -33,7 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             console.print(f"unknown command {arguments[0]!r}: choose {', '.join(COMMANDS)}")
         return 0 if asked_for_help else 2
     try:
-        return _train(arguments[1:], console)
+        command = {"train": _train, "budget": _budget}[arguments[0]]
+        return command(arguments[1:], console)
     except (ValueError, TypeError) as error:
         console.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         return 2
@@ -43,7 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _train(arguments: list[str], console: Console) -> int:
-    config = _parse(arguments)
+    about = "Train with a classical or a quantum all-reduce; --config FILE reads TOML."
+    config = _parse(arguments, TrainConfig(), "train", about)
     _offer_host_devices(config.nodes)
     # Imported late: device counts must be set before anything of JAX looks at its devices.
     from jaxqring.train import figures, loop
@@ -55,21 +60,30 @@ def _train(arguments: list[str], console: Console) -> int:
     return 0
 
 
-def _parse(arguments: list[str]) -> TrainConfig:
+def _budget(arguments: list[str], console: Console) -> int:
+    from jaxqring.study import BudgetConfig, figures, run_budget, tables
+
+    about = "What codes and hardware leave of the factor of two; --config FILE reads TOML."
+    config = _parse(arguments, BudgetConfig(), "budget", about)
+    results = run_budget(config, console)
+    for table in tables.budget_tables(results):
+        console.print(table)
+    for path in [config.folder / "budget.json", figures.draw_budget(config.folder, results)]:
+        console.print(f"wrote {path}", highlight=False, markup=False, soft_wrap=True)
+    return 0
+
+
+def _parse(arguments: list[str], default: Config, command: str, about: str) -> Config:
     """A configuration from `--config FILE`, if given, and the flags beside it."""
-    default, flags = TrainConfig(), []
+    kind, flags = type(default), []
     rest = iter(arguments)
     for word in rest:
         if word == "--config" or word.startswith("--config="):
-            default = load_config(word[9:] if "=" in word else next(rest, ""))
+            default = load_config(word[9:] if "=" in word else next(rest, ""), kind)
         else:
             flags.append(word)
     return tyro.cli(
-        TrainConfig,
-        args=flags,
-        default=default,
-        prog="jaxqring train",
-        description="Train with a classical or a quantum all-reduce; --config FILE reads TOML.",
+        kind, args=flags, default=default, prog=f"jaxqring {command}", description=about
     )
 
 

@@ -146,7 +146,7 @@ def repetitions_and_end(fails_once, missed, attempts):
 
 
 def chi_square(counts, probs, least=25.0):
-    """The p-value of counts under probabilities; cells that expect fewer than `least` are merged."""
+    """The p-value of counts under probabilities; cells that expect too few are merged."""
     counts, expected = np.asarray(counts, float), np.sum(counts) * np.asarray(probs)
     order = np.argsort(expected)
     cells = [[0.0, 0.0]]
@@ -156,8 +156,7 @@ def chi_square(counts, probs, least=25.0):
         if cells[-1][1] >= least:
             cells.append([0.0, 0.0])
     rest = cells.pop()
-    if not cells:
-        return 1.0
+    assert len(cells) > 1, "too few counts for a test"
     cells[-1][0] += rest[0]
     cells[-1][1] += rest[1]
     seen, expected = np.array(cells).T
@@ -175,7 +174,6 @@ def same_distribution(left, right, least=25.0):
         if cells[-1].sum() >= 2 * least:
             cells.append(np.zeros(2))
     rest = cells.pop()
-    if len(cells) < 2:
-        return 1.0
+    assert len(cells) > 1, "too few counts for a test"
     cells[-1] = cells[-1] + rest
     return float(chi2_contingency(np.array(cells).T, correction=False).pvalue)

@@ -30,7 +30,7 @@ from jaxqring.quantum import depolarizing, werner
 from jaxqring.ring import Ring
 
 
-def _check_fields(config: Any, prefix: str = "") -> None:
+def check_fields(config: Any, prefix: str = "") -> None:
     """Refuses what no field of its kind can be: unknown choices, names, counts and seeds."""
     for name, hint in get_type_hints(type(config)).items():
         value = getattr(config, name)
@@ -39,14 +39,15 @@ def _check_fields(config: Any, prefix: str = "") -> None:
         elif hint is int:
             least, rule = (
                 (0, "be an integer of at least 0")
-                if name in ("seed", "t", "top_symbols", "resync_every")
+                if name in ("seed", "t", "top_symbols", "resync_every", "rounds")
                 else (1, "be a positive integer")
             )
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 checks.refuse(prefix + name, rule, value)
 
 
-def _check_file_name(argument: str, name: str) -> None:
+def check_file_name(argument: str, name: str) -> None:
+    """Refuses a name that no file can have."""
     if not name or any(c in name for c in "/\\\0") or name in (".", ".."):
         checks.refuse(argument, "be a name that a file can have", name)
 
@@ -70,7 +71,7 @@ class DataConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _check_fields(self, "data.")
+        check_fields(self, "data.")
         if (self.name == "npz") != (self.path is not None):
             checks.refuse("data.path", 'be given for data.name = "npz" and for no other', self.path)
         if not 0 < self.test_fraction < 1:
@@ -106,7 +107,7 @@ class CodeConfig:
     top_symbols: int = 0
 
     def __post_init__(self) -> None:
-        _check_fields(self, "protection.")
+        check_fields(self, "protection.")
         self.build()
 
     def build(self) -> Protection:
@@ -159,8 +160,8 @@ class RunConfig:
     resync_every: int = 0
 
     def __post_init__(self) -> None:
-        _check_fields(self, "runs.")
-        _check_file_name("runs.name", self.name)
+        check_fields(self, "runs.")
+        check_file_name("runs.name", self.name)
         # Refused here without touching a device: a job may still choose how many there are.
         checks.within("runs.fidelity", self.fidelity, 0.25, 1.0)
         checks.within("runs.error_prob", self.error_prob)
@@ -221,8 +222,8 @@ class TrainConfig:
     runs: tuple[RunConfig, ...] = (RunConfig("ring-protected", protection=CodeConfig()),)
 
     def __post_init__(self) -> None:
-        _check_fields(self)
-        _check_file_name("name", self.name)
+        check_fields(self)
+        check_file_name("name", self.name)
         if not 0 < self.learning_rate < math.inf:
             checks.refuse("learning_rate", "be positive and finite", self.learning_rate)
         names = [run.name for run in self.runs]

@@ -12,7 +12,7 @@ from jaxqring.train.files import read_metrics
 COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00")
 STYLES = ("-", "--", "-", "-.", ":", "--")
 
-_STYLE: dict[str, Any] = {
+STYLE: dict[str, Any] = {
     "font.size": 13,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -36,15 +36,16 @@ def draw(folder: Path, summary: dict[str, Any]) -> list[Path]:
     """
     lines = read_metrics(folder / "metrics.jsonl")
     by_run = {run["name"]: [x for x in lines if x["run"] == run["name"]] for run in summary["runs"]}
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         return [
-            _save(_training(by_run), folder / "training.png"),
-            _save(_network(by_run, summary["runs"]), folder / "network.png"),
-            _save(_drift(by_run), folder / "drift.png"),
+            save(_training(by_run), folder / "training.png"),
+            save(_network(by_run, summary["runs"]), folder / "network.png"),
+            save(_drift(by_run), folder / "drift.png"),
         ]
 
 
-def _save(figure: Figure, path: Path) -> Path:
+def save(figure: Figure, path: Path) -> Path:
+    """Writes a figure; returns where."""
     figure.savefig(path, dpi=150)
     return path
 

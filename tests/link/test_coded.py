@@ -39,13 +39,20 @@ slow = functools.partial(pytest.param, marks=pytest.mark.slow)
 def sender(protection, mode, size, bits):
     """Compiled once for each: keys, codes and a link -> codes that arrive, and tallies."""
 
-    def send(key, codes, transition):
-        channel = SymbolChannel(transition)
-        law = attempt_law(protection, channel) if mode == "attempts" else None
-        words, tally = deliver(key, pack(codes, bits), size, bits, channel, protection, law)
-        return unpack(words, bits, size, signed=False), tally
+    def send(key, codes, matrix, law):
+        channel, words = SymbolChannel(matrix), pack(codes, bits)
+        received, tally = deliver(key, words, size, bits, channel, protection, law)
+        return unpack(received, bits, size, signed=False), tally
 
-    return jax.jit(jax.vmap(send, in_axes=(0, None, None)))
+    # What is compiled here runs for milliseconds, and takes seconds to optimise.
+    fast = {"xla_backend_optimization_level": 0}
+    compiled = jax.jit(jax.vmap(send, in_axes=(0, None, None, None)), compiler_options=fast)
+
+    def run(keys, codes, matrix):
+        law = attempt_law(protection, SymbolChannel(matrix)) if mode == "attempts" else None
+        return compiled(keys, codes, matrix, law)
+
+    return run
 
 
 def transition(q, lost, heralded=True):
@@ -87,12 +94,12 @@ CASES = {
     "bch(63,45)": (
         Retransmit(bch(63, 45, 3), 3, 3),
         6,
-        [(0.97, 1.0), (0.9, 1.0), (0.95, 0.97), (0.99, 0.93)],
+        [(0.95, 1.0), (0.92, 1.0), (0.95, 0.97), (0.98, 0.93)],
     ),
     "(9,7), two erasures": (
         Retransmit(BlockCode(9, 7, 1, 6), 3, 2),
         2,
-        [(0.97, 1.0), (0.9, 1.0), (0.97, 0.95), (0.99, 0.8)],
+        [(0.97, 1.0), (0.9, 1.0), (0.97, 0.95), (0.99, 0.9)],
     ),
 }
 SIZES = {"rs(255,223)": 3000}
@@ -241,7 +248,7 @@ def test_unequal_protection_leaves_low_symbols_bare_and_high_ones_to_the_code(mo
     by_symbol = (errors[:, None] >> 2 * np.arange(bits // 2)) & 3
     left = np.asarray(strong.residual(SymbolChannel(transition(q, lost))).xor_probs)
     assert int(tally.errors[0]) == (by_symbol != 0).sum()
-    assert int(tally.undelivered[0]) > 500
+    assert int(tally.undelivered[0]) > 300
     for pattern in range(1, 4):
         seen = (by_symbol == pattern).sum(axis=0)
         for place, count in enumerate(seen):

@@ -1,0 +1,670 @@
+"""A budget is what a hand calculation gives, what a collective does, and smooth in the hardware."""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+import jaxqring as jq
+from jaxqring import (
+    FixedPoint,
+    Float32,
+    IdealCode,
+    Retransmit,
+    Ring,
+    Unequal,
+    bch,
+    reed_solomon,
+    repetition,
+    secded,
+    superdense,
+    werner,
+)
+from jaxqring.quantum.limits import thresholds
+
+AXIS = "nodes"
+INF = math.inf
+CODES = {
+    "rs(255,223)": reed_solomon(255, 223),
+    "rs(255,239)": reed_solomon(255, 239),
+    "bch(255,223)": bch(255, 223, 4),
+    "secded(72,64)": secded(72, 64),
+}
+PROTECTIONS = {
+    **CODES,
+    **{f"retransmit {name}": Retransmit(code) for name, code in CODES.items()},
+    "ideal": IdealCode(),
+    "ideal with a gap": IdealCode(0.1),
+}
+
+
+@pytest.fixture
+def x64():
+    with jax.enable_x64(True):
+        yield
+
+
+@functools.cache
+def _compiled(size, nodes, collective):
+    return jax.jit(
+        lambda ring, supply, times: jq.budget(
+            ring, size, nodes, supply, collective=collective, **times
+        )
+    )
+
+
+def compiled_budget(ring, size, nodes, supply, *, collective="psum", **times):
+    return _compiled(size, nodes, collective)(ring, supply, times)
+
+
+# --- By hand --------------------------------------------------------------------------------------
+
+FIDELITIES = [0.96, 0.99, 0.997, 0.9997, 1.0]
+HARDWARE = {"length": 15e3, "detector_efficiency": 0.8, "modes": 50.0}
+TIMES = {
+    "qubit_rate": 3e6, "bit_rate": 5e6, "latency": 2e-4, "encode_time": 3e-5,
+    "measure_time": 4e-5, "compute_time": 2.0,
+}  # fmt: skip
+
+
+def hand_supply(fidelity):
+    """One round of DEJMPS on Werner pairs over one midpoint link, in numbers."""
+    white = (1 - fidelity) / 3
+    success = (fidelity + white) ** 2 + (2 * white) ** 2
+    bell = np.array([fidelity**2 + white**2, 2 * fidelity * white, 2 * white**2, 2 * white**2])
+    prob = 0.8**2 * math.exp(-15 / 22) / 2
+    rate = 50 * prob / (15e3 / 2e8 + 1e-6)
+    return {"bell": bell / success, "raw": 2 / success, "prob": prob, "rate": rate / (2 / success)}
+
+
+def hand_capacity(q, survival):
+    terms = [p * math.log2(p / survival) for p in q if p > 0]
+    return survival * 2 + sum(terms)
+
+
+def hand_failure(code, q, lost):
+    """P(2 wrong + erased beyond the reach); bits of a binary code flip two to a qubit."""
+    if code.symbol_bits == 1:
+        units, limit = -(-code.n // 2), 2 * code.t if code.erasures is None else code.erasures
+        one, two = q[1] + q[2] + lost, q[3]
+        limit //= 2
+    else:
+        qubits = code.symbol_bits // 2
+        units, limit = code.n, 2 * code.t if code.erasures is None else code.erasures
+        one = 1 - (1 - lost) ** qubits
+        two = (1 - lost) ** qubits - q[0] ** qubits
+    if one == 0:
+        return stats.binom.sf(limit // 2, units, two)
+    # The tail itself, because 1 less the rest would lose the digits of a small one.
+    tail = stats.binom.sf(limit // 2, units, two)
+    for wrong in range(limit // 2 + 1):
+        more = stats.binom.sf(limit - 2 * wrong, units - wrong, one / (1 - two))
+        tail += stats.binom.pmf(wrong, units, two) * more
+    return tail
+
+
+def hand_repetition(protection, q, lost):
+    """Word by word: chance of another attempt, mean attempts, chance of a wrong end."""
+    if isinstance(protection, Retransmit):
+        missed, most = 2.0**-protection.checksum_bits, protection.max_attempts
+        failure = hand_failure(protection.code, q, lost)
+    else:
+        missed, most, failure = 0.0, 1, hand_failure(protection, q, lost)
+    here, mean, wrong = 1.0, 0.0, 0.0
+    for attempt in range(most):
+        mean += here
+        wrong += here * failure * (1 if attempt == most - 1 else missed)
+        here *= failure * (1 - missed)
+    return failure * (1 - missed), most, mean, wrong
+
+
+def hand_slowest(again, most, words):
+    """E[attempts of the slowest word], summed over the distribution of the maximum."""
+    # log P(a word is done after a attempts), so that small chances of another one are not lost.
+    done = [
+        -INF,
+        *(math.log1p(-min(again**a, 1)) if again**a < 1 else -INF for a in range(1, most)),
+    ]
+    by = [0.0, *(math.exp(words * log) for log in done[1:]), 1.0]
+    return sum(a * (by[a] - by[a - 1]) for a in range(1, most + 1))
+
+
+def hand_budget(protection, fidelity, size, nodes, bits, survival=1.0, collective="psum"):
+    """Every field of a budget, from PROTOCOLS: counts, repetition, alpha-beta times."""
+    supply = hand_supply(fidelity)
+    rounds = (2 if collective == "psum" else 1) * (nodes - 1)
+    chunk = size if collective == "all_gather" else math.ceil(size / nodes)
+    payload = rounds * chunk * bits
+    q = survival * supply["bell"]
+    capacity = hand_capacity(q, survival)
+    again, most, mean, wrong, words = 0.0, 1, 1.0, 0.0, 0
+    if protection is None:
+        once, capacity = chunk * bits / 2, 2.0
+    elif isinstance(protection, IdealCode):
+        once = chunk * bits / max(capacity - protection.gap, 0)
+    else:
+        again, most, mean, wrong = hand_repetition(protection, q, 1 - survival)
+        code = protection.code if isinstance(protection, Retransmit) else protection
+        checksum = protection.checksum_bits if isinstance(protection, Retransmit) else 0
+        words = math.ceil(chunk * bits / (code.k * code.symbol_bits - checksum))
+        once = words * math.ceil(code.n * code.symbol_bits / 2)
+    turns = hand_slowest(again, most, words * nodes) if words else 1.0
+    online = rounds * once * mean
+    hop = TIMES["latency"] + TIMES["encode_time"] + TIMES["measure_time"]
+    pair_seconds = online / supply["rate"]
+    busy = rounds * (hop + (turns - 1) * (hop + TIMES["latency"])) + online / TIMES["qubit_rate"]
+    return {
+        "net_bits_per_qubit": payload * (1 - wrong) / online,
+        "capacity": capacity,
+        "bits": payload,
+        "control_bits": 2 * (nodes - 1) * 32,
+        "online_qubits": online,
+        "pairs": online,
+        "raw_pairs": online * supply["raw"],
+        "lifetime_uses": online * (1 + supply["raw"] / supply["prob"]),
+        "undelivered": rounds * words * wrong,
+        "pair_seconds": pair_seconds,
+        "seconds": busy + max(0, pair_seconds - TIMES["compute_time"]),
+        "classical_seconds": rounds * TIMES["latency"] + payload / TIMES["bit_rate"],
+    }
+
+
+def assert_is_hand_budget(found, expected):
+    fields = set(found.__dataclass_fields__) - {"protection"}
+    assert fields == expected[0].keys()
+    for name in sorted(fields):
+        value = np.asarray(getattr(found, name))
+        np.testing.assert_allclose(
+            value, [case[name] for case in expected], rtol=1e-10, atol=1e-200, err_msg=name
+        )
+    by_hand = {name: np.array([case[name] for case in expected]) for name in fields}
+    ratios = {
+        "online_saving": by_hand["bits"] / by_hand["online_qubits"],
+        "lifetime_saving": by_hand["bits"] / by_hand["lifetime_uses"],
+        "speedup": by_hand["classical_seconds"] / by_hand["seconds"],
+    }
+    for name, ratio in ratios.items():
+        np.testing.assert_allclose(getattr(found, name), ratio, rtol=1e-10, err_msg=name)
+
+
+slow = functools.partial(pytest.param, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize(
+    "protection",
+    [
+        Retransmit(reed_solomon(255, 223)),
+        slow(Retransmit(reed_solomon(63, 31, symbol_bits=6), 3, 2)),
+        Retransmit(secded(72, 64), 4, 8),
+        bch(255, 223, 4),
+        slow(reed_solomon(255, 239)),
+        slow(repetition(3)),
+        IdealCode(),
+        IdealCode(0.2),
+    ],
+    ids=str,
+)
+def test_every_field_is_what_a_hand_calculation_gives(protection, x64):
+    supply = jq.purify(jq.generate(werner(fidelity=np.array(FIDELITIES)), **HARDWARE), rounds=1)
+    ring = Ring(superdense(supply.pair), protection=protection)
+    # Neither the nodes divide the values, nor the codewords a message.
+    found = compiled_budget(ring, 20_001, 5, supply, **TIMES)
+    assert found.protection is protection
+    # Some of these messages wait for their pairs, and the others have enough of them.
+    expected = [hand_budget(protection, f, 20_001, 5, 16) for f in FIDELITIES]
+    assert_is_hand_budget(found, expected)
+
+
+@pytest.mark.parametrize("protection", [Retransmit(reed_solomon(255, 223)), IdealCode()], ids=str)
+def test_flagged_loss_is_counted_by_hand_as_well(protection, x64):
+    supply = jq.purify(jq.generate(werner(fidelity=np.array([0.99, 1.0])), **HARDWARE), rounds=1)
+    channel = superdense(supply.pair, survival=0.985, heralded=True)
+    found = compiled_budget(Ring(channel, protection=protection), 20_001, 5, supply, **TIMES)
+    expected = [hand_budget(protection, f, 20_001, 5, 16, 0.985) for f in (0.99, 1.0)]
+    assert_is_hand_budget(found, expected)
+    if isinstance(protection, Retransmit):
+        assert 1e-3 < expected[1]["online_qubits"] / expected[1]["bits"] * 2 - 1 < 1
+
+
+def test_a_ring_without_noise_stands_for_perfect_pairs_at_the_price_of_the_supply(x64):
+    supply = jq.purify(jq.generate(werner(fidelity=np.array([0.9, 0.97])), **HARDWARE), rounds=1)
+    for collective in ("psum", "psum_scatter", "all_gather"):
+        found = compiled_budget(
+            Ring(noise="off"), 20_001, 5, supply, collective=collective, **TIMES
+        )
+        expected = [hand_budget(None, f, 20_001, 5, 16, collective=collective) for f in (0.9, 0.97)]
+        assert_is_hand_budget(found, expected)
+    # A code that is there all the same costs its check symbols, and meets perfect pairs.
+    code = Retransmit(reed_solomon(255, 223))
+    found = compiled_budget(Ring(noise="off", protection=code), 20_001, 5, supply, **TIMES)
+    perfect = hand_budget(code, 1.0, 20_001, 5, 16)
+    for name in ("net_bits_per_qubit", "capacity", "online_qubits", "undelivered"):
+        np.testing.assert_allclose(getattr(found, name), perfect[name], rtol=1e-12)
+
+
+def test_the_size_of_a_message_is_that_of_its_pytree_and_its_wire():
+    supply = jq.generate(werner(fidelity=0.99), length=1e4)
+    tree = {"a": np.zeros((10, 7), np.float32), "b": np.zeros(31, np.float32)}
+    for wire, control in ((FixedPoint(8), 192), (FixedPoint(8, clip=1.0), 0), (Float32(), 0)):
+        ring = Ring(superdense(supply.pair), wire=wire, protection=IdealCode())
+        found = jq.budget(ring, tree, 4, supply)
+        assert float(found.bits) == 6 * 26 * wire.bits
+        assert float(found.control_bits) == control
+        np.testing.assert_allclose(found.net_bits_per_qubit, found.capacity, rtol=1e-6)
+
+
+# --- The collective itself as a witness -----------------------------------------------------------
+
+
+def test_a_real_collective_spends_what_the_budget_says():
+    # Every symbol of every codeword is drawn: 60 collectives of 24 messages of 5 codewords, that
+    # is 7,200 words of which 62 % fail at once. Six standard errors in three comparisons: chance
+    # fails with a probability below 1e-8, and the key is fixed.
+    protection = Retransmit(reed_solomon(255, 223), 3, 2)
+    supply = jq.generate(werner(fidelity=0.982), length=1e4)
+    ring = Ring(superdense(supply.pair), protection=protection, simulate="symbol")
+    nodes, size, runs = 4, 2_150, 60  # 538 codes, 8608 bits in 5 words of 1782
+    expected = jq.budget(ring, size, nodes, supply)
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(nodes, size)), jnp.float32)
+
+    def report(key):
+        def total(x):
+            return jq.psum(x, AXIS, ring=ring, key=key, with_report=True)[1]
+
+        return jax.tree.map(lambda leaf: leaf[0], jax.vmap(total, axis_name=AXIS)(x))
+
+    seen = jax.jit(jax.vmap(report))(jax.random.split(jax.random.key(7), runs))
+    words = seen.codewords_per_link * nodes
+    assert words == 6 * 5 * 4
+    assert float(expected.bits) * nodes == 2 * seen.symbols_sent
+
+    wrong = np.asarray(seen.undelivered) / words
+    qubits = np.asarray(seen.online_qubits, float)
+    np.testing.assert_allclose(  # each repetition is a whole word
+        qubits, (words + np.asarray(seen.retransmissions)) * 1020
+    )
+    delivered = 2 * seen.symbols_sent * (1 - wrong)
+    for counts, mean in (
+        (qubits, float(expected.online_qubits) * nodes),
+        (wrong * words, float(expected.undelivered) * nodes),
+        # The ratio of two sums, to first order.
+        (delivered / qubits.mean(), float(expected.net_bits_per_qubit)),
+    ):
+        spread = counts
+        if counts.mean() < 10:
+            spread = (delivered - counts.mean() * qubits) / qubits.mean()
+        assert abs(counts.mean() - mean) < 6 * spread.std(ddof=1) / math.sqrt(runs)
+        assert 6 * spread.std() / math.sqrt(runs) < 0.15 * mean  # the test can tell
+    # A word is sent again in most runs, and some stay wrong: nothing above is trivial.
+    assert wrong.mean() > 0.3
+    assert 0 < float(expected.net_bits_per_qubit) < float(expected.online_saving) < 1.6
+
+
+def test_a_plain_code_leaves_as_many_words_wrong_as_the_budget_says():
+    # 40 collectives of 24 messages of 2 codewords: 1,920 words, each wrong with a probability
+    # near 0.11. Six binomial standard errors: chance fails below 2e-9, and the key is fixed.
+    protection = bch(255, 223, 4)
+    supply = jq.generate(werner(fidelity=0.98), length=1e4)
+    ring = Ring(superdense(supply.pair), FixedPoint(8), protection=protection, simulate="symbol")
+    nodes, size, runs = 4, 200, 40  # 50 codes of 8 bits in words of 222
+    expected = jq.budget(ring, size, nodes, supply)
+
+    def report(key):
+        def total(x):
+            return jq.psum(x, AXIS, ring=ring, key=key, with_report=True)[1]
+
+        x = jnp.ones((nodes, size))
+        return jax.tree.map(lambda leaf: leaf[0], jax.vmap(total, axis_name=AXIS)(x))
+
+    seen = jax.jit(jax.vmap(report))(jax.random.split(jax.random.key(8), runs))
+    words = 24 * 2 * runs
+    chance = float(expected.undelivered) * nodes / 48
+    assert 0.05 < chance < 0.3
+    count = int(np.sum(np.asarray(seen.undelivered), dtype=int))
+    assert abs(count - words * chance) < 6 * math.sqrt(words * chance * (1 - chance))
+    assert int(np.sum(np.asarray(seen.retransmissions))) == 0
+    np.testing.assert_allclose(seen.online_qubits, float(expected.online_qubits) * nodes)
+
+
+# --- What no code exceeds -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("x64_on", [False, True])
+def test_perfect_pairs_and_an_ideal_code_double_the_rate_exactly(x64_on):
+    with jax.enable_x64(x64_on):
+        for length in (0.0, 3e4):
+            supply = jq.generate(werner(fidelity=1.0), length=length, scheme="direct")
+            for ring in (
+                Ring(superdense(supply.pair), protection=IdealCode(0.0)),
+                Ring(superdense(supply.pair), noise="off"),
+                Ring(noise="off"),
+                Ring(noise="off", wire=Float32()),
+            ):
+                found = jq.budget(ring, 1_000, 4, supply)
+                assert float(found.net_bits_per_qubit) == 2.0
+                assert float(found.online_saving) == 2.0
+                assert float(found.capacity) == 2.0
+                # Two uses for two bits if every attempt makes a pair, and more if not.
+                if length == 0:
+                    assert float(found.lifetime_saving) == 1.0
+                else:
+                    assert float(found.lifetime_saving) < 0.5
+
+
+@pytest.mark.parametrize(
+    "name",
+    [slow(name) if "retransmit" in name and "223" not in name else name for name in PROTECTIONS],
+)
+def test_no_code_beats_the_link_and_no_supply_its_lifetime(name, x64):
+    # A long message, so that the part of the last word that is empty does not hide an excess.
+    supply = jq.generate(
+        werner(fidelity=np.linspace(0.25, 1.0, 301)),
+        length=np.array([0.0, 0.0, 1e4])[:, None],
+        detector_efficiency=np.array([1.0, 0.999, 1.0])[:, None],
+        scheme="direct",
+    )
+    protection = PROTECTIONS[name]
+    found = compiled_budget(Ring(superdense(supply.pair), protection=protection), 10**9, 2, supply)
+    net, capacity = np.asarray(found.net_bits_per_qubit), np.asarray(found.capacity)
+    assert np.all(np.isfinite(net) & (net >= 0))
+    assert np.all(net <= capacity + 1e-12)
+    assert np.all(np.diff(net, axis=1) >= -1e-12)
+    assert 1.4 < net[0, -1] <= 2
+    saving = np.asarray(found.lifetime_saving)
+    assert np.all((saving >= 0) & (saving <= 1))
+    # One for perfect pairs, each from the first attempt, that nothing is added to.
+    ones = np.zeros_like(saving, bool)
+    ones[0, -1] = name == "ideal"
+    np.testing.assert_array_equal(saving == 1, ones)
+
+
+def test_purified_or_unlikely_pairs_cost_more_over_a_lifetime(x64):
+    raw = jq.generate(werner(fidelity=0.99), length=1e4)
+    best = jq.purify(raw, rounds=2)
+    ring = Ring(superdense(best.pair), protection=IdealCode())
+    found = [jq.budget(ring, 1_000, 4, supply) for supply in (raw, best)]
+    np.testing.assert_allclose(found[0].online_qubits, found[1].online_qubits)
+    ratio = found[1].raw_pairs / found[0].raw_pairs
+    np.testing.assert_allclose(ratio, best.raw_pairs_per_pair)
+    assert found[1].lifetime_uses > 4 * found[0].lifetime_uses * 0.9
+
+
+# --- Break-even -----------------------------------------------------------------------------------
+
+
+def test_the_ideal_code_breaks_even_at_the_threshold_of_superdense_coding():
+    known = thresholds()["werner_fidelity"]
+    assert abs(jq.break_even_fidelity(IdealCode()) - known) < 1e-6
+    assert abs(known - 0.810710) < 1e-6
+    supply = jq.generate(werner(fidelity=0.9), length=1e4)
+    ring = Ring(superdense(supply.pair), protection=IdealCode())
+    assert jq.budget(ring, 1_000, 4, supply).break_even_fidelity == jq.break_even_fidelity(
+        IdealCode()
+    )
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "rs(255,223)",
+        "retransmit secded(72,64)",
+        slow("ideal with a gap"),
+        slow("retransmit bch(255,223)"),
+    ],
+)
+def test_a_code_breaks_even_where_its_net_rate_is_one_bit(name):
+    protection = PROTECTIONS[name]
+    fidelity = jq.break_even_fidelity(protection)
+    assert thresholds()["werner_fidelity"] < fidelity < 1
+    with jax.enable_x64(True):
+        near = werner(fidelity=fidelity + np.array([-1e-5, 0.0, 1e-5]))
+        below, at, above = np.asarray(protection.net_rate(superdense(near)))
+    assert abs(at - 1) < 1e-9
+    assert below < 1 - 1e-7 < 1 + 1e-7 < above
+
+
+def test_a_code_that_halves_the_rate_never_breaks_even():
+    for copies in (2, 3):
+        assert jq.break_even_fidelity(repetition(copies)) is None
+
+
+def test_break_even_is_the_same_within_a_trace():
+    seen = []
+
+    @jax.jit
+    def traced(x):
+        seen.append(jq.break_even_fidelity(IdealCode(0.05)))
+        return x
+
+    traced(jnp.zeros(()))
+    jq.break_even_fidelity.cache_clear()
+    assert seen == [jq.break_even_fidelity(IdealCode(0.05))]
+
+
+# --- Derivatives ----------------------------------------------------------------------------------
+
+#: name: (a value inside the domain, the ends that are looked at)
+PARAMETERS = {
+    "fidelity": (0.9995, [0.25, 1.0]),
+    "length": (30e3, [0.0]),
+    "attenuation_length": (22e3, [INF]),
+    "detector_efficiency": (0.9, [0.0, 1.0]),
+    "modes": (300.0, [1.0]),
+    "signal_speed": (2e8, [INF]),
+    "cycle_time": (2e-5, [1e-9]),
+    "t1": (3.0, [INF]),
+    "t2": (1.0, [INF]),
+    "gate_error": (2e-4, [0.0, 1.0]),
+    "readout_error": (1e-3, [0.0, 1.0]),
+    "pairs": (100.0, [1.0]),
+    "survival": (0.998, [0.0, 1.0]),
+    "qubit_rate": (1e6, []),
+    "bit_rate": (2e6, []),
+    "latency": (1e-3, [0.0]),
+    "encode_time": (1e-4, [0.0]),
+    "measure_time": (2e-4, [0.0]),
+    "compute_time": (1e-3, [0.0]),
+}
+INSIDE = {name: value for name, (value, _) in PARAMETERS.items()}
+HARDWARE_NAMES = [*PARAMETERS][:13]
+TIME_NAMES = [*PARAMETERS][13:]
+
+
+def outcomes(values, protection):
+    """The whole way from hardware to a budget; the net rate comes first."""
+    fibre = ("length", "attenuation_length", "detector_efficiency", "modes", "signal_speed")
+    fibre += ("cycle_time", "t1", "t2", "gate_error", "readout_error")
+    errors = {name: values[name] for name in ("gate_error", "readout_error")}
+    memory = {name: values[name] for name in ("t1", "t2")}
+    pair = werner(fidelity=values["fidelity"])
+    raw = jq.generate(pair, links=2, **{name: values[name] for name in fibre})
+    used = jq.stock(jq.purify(raw, rounds=1, **errors), pairs=values["pairs"], **memory)
+    link = superdense(used.pair, survival=values["survival"], heralded=True, **errors)
+    times = {name: values[name] for name in TIME_NAMES}
+    ring = Ring(link, protection=protection)
+    found = jq.budget(ring, 50_000, 4, used, **times)
+    return jnp.stack(
+        [
+            found.net_bits_per_qubit,
+            found.capacity,
+            found.lifetime_saving,
+            found.undelivered / 100,
+            found.seconds,
+            found.classical_seconds,
+        ]
+    )
+
+
+@functools.cache
+def compiled_slopes(protection, mode):
+    transform = {"jacfwd": jax.jacfwd, "jacrev": jax.jacrev}[mode]
+    run = functools.partial(outcomes, protection=protection)
+    return jax.jit(lambda at: (jax.vmap(run)(at), jax.vmap(transform(run))(at)))
+
+
+def values_and_slopes(points, protection, mode):
+    """Outcomes and derivatives at some points, padded to one shape to compile but once."""
+    padded = [*points, *[INSIDE] * (64 - len(points))]
+    batch = {name: jnp.array([p[name] for p in padded], dtype=float) for name in PARAMETERS}
+    found = compiled_slopes(protection, mode)(batch)
+    return jax.tree.map(lambda leaf: np.asarray(leaf)[: len(points)], found)
+
+
+SMOOTH = [
+    (Retransmit(reed_solomon(255, 223)), "jacrev"),
+    slow(Retransmit(reed_solomon(255, 223)), "jacfwd"),
+    slow(IdealCode(0.1), "jacrev"),
+    slow(bch(255, 223, 4), "jacfwd"),
+]
+
+
+@pytest.mark.parametrize("protection, mode", SMOOTH, ids=str)
+def test_derivatives_in_all_hardware_are_those_of_finite_differences(protection, mode, x64):
+    steps = {name: 1e-5 * (0.1 if name == "fidelity" else 1) for name in PARAMETERS}
+    ends = [
+        INSIDE | {name: INSIDE[name] * (1 + sign * steps[name])}
+        for name in PARAMETERS
+        for sign in (1, -1)
+    ]
+    values, slopes = values_and_slopes([INSIDE, *ends], protection, mode)
+    assert 1 < values[0, 0] < values[0, 1] < 2
+    for i, name in enumerate(PARAMETERS):
+        difference = (values[2 * i + 1] - values[2 * i + 2]) / (2 * steps[name])
+        found = slopes[name][0] * INSIDE[name]  # per relative change of the parameter
+        np.testing.assert_allclose(found, difference, rtol=1e-5, atol=1e-8, err_msg=name)
+        if name in HARDWARE_NAMES:
+            assert np.abs(found[0]) > 1e-6, name
+            assert np.abs(found[1]) > 1e-6, name
+        else:
+            assert np.abs(found[4:]).max() > 1e-6, name
+
+
+@pytest.mark.parametrize("protection, mode", SMOOTH, ids=str)
+def test_values_and_derivatives_are_finite_at_the_ends(protection, mode, x64):
+    points = [INSIDE | {name: end} for name, (_, ends) in PARAMETERS.items() for end in ends]
+    still = {"t1": INF, "t2": INF}
+    perfect = still | {"fidelity": 1.0, "gate_error": 0.0, "readout_error": 0.0, "survival": 1.0}
+    points += [
+        INSIDE | still,
+        INSIDE | perfect,
+        INSIDE | perfect | {"length": 0.0, "detector_efficiency": 1.0},
+        INSIDE | perfect | {"detector_efficiency": 0.0},
+        INSIDE | {"fidelity": 0.25, "length": 0.0},
+        INSIDE | {"fidelity": 0.25, "detector_efficiency": 0.0},
+        INSIDE | {"fidelity": 0.25, "survival": 0.0},
+    ]
+    values, slopes = values_and_slopes(points, protection, mode)
+    # Where no pair arrives, or no code gets through, the time is infinite: that is the answer.
+    dark = [p["detector_efficiency"] == 0 for p in points]
+    finite = [0, 1, 2, 3, 5]
+    assert np.all(np.isfinite(values[:, finite]))
+    assert np.all(values[dark, 4] == INF)
+    assert np.all((values[:, 0] >= 0) & (values[:, 0] <= values[:, 1] + 1e-12))
+    for name, slope in slopes.items():
+        for at in finite:
+            bad = ~np.isfinite(slope[:, at])
+            assert not bad.any(), (name, at, points[np.argmax(bad)])
+        assert not np.isnan(slope[:, 4]).any(), (name, points[np.argmax(np.isnan(slope[:, 4]))])
+
+
+def test_a_supply_without_pairs_keeps_a_ring_waiting_for_ever(x64):
+    # Hashing leaves nothing of pairs as poor as these.
+    supply = jq.hashed(jq.generate(werner(fidelity=np.array([0.7, 0.99])), length=1e4))
+    found = jq.budget(Ring(noise="off"), 1_000, 4, supply)
+    assert supply.pairs_per_second[0] == 0
+    assert found.seconds[0] == found.pair_seconds[0] == INF
+    assert np.isfinite(found.seconds[1])
+    assert found.speedup[0] == 0
+    assert np.all(np.asarray(found.net_bits_per_qubit) == 2)
+
+
+# --- Batches and traces ---------------------------------------------------------------------------
+
+
+def test_a_sweep_is_its_points_one_by_one_and_compiling_changes_nothing(x64):
+    protection = Retransmit(reed_solomon(255, 223))
+    fidelities, rates = np.array([0.9, 0.99, 1.0]), np.array([[1e6], [1e7]])
+
+    def at(fidelity, rate):
+        supply = jq.generate(werner(fidelity=fidelity), length=1e4, modes=100)
+        ring = Ring(superdense(supply.pair), protection=protection)
+        return jq.budget(ring, 10_000, 8, supply, qubit_rate=rate)
+
+    sweep = at(fidelities, rates)
+    traced = jax.jit(at)(fidelities, rates)
+    assert traced.protection is protection
+    for found, compiled in zip(jax.tree.leaves(sweep), jax.tree.leaves(traced), strict=True):
+        assert found.shape == (2, 3)
+        np.testing.assert_allclose(compiled, found, rtol=1e-12, atol=1e-200)
+    mapped = jax.jit(jax.vmap(jax.vmap(at, (0, None)), (None, 0)))(fidelities, rates[:, 0])
+    for found, one in zip(jax.tree.leaves(sweep), jax.tree.leaves(mapped), strict=True):
+        np.testing.assert_allclose(one, found, rtol=1e-12, atol=1e-200)
+    alone = at(float(fidelities[1]), float(rates[1, 0]))
+    for found, one in zip(jax.tree.leaves(sweep), jax.tree.leaves(alone), strict=True):
+        assert one.shape == ()
+        np.testing.assert_allclose(found[1, 1], one, rtol=1e-12)
+
+
+# --- Refusals -------------------------------------------------------------------------------------
+
+SUPPLY = jq.generate(werner(fidelity=0.99), length=1e4)
+LINK = superdense(SUPPLY.pair)
+RING = Ring(LINK, protection=IdealCode())
+
+
+def budget_with(**options):
+    return lambda: jq.budget(RING, 100, 4, SUPPLY, **options)
+
+
+@pytest.mark.parametrize(
+    "call, error, words",
+    [
+        (lambda: jq.budget(Ring(LINK), 100, 4, SUPPLY), ValueError,
+         ["`ring.protection` must protect every symbol of a noisy ring", "None"]),
+        (lambda: jq.budget(Ring(LINK, noise="mean"), 100, 4, SUPPLY), ValueError,
+         ["`ring.protection` must protect every symbol"]),
+        (lambda: jq.budget(
+            Ring(LINK, protection=Unequal(IdealCode(), 2)), 100, 4, SUPPLY), ValueError,
+         ["`ring.protection` must protect every symbol", "Unequal"]),
+        (lambda: jq.budget(
+            Ring(noise="off", protection=Unequal(IdealCode(), 2)), 100, 4, SUPPLY), ValueError,
+         ["`ring.protection` must protect every symbol", "Unequal"]),
+        (lambda: jq.budget(Ring(protection=IdealCode()), 100, 4, SUPPLY), TypeError,
+         ["`ring.channel` must be a SymbolChannel", "None"]),
+        (lambda: jq.budget(LINK, 100, 4, SUPPLY), TypeError, ["`ring` must be a Ring"]),
+        (lambda: jq.budget(RING, 100, 4, SUPPLY.pair), TypeError, ["`supply` must be a Supply"]),
+        (lambda: jq.budget(RING, 100, 4, 0.99), TypeError, ["`supply` must be a Supply", "0.99"]),
+        (lambda: jq.budget(RING, -1, 4, SUPPLY), ValueError, ["size of at least 0", "-1"]),
+        (lambda: jq.budget(RING, 1.5, 4, SUPPLY), TypeError, ["a pytree of arrays", "1.5"]),
+        (lambda: jq.budget(RING, 100, 0, SUPPLY), ValueError, ["`num_nodes`", "0"]),
+        (lambda: jq.budget(RING, 100, 2.0, SUPPLY), ValueError, ["`num_nodes`", "2.0"]),
+        (budget_with(collective="pmin"), ValueError, ["`collective` must be one of", "'pmin'"]),
+        (budget_with(qubit_rate=0.0), ValueError, ["`qubit_rate` must lie in", "0.0"]),
+        (budget_with(qubit_rate=-1e9), ValueError, ["`qubit_rate` must lie in"]),
+        (budget_with(qubit_rate=INF), ValueError, ["`qubit_rate` must lie in", "inf"]),
+        (budget_with(qubit_rate=math.nan), ValueError, ["`qubit_rate` must lie in", "nan"]),
+        (budget_with(qubit_rate="fast"), TypeError, ["`qubit_rate` must be a real number"]),
+        (budget_with(bit_rate=0), ValueError, ["`bit_rate` must lie in", "0."]),
+        (budget_with(latency=-1e-3), ValueError, ["`latency` must lie in [0, ", "-0.001."]),
+        (budget_with(encode_time=-1.0), ValueError, ["`encode_time` must lie in [0, ", "-1.0."]),
+        (budget_with(measure_time=-1.0), ValueError, ["`measure_time` must lie in [0, ", "-1.0"]),
+        (budget_with(compute_time=[0.0, -1.0]), ValueError, ["`compute_time` must lie in [0, "]),
+        (lambda: jq.break_even_fidelity(Unequal(IdealCode(), 1)), TypeError,
+         ["`protection` must be a BlockCode, Retransmit or IdealCode", "Unequal"]),
+        (lambda: jq.break_even_fidelity(2), TypeError, ["`protection` must be a BlockCode", "2."]),
+    ],
+)  # fmt: skip
+def test_a_bad_argument_is_refused_in_one_sentence(call, error, words):
+    with pytest.raises(error) as caught:
+        call()
+    message = str(caught.value)
+    for word in words:
+        assert word in message, message
+    assert message.startswith("`")
+    assert " must " in message
+    assert message.endswith(".")
+    assert "\n" not in message
