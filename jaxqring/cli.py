@@ -97,13 +97,12 @@ def summary_table(summary: dict[str, Any]) -> Table:
     """The result of a job as a table, one row a run."""
     job = summary["config"]
     title = f"{summary['name']}: {summary['parameters']:,} parameters, {job['nodes']} nodes, "
-    title += f"{job['steps']} steps; online traffic and EPR pairs per link and step"
+    title += f"{job['steps']} steps; online traffic per link and step, one EPR pair per qubit"
     table = Table(title=escape(title), box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     table.add_column("run", no_wrap=True)
     for name in (
         "test\naccuracy",
         "online\ntraffic",
-        "EPR\npairs",
         "net bits\nper qubit",
         "error\nrate",
         "replicas\nagree",
@@ -115,7 +114,6 @@ def summary_table(summary: dict[str, Any]) -> Table:
             escape(run["name"]),
             f"{run['test_accuracy']:.4f}",
             f"{qubits:,} qubits" if qubits else f"{bits:,} bits",
-            f"{run['epr_pairs_per_link_step']:,}",
             "-"
             if run["net_bits_per_online_qubit"] is None
             else f"{run['net_bits_per_online_qubit']:.3f}",

@@ -295,6 +295,233 @@ LINKS = {
     ),
 }
 
+STRONG = jq.Retransmit(jq.reed_solomon(255, 223))
+
+PROTECTIONS = {
+    "no check symbols": (
+        lambda: jq.BlockCode(8, 8, 0),
+        ValueError,
+        ["`n`", "be above k = 8", "8"],
+    ),
+    "more payload than symbols": (
+        lambda: jq.reed_solomon(223, 255),
+        ValueError,
+        ["`n`", "be above k = 255", "223"],
+    ),
+    "length that is no integer": (
+        lambda: jq.BlockCode(255.0, 223, 16),
+        ValueError,
+        ["`n`", "be an integer of at least 1", "255.0"],
+    ),
+    "truth value for a length": (
+        lambda: jq.BlockCode(8, True, 1),
+        ValueError,
+        ["`k`", "be an integer of at least 1", "True"],
+    ),
+    "negative t": (
+        lambda: jq.BlockCode(8, 4, -1),
+        ValueError,
+        ["`t`", "be an integer of at least 0", "-1"],
+    ),
+    "t beyond half the check symbols": (
+        lambda: jq.BlockCode(255, 223, 17),
+        ValueError,
+        ["`t`", "be at most (n - k) / 2 = 16", "17"],
+    ),
+    "t beyond Hamming's bound": (
+        lambda: jq.bch(255, 223, 5),
+        ValueError,
+        ["`t`", "be correctable with n - k = 32 check symbols", "Hamming's bound", "5"],
+    ),
+    "odd symbol_bits": (
+        lambda: jq.BlockCode(15, 11, 2, symbol_bits=3),
+        ValueError,
+        ["`symbol_bits`", "be 1 or an even number up to 32", "3"],
+    ),
+    "odd symbol_bits of a Reed-Solomon code": (
+        lambda: jq.reed_solomon(7, 3, symbol_bits=3),
+        ValueError,
+        ["`symbol_bits`", "be 1 or an even number up to 32", "3"],
+    ),
+    "symbol_bits of 34": (
+        lambda: jq.BlockCode(15, 11, 2, symbol_bits=34),
+        ValueError,
+        ["`symbol_bits`", "be 1 or an even number up to 32", "34"],
+    ),
+    "one bit of payload": (
+        lambda: jq.bch(3, 1, 1),
+        ValueError,
+        ["`k`", "leave room for one two-bit symbol", "1"],
+    ),
+    "erasures that do not follow from t": (
+        lambda: jq.BlockCode(255, 223, 15, erasures=32),
+        ValueError,
+        ["`erasures`", "be one of 30, 31", "32"],
+    ),
+    "erasures beyond the check symbols": (
+        lambda: jq.BlockCode(255, 223, 16, erasures=33),
+        ValueError,
+        ["`erasures`", "be at most n - k = 32", "33"],
+    ),
+    "Reed-Solomon word longer than its field": (
+        lambda: jq.reed_solomon(256, 223),
+        ValueError,
+        ["`n`", "be at most 2^symbol_bits - 1 = 255", "256"],
+    ),
+    "short field": (
+        lambda: jq.reed_solomon(16, 11, symbol_bits=4),
+        ValueError,
+        ["`n`", "be at most 2^symbol_bits - 1 = 15", "16"],
+    ),
+    "extended Hamming code that is too long": (
+        lambda: jq.secded(72, 65),
+        ValueError,
+        ["`n`", "be at most 2^(n - k - 1) = 64", "72"],
+    ),
+    "extended Hamming code without checks": (
+        lambda: jq.secded(64, 64),
+        ValueError,
+        ["`n`", "be at most 2^(n - k - 1) = 0.5", "64"],
+    ),
+    "one copy": (
+        lambda: jq.repetition(1),
+        ValueError,
+        ["`n`", "be an integer of at least 2", "1"],
+    ),
+    "retransmission of no code": (
+        lambda: jq.Retransmit(STRONG),
+        TypeError,
+        ["`code`", "be a BlockCode", "Retransmit("],
+    ),
+    "no attempts": (
+        lambda: jq.Retransmit(jq.secded(), max_attempts=0),
+        ValueError,
+        ["`max_attempts`", "be an integer of at least 1", "0"],
+    ),
+    "no checksum": (
+        lambda: jq.Retransmit(jq.secded(), checksum_bits=0),
+        ValueError,
+        ["`checksum_bits`", "be an integer of at least 1", "0"],
+    ),
+    "checksum that leaves no payload": (
+        lambda: jq.Retransmit(jq.secded(), checksum_bits=63),
+        ValueError,
+        ["`checksum_bits`", "leave two of the 64 bits of payload", "63"],
+    ),
+    "negative gap": (
+        lambda: jq.IdealCode(-0.1),
+        ValueError,
+        ["`gap`", "lie in [0, 2]", "-0.1"],
+    ),
+    "gap that is no number": (
+        lambda: jq.IdealCode(NAN),
+        ValueError,
+        ["`gap`", "lie in [0, 2]", "nan"],
+    ),
+    "unequal protection by nothing": (
+        lambda: jq.Unequal(None, symbols=2),
+        TypeError,
+        ["`strong`", "be a BlockCode, Retransmit or IdealCode", "None"],
+    ),
+    "unequal protection of unequal protection": (
+        lambda: jq.Unequal(jq.Unequal(STRONG, symbols=1), symbols=1),
+        TypeError,
+        ["`strong`", "be a BlockCode, Retransmit or IdealCode", "Unequal("],
+    ),
+    "unequal protection of no symbols": (
+        lambda: jq.Unequal(STRONG, symbols=0),
+        ValueError,
+        ["`symbols`", "be an integer of at least 1", "0"],
+    ),
+    "failure over a matrix": (
+        lambda: jq.secded().failure_prob(LINK.transition),
+        TypeError,
+        ["`channel`", "be a SymbolChannel", "0.85"],
+    ),
+    "rate over a matrix": (
+        lambda: jq.IdealCode().net_rate(LINK.transition),
+        TypeError,
+        ["`channel`", "be a SymbolChannel", "0.85"],
+    ),
+    "failure over a channel that loses probability": (
+        lambda: STRONG.failure_prob(SymbolChannel(0.9 * jnp.eye(4))),
+        ValueError,
+        ["`channel.transition`", "have columns that are probability distributions", "0.9"],
+    ),
+    "error of a hop on a float wire": (
+        lambda: jq.hop_error(Float32(), LINK, STRONG),
+        TypeError,
+        ["`wire`", "be a FixedPoint", "Float32"],
+    ),
+    "error of a hop with too many symbols": (
+        lambda: jq.hop_error(FixedPoint(8), LINK, jq.Unequal(STRONG, symbols=5)),
+        ValueError,
+        ["`protection.symbols`", "be at most the 4 symbols of the wire", "5"],
+    ),
+    "protection that is none": (
+        lambda: Ring(LINK, protection="reed_solomon"),
+        TypeError,
+        ["`protection`", "be a BlockCode, Retransmit, IdealCode or Unequal", "reed_solomon"],
+    ),
+    "protection that is a class": (
+        lambda: Ring(LINK, protection=jq.Retransmit),
+        TypeError,
+        ["`protection`", "be a BlockCode, Retransmit, IdealCode or Unequal", "Retransmit"],
+    ),
+    "gaussian noise with protection": (
+        lambda: Ring(LINK, noise="gaussian", protection=STRONG),
+        ValueError,
+        ["`noise`", 'be "sampled" or "off" with protection', "gaussian"],
+    ),
+    "mean noise with protection": (
+        lambda: Ring(LINK, noise="mean", protection=STRONG),
+        ValueError,
+        ["`noise`", 'be "sampled" or "off" with protection', "mean"],
+    ),
+    "protection without scrambling": (
+        lambda: Ring(LINK, protection=STRONG, scramble=False),
+        ValueError,
+        ["`scramble`", "be True with protection", "False"],
+    ),
+    "unequal protection of a float wire": (
+        lambda: Ring(LINK, wire=Float32(), protection=jq.Unequal(STRONG, symbols=2)),
+        ValueError,
+        ["`wire`", "be a FixedPoint under Unequal protection", "Float32"],
+    ),
+    "unequal protection of more symbols than a code has": (
+        lambda: Ring(LINK, wire=FixedPoint(8), protection=jq.Unequal(STRONG, symbols=5)),
+        ValueError,
+        ["`protection.symbols`", "be at most the 4 symbols of the wire", "5"],
+    ),
+    "unknown simulation": (
+        lambda: Ring(LINK, protection=STRONG, simulate="words"),
+        ValueError,
+        ["`simulate`", "be one of 'attempts', 'symbol'", "words"],
+    ),
+    "replicated with unequal protection": (
+        lambda: summed(Ring(LINK, protection=jq.Unequal(STRONG, symbols=2)), KEY, replicated=True),
+        ValueError,
+        ["`replicated`", 'be False unless noise is "off" or every symbol is protected', "True"],
+    ),
+    "cost of an ideal code without capacity": (
+        lambda: Ring(superdense(werner(fidelity=0.25)), protection=jq.IdealCode()).cost(10, 2),
+        ValueError,
+        ["`ring.channel`", "have a capacity above the gap of its IdealCode", "0.25"],
+    ),
+    "cost of an ideal code with too wide a gap": (
+        lambda: Ring(LINK, protection=jq.IdealCode(1.5)).cost(10, 2),
+        ValueError,
+        ["`ring.channel`", "have a capacity above the gap of its IdealCode", "0.85"],
+    ),
+    "cost of an ideal code on a traced link": (
+        lambda: jax.jit(lambda link: Ring(link, protection=jq.IdealCode()).cost(10, 2).qubits)(
+            LINK
+        ),
+        ValueError,
+        ["`ring.channel`", "be known for the cost of an IdealCode", "SymbolChannel"],
+    ),
+}
+
 RINGS = {
     "wire that is none": (
         lambda: Ring(wire=16),
@@ -470,7 +697,12 @@ RINGS = {
 
 TABLE = [
     pytest.param(*row, id=f"{room}: {name}")
-    for room, rows in (("quantum", QUANTUM), ("link", LINKS), ("ring", RINGS))
+    for room, rows in (
+        ("quantum", QUANTUM),
+        ("link", LINKS),
+        ("protection", PROTECTIONS),
+        ("ring", RINGS),
+    )
     for name, row in rows.items()
 ]
 
@@ -497,3 +729,5 @@ def test_the_table_is_not_satisfied_by_well_formed_calls():
     assert GATHER().shape == (2, 2, 4)
     assert jq.from_kraus(kraus(1.0)).ptm.shape == (4, 4)
     assert float(jq.from_density_matrix(density()).fidelity) == 0.25
+    assert Ring(LINK, protection=STRONG).cost(10, 2).codewords == 2
+    assert summed(Ring(LINK, protection=jq.IdealCode()), KEY, replicated=True).tolist() == [2, 2]

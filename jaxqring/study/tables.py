@@ -29,13 +29,13 @@ def _code_names(results: dict[str, Any]) -> list[str]:
 
 def _rates(results: dict[str, Any]) -> Table:
     codes = results["codes"]
-    title = "net bits per online qubit, by fidelity F of Werner pairs, and the F of one bit"
+    title = "net bits per online qubit, by fidelity F of Werner pairs"
     table = _table(title, "F", [*_code_names(results), "capacity"])
     for row, fidelity in enumerate(results["config"]["fidelities"]):
         rates = [code["net_rates"][row] for code in codes] + [results["capacity"][row]]
         table.add_row(f"{fidelity:g}", *(f"{rate:.3f}" for rate in rates))
     evens = [code["break_even_fidelity"] for code in codes]
-    table.add_row("even at", *("never" if even is None else f"{even:.4f}" for even in evens))
+    table.add_row("even at F", *("never" if even is None else f"{even:.4f}" for even in evens))
     return table
 
 
@@ -61,8 +61,8 @@ def _one_all_reduce(results: dict[str, Any]) -> Table:
 def _derivatives(results: dict[str, Any]) -> Table:
     codes = results["codes"]
     title = "derivative of the net bits per qubit, per unit (SI) of each parameter"
-    table = _table(title, "parameter", ["value", *_code_names(results)])
+    table = _table(title, "parameter", _code_names(results))
     for name in codes[0]["derivatives"]:
         slopes = [f"{code['derivatives'][name]:.2g}" for code in codes]
-        table.add_row(name, f"{results['config']['hardware'][name]:g}", *slopes)
+        table.add_row(name, *slopes)
     return table

@@ -92,11 +92,13 @@ def _network(by_run: dict[str, list[dict]], runs: list[dict[str, Any]]) -> Figur
                 linestyle="--" if outline else "-",
                 linewidth=1.5,
             )
-            left.bar_label(bar, labels=[f"{amount:.2f}\n{unit}"], padding=3, fontsize=11)
-    left.set_xticks(range(len(runs)), [run["name"] for run in runs])
+            left.bar_label(bar, labels=[f"{amount:.2f}"], padding=3, fontsize=11)
+    names = [run["name"].replace("-", "-\n").replace(", ", ",\n") for run in runs]
+    left.set_xticks(range(len(runs)), names)
     left.set(ylabel="online traffic per link and step\n(millions)")
-    left.set_title("dashed: as bits, on a wire of the same width", fontsize=11)
-    left.margins(y=0.2)
+    title = "filled: qubits sent (bits, if classical)\ndashed: the same payload as bits"
+    left.set_title(title, fontsize=11)
+    left.margins(y=0.1)
     left.grid(visible=False, axis="x")
     for place, (name, lines) in enumerate(by_run.items()):
         right.plot(

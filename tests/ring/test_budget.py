@@ -41,6 +41,8 @@ PROTECTIONS = {
     "ideal with a gap": IdealCode(0.1),
 }
 
+slow = functools.partial(pytest.param, marks=pytest.mark.slow)
+
 
 @pytest.fixture
 def x64():
@@ -150,7 +152,8 @@ def hand_budget(protection, fidelity, size, nodes, bits, survival=1.0, collectiv
         again, most, mean, wrong = hand_repetition(protection, q, 1 - survival)
         code = protection.code if isinstance(protection, Retransmit) else protection
         checksum = protection.checksum_bits if isinstance(protection, Retransmit) else 0
-        words = math.ceil(chunk * bits / (code.k * code.symbol_bits - checksum))
+        # Payload comes in whole symbols of two bits.
+        words = math.ceil(chunk * bits / ((code.k * code.symbol_bits - checksum) // 2 * 2))
         once = words * math.ceil(code.n * code.symbol_bits / 2)
     turns = hand_slowest(again, most, words * nodes) if words else 1.0
     online = rounds * once * mean
@@ -191,15 +194,12 @@ def assert_is_hand_budget(found, expected):
         np.testing.assert_allclose(getattr(found, name), ratio, rtol=1e-10, err_msg=name)
 
 
-slow = functools.partial(pytest.param, marks=pytest.mark.slow)
-
-
 @pytest.mark.parametrize(
     "protection",
     [
         Retransmit(reed_solomon(255, 223)),
         slow(Retransmit(reed_solomon(63, 31, symbol_bits=6), 3, 2)),
-        Retransmit(secded(72, 64), 4, 8),
+        slow(Retransmit(secded(72, 64), 4, 8)),
         bch(255, 223, 4),
         slow(reed_solomon(255, 239)),
         slow(repetition(3)),
@@ -219,7 +219,9 @@ def test_every_field_is_what_a_hand_calculation_gives(protection, x64):
     assert_is_hand_budget(found, expected)
 
 
-@pytest.mark.parametrize("protection", [Retransmit(reed_solomon(255, 223)), IdealCode()], ids=str)
+@pytest.mark.parametrize(
+    "protection", [slow(Retransmit(reed_solomon(255, 223))), IdealCode()], ids=str
+)
 def test_flagged_loss_is_counted_by_hand_as_well(protection, x64):
     supply = jq.purify(jq.generate(werner(fidelity=np.array([0.99, 1.0])), **HARDWARE), rounds=1)
     channel = superdense(supply.pair, survival=0.985, heralded=True)
@@ -238,7 +240,11 @@ def test_a_ring_without_noise_stands_for_perfect_pairs_at_the_price_of_the_suppl
         )
         expected = [hand_budget(None, f, 20_001, 5, 16, collective=collective) for f in (0.9, 0.97)]
         assert_is_hand_budget(found, expected)
-    # A code that is there all the same costs its check symbols, and meets perfect pairs.
+
+
+@pytest.mark.slow
+def test_a_code_without_noise_costs_its_check_symbols_and_meets_perfect_pairs(x64):
+    supply = jq.generate(werner(fidelity=0.9), **HARDWARE)
     code = Retransmit(reed_solomon(255, 223))
     found = compiled_budget(Ring(noise="off", protection=code), 20_001, 5, supply, **TIMES)
     perfect = hand_budget(code, 1.0, 20_001, 5, 16)
@@ -304,6 +310,7 @@ def test_a_real_collective_spends_what_the_budget_says():
     assert 0 < float(expected.net_bits_per_qubit) < float(expected.online_saving) < 1.6
 
 
+@pytest.mark.slow
 def test_a_plain_code_leaves_as_many_words_wrong_as_the_budget_says():
     # 40 collectives of 24 messages of 2 codewords: 1,920 words, each wrong with a probability
     # near 0.11. Six binomial standard errors: chance fails below 2e-9, and the key is fixed.
@@ -333,7 +340,7 @@ def test_a_plain_code_leaves_as_many_words_wrong_as_the_budget_says():
 # --- What no code exceeds -------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("x64_on", [False, True])
+@pytest.mark.parametrize("x64_on", [False, slow(True)])
 def test_perfect_pairs_and_an_ideal_code_double_the_rate_exactly(x64_on):
     with jax.enable_x64(x64_on):
         for length in (0.0, 3e4):
@@ -357,7 +364,7 @@ def test_perfect_pairs_and_an_ideal_code_double_the_rate_exactly(x64_on):
 
 @pytest.mark.parametrize(
     "name",
-    [slow(name) if "retransmit" in name and "223" not in name else name for name in PROTECTIONS],
+    [name if name in ("retransmit rs(255,223)", "ideal") else slow(name) for name in PROTECTIONS],
 )
 def test_no_code_beats_the_link_and_no_supply_its_lifetime(name, x64):
     # A long message, so that the part of the last word that is empty does not hide an excess.
@@ -386,11 +393,12 @@ def test_purified_or_unlikely_pairs_cost_more_over_a_lifetime(x64):
     raw = jq.generate(werner(fidelity=0.99), length=1e4)
     best = jq.purify(raw, rounds=2)
     ring = Ring(superdense(best.pair), protection=IdealCode())
-    found = [jq.budget(ring, 1_000, 4, supply) for supply in (raw, best)]
-    np.testing.assert_allclose(found[0].online_qubits, found[1].online_qubits)
-    ratio = found[1].raw_pairs / found[0].raw_pairs
-    np.testing.assert_allclose(ratio, best.raw_pairs_per_pair)
-    assert found[1].lifetime_uses > 4 * found[0].lifetime_uses * 0.9
+    cheap, dear = (jq.budget(ring, 1_000, 4, supply) for supply in (raw, best))
+    np.testing.assert_allclose(cheap.online_qubits, dear.online_qubits)
+    np.testing.assert_allclose(dear.raw_pairs / cheap.raw_pairs, best.raw_pairs_per_pair)
+    offline = dear.lifetime_uses - dear.online_qubits
+    np.testing.assert_allclose(offline, dear.raw_pairs / (math.exp(-10 / 22) / 2), rtol=1e-12)
+    assert dear.lifetime_saving < cheap.lifetime_saving / 3 < 1 / 15
 
 
 # --- Break-even -----------------------------------------------------------------------------------
@@ -410,8 +418,8 @@ def test_the_ideal_code_breaks_even_at_the_threshold_of_superdense_coding():
 @pytest.mark.parametrize(
     "name",
     [
-        "rs(255,223)",
-        "retransmit secded(72,64)",
+        "secded(72,64)",
+        slow("rs(255,223)"),
         slow("ideal with a gap"),
         slow("retransmit bch(255,223)"),
     ],
@@ -419,7 +427,7 @@ def test_the_ideal_code_breaks_even_at_the_threshold_of_superdense_coding():
 def test_a_code_breaks_even_where_its_net_rate_is_one_bit(name):
     protection = PROTECTIONS[name]
     fidelity = jq.break_even_fidelity(protection)
-    assert thresholds()["werner_fidelity"] < fidelity < 1
+    assert 0.8107 < fidelity < 1
     with jax.enable_x64(True):
         near = werner(fidelity=fidelity + np.array([-1e-5, 0.0, 1e-5]))
         below, at, above = np.asarray(protection.net_rate(superdense(near)))
@@ -432,6 +440,7 @@ def test_a_code_that_halves_the_rate_never_breaks_even():
         assert jq.break_even_fidelity(repetition(copies)) is None
 
 
+@pytest.mark.slow
 def test_break_even_is_the_same_within_a_trace():
     seen = []
 
@@ -474,7 +483,7 @@ HARDWARE_NAMES = [*PARAMETERS][:13]
 TIME_NAMES = [*PARAMETERS][13:]
 
 
-def outcomes(values, protection):
+def outcomes(values, protection, flagged):
     """The whole way from hardware to a budget; the net rate comes first."""
     fibre = ("length", "attenuation_length", "detector_efficiency", "modes", "signal_speed")
     fibre += ("cycle_time", "t1", "t2", "gate_error", "readout_error")
@@ -483,7 +492,7 @@ def outcomes(values, protection):
     pair = werner(fidelity=values["fidelity"])
     raw = jq.generate(pair, links=2, **{name: values[name] for name in fibre})
     used = jq.stock(jq.purify(raw, rounds=1, **errors), pairs=values["pairs"], **memory)
-    link = superdense(used.pair, survival=values["survival"], heralded=True, **errors)
+    link = superdense(used.pair, survival=values["survival"], heralded=flagged, **errors)
     times = {name: values[name] for name in TIME_NAMES}
     ring = Ring(link, protection=protection)
     found = jq.budget(ring, 50_000, 4, used, **times)
@@ -500,51 +509,64 @@ def outcomes(values, protection):
 
 
 @functools.cache
-def compiled_slopes(protection, mode):
-    transform = {"jacfwd": jax.jacfwd, "jacrev": jax.jacrev}[mode]
-    run = functools.partial(outcomes, protection=protection)
-    return jax.jit(lambda at: (jax.vmap(run)(at), jax.vmap(transform(run))(at)))
+def compiled_slopes(protection, flagged, mode):
+    run = functools.partial(outcomes, protection=protection, flagged=flagged)
+    if mode == "net rate":
+        transform = jax.grad(lambda at: run(at)[0])
+    else:
+        transform = {"jacfwd": jax.jacfwd, "jacrev": jax.jacrev}[mode](run)
+    return jax.jit(lambda at: (jax.vmap(run)(at), jax.vmap(transform)(at)))
 
 
-def values_and_slopes(points, protection, mode):
-    """Outcomes and derivatives at some points, padded to one shape to compile but once."""
+def values_and_slopes(points, *how):
+    """Outcomes and derivatives at some points, padded to one shape to compile but once.
+
+    In the mode "net rate" there are derivatives of that alone, else of all outcomes.
+    """
     padded = [*points, *[INSIDE] * (64 - len(points))]
     batch = {name: jnp.array([p[name] for p in padded], dtype=float) for name in PARAMETERS}
-    found = compiled_slopes(protection, mode)(batch)
-    return jax.tree.map(lambda leaf: np.asarray(leaf)[: len(points)], found)
+    values, slopes = compiled_slopes(*how)(batch)
+    slopes = {name: np.asarray(slope).reshape(64, -1) for name, slope in slopes.items()}
+    count = len(points)
+    return np.asarray(values)[:count], {name: slope[:count] for name, slope in slopes.items()}
 
 
+# protection, whether loss is flagged, which derivatives
 SMOOTH = [
-    (Retransmit(reed_solomon(255, 223)), "jacrev"),
-    slow(Retransmit(reed_solomon(255, 223)), "jacfwd"),
-    slow(IdealCode(0.1), "jacrev"),
-    slow(bch(255, 223, 4), "jacfwd"),
+    (Retransmit(reed_solomon(255, 223)), False, "net rate"),
+    slow(Retransmit(reed_solomon(255, 223)), True, "jacrev"),
+    slow(IdealCode(0.1), True, "jacfwd"),
+    slow(IdealCode(0.1), False, "jacrev"),
+    slow(bch(255, 223, 4), True, "jacfwd"),
 ]
 
 
-@pytest.mark.parametrize("protection, mode", SMOOTH, ids=str)
-def test_derivatives_in_all_hardware_are_those_of_finite_differences(protection, mode, x64):
-    steps = {name: 1e-5 * (0.1 if name == "fidelity" else 1) for name in PARAMETERS}
+@pytest.mark.parametrize("protection, flagged, mode", SMOOTH, ids=str)
+def test_derivatives_in_all_hardware_are_those_of_finite_differences(
+    protection, flagged, mode, x64
+):
+    # Near one, what matters is how much is missing.
+    steps = {name: 1e-6 if name in ("fidelity", "survival") else 1e-5 for name in PARAMETERS}
     ends = [
         INSIDE | {name: INSIDE[name] * (1 + sign * steps[name])}
         for name in PARAMETERS
         for sign in (1, -1)
     ]
-    values, slopes = values_and_slopes([INSIDE, *ends], protection, mode)
+    values, slopes = values_and_slopes([INSIDE, *ends], protection, flagged, mode)
     assert 1 < values[0, 0] < values[0, 1] < 2
     for i, name in enumerate(PARAMETERS):
-        difference = (values[2 * i + 1] - values[2 * i + 2]) / (2 * steps[name])
         found = slopes[name][0] * INSIDE[name]  # per relative change of the parameter
+        difference = (values[2 * i + 1] - values[2 * i + 2]) / (2 * steps[name])
+        difference = difference[: len(found)]
         np.testing.assert_allclose(found, difference, rtol=1e-5, atol=1e-8, err_msg=name)
         if name in HARDWARE_NAMES:
-            assert np.abs(found[0]) > 1e-6, name
-            assert np.abs(found[1]) > 1e-6, name
-        else:
+            assert np.all(np.abs(found[:2]) > 1e-6), name
+        elif mode != "net rate":
             assert np.abs(found[4:]).max() > 1e-6, name
 
 
-@pytest.mark.parametrize("protection, mode", SMOOTH, ids=str)
-def test_values_and_derivatives_are_finite_at_the_ends(protection, mode, x64):
+@pytest.mark.parametrize("protection, flagged, mode", SMOOTH, ids=str)
+def test_values_and_derivatives_are_finite_at_the_ends(protection, flagged, mode, x64):
     points = [INSIDE | {name: end} for name, (_, ends) in PARAMETERS.items() for end in ends]
     still = {"t1": INF, "t2": INF}
     perfect = still | {"fidelity": 1.0, "gate_error": 0.0, "readout_error": 0.0, "survival": 1.0}
@@ -557,25 +579,21 @@ def test_values_and_derivatives_are_finite_at_the_ends(protection, mode, x64):
         INSIDE | {"fidelity": 0.25, "detector_efficiency": 0.0},
         INSIDE | {"fidelity": 0.25, "survival": 0.0},
     ]
-    values, slopes = values_and_slopes(points, protection, mode)
-    # Where no pair arrives, or no code gets through, the time is infinite: that is the answer.
-    dark = [p["detector_efficiency"] == 0 for p in points]
-    finite = [0, 1, 2, 3, 5]
-    assert np.all(np.isfinite(values[:, finite]))
-    assert np.all(values[dark, 4] == INF)
+    values, slopes = values_and_slopes(points, protection, flagged, mode)
+    # Without pairs, or without a code that gets through, the seconds are infinite; the rest is not.
+    assert np.all(np.isfinite(values[:, [0, 1, 2, 5]]))
+    assert not np.isnan(values).any()
+    assert np.all(values[[p["detector_efficiency"] == 0 for p in points], 4] == INF)
     assert np.all((values[:, 0] >= 0) & (values[:, 0] <= values[:, 1] + 1e-12))
     for name, slope in slopes.items():
-        for at in finite:
-            bad = ~np.isfinite(slope[:, at])
-            assert not bad.any(), (name, at, points[np.argmax(bad)])
-        assert not np.isnan(slope[:, 4]).any(), (name, points[np.argmax(np.isnan(slope[:, 4]))])
+        bad = ~np.isfinite(slope).all(axis=1)
+        assert not bad.any(), (name, points[np.argmax(bad)], slope[np.argmax(bad)])
 
 
 def test_a_supply_without_pairs_keeps_a_ring_waiting_for_ever(x64):
-    # Hashing leaves nothing of pairs as poor as these.
-    supply = jq.hashed(jq.generate(werner(fidelity=np.array([0.7, 0.99])), length=1e4))
+    rate, one = jnp.array([0.0, 1e3]), jnp.ones(2)
+    supply = jq.Supply(werner(fidelity=np.array([0.9, 0.9])), rate, one, one / 2)
     found = jq.budget(Ring(noise="off"), 1_000, 4, supply)
-    assert supply.pairs_per_second[0] == 0
     assert found.seconds[0] == found.pair_seconds[0] == INF
     assert np.isfinite(found.seconds[1])
     assert found.speedup[0] == 0
@@ -585,8 +603,10 @@ def test_a_supply_without_pairs_keeps_a_ring_waiting_for_ever(x64):
 # --- Batches and traces ---------------------------------------------------------------------------
 
 
-def test_a_sweep_is_its_points_one_by_one_and_compiling_changes_nothing(x64):
-    protection = Retransmit(reed_solomon(255, 223))
+@pytest.mark.parametrize(
+    "protection", [IdealCode(), slow(Retransmit(reed_solomon(255, 223)))], ids=str
+)
+def test_a_sweep_is_its_points_one_by_one_and_compiling_changes_nothing(protection, x64):
     fidelities, rates = np.array([0.9, 0.99, 1.0]), np.array([[1e6], [1e7]])
 
     def at(fidelity, rate):
