@@ -90,12 +90,13 @@ def test_the_table_has_a_row_for_each_run(job):
 def test_every_file_it_names_is_there(job):
     _, output, folder = job
     named = re.findall(r"wrote (\S+)", output)
-    assert named == [str(folder / f) for f in ("summary.json", "training.png", "network.png")]
+    files = ("summary.json", "training.png", "network.png", "drift.png")
+    assert named == [str(folder / f) for f in files]
     for path in named:
         assert os.path.getsize(path) > 0
 
 
-@pytest.mark.parametrize("name", ["training.png", "network.png"])
+@pytest.mark.parametrize("name", ["training.png", "network.png", "drift.png"])
 def test_the_figures_are_whole_pictures(job, name):
     path = job[2] / name
     content = path.read_bytes()
@@ -118,6 +119,7 @@ def result(name, **other):
         "online_bits_per_link_step": 1_161_776,
         "online_qubits_per_link_step": 290_456,
         "epr_pairs_per_link_step": 290_456,
+        "net_bits_per_online_qubit": None,
         "symbol_errors": 6_971_234,
         "symbol_error_rate": 0.01,
         "replica_agreement": 0.75,
@@ -138,7 +140,7 @@ def table(width, *names):
 
 
 def test_the_runs_of_the_demo_keep_their_names_in_a_terminal_of_80_columns():
-    names = ("classical", "ring-ideal", "ring-noisy")
+    names = ("classical", "ring-ideal", "ring-noisy", "ring-protected")
     shown = table(80, *names)
     for name in names:
         assert name in shown, shown
@@ -153,14 +155,26 @@ def test_figures_are_drawn_of_a_run_without_a_finite_loss(tmp_path):
     # And of more runs than there are colours, the last of them of one step.
     names = [f"run {i}" for i in range(7)]
     line = {"replica_agreement": 1.0, "test_accuracy": 1.0}
+    drift = dict.fromkeys(names, 0.0) | {names[0]: None, names[1]: 0.1}
     with (tmp_path / "metrics.jsonl").open("w") as file:
         for name in names:
             for step in range(1, 2 if name == names[-1] else 13):
                 loss = None if name == names[0] else 1 / step
-                file.write(json.dumps({"run": name, "step": step, "loss": loss, **line}) + "\n")
+                file.write(
+                    json.dumps(
+                        {
+                            "run": name,
+                            "step": step,
+                            "loss": loss,
+                            "replica_drift": drift[name],
+                            **line,
+                        }
+                    )
+                    + "\n"
+                )
     runs = [result(names[0], online_qubits_per_link_step=0)] + [result(n) for n in names[1:]]
     paths = figures.draw(tmp_path, {"runs": runs})
-    assert [path.name for path in paths] == ["training.png", "network.png"]
+    assert [path.name for path in paths] == ["training.png", "network.png", "drift.png"]
     for path in paths:
         assert matplotlib.image.imread(path).shape[1] > 600
 

@@ -47,7 +47,21 @@ def train_step():
     assert output.splitlines()[-1] == "pmap and shard_map agree bit for bit: True"
 
 
-CHECKS = {"readme.py": readme, "train_step.py": train_step}
+def unequal_protection():
+    rows = [line.split() for line in printed("unequal_protection.py").splitlines()]
+    rows = [[float(x) for x in row] for row in rows if len(row) == 7 and row[0].isdigit()]
+    assert [row[0] for row in rows] == list(range(1, 9))
+    # The qubits of the rival are never fewer; coding half of the symbols gains three decades.
+    assert all(row[4] >= row[1] - 0.01 for row in rows)
+    assert max(row[6] for row in rows) > 1000
+    assert rows[-1][6] < 1
+
+
+CHECKS = {
+    "readme.py": readme,
+    "train_step.py": train_step,
+    "unequal_protection.py": unequal_protection,
+}
 
 
 @pytest.mark.parametrize("name", CHECKS)

@@ -105,9 +105,7 @@ CASES = {
 SIZES = {"rs(255,223)": 3000}
 
 
-@pytest.mark.parametrize(
-    "name", ["rs(15,11)", "secded(72,64)", *map(slow, set(CASES) - {"rs(15,11)", "secded(72,64)"})]
-)
+@pytest.mark.parametrize("name", [name if name == "rs(15,11)" else slow(name) for name in CASES])
 def test_both_simulations_have_the_exact_distribution(name):
     """4,000 words on each of four links (3,000 of the longest code), half with flagged loss.
 
@@ -162,7 +160,7 @@ def check_places(errors, protection, link):
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize(
-    "protection", [repetition(3), slow(reed_solomon(15, 11, symbol_bits=4))], ids=repr
+    "protection", [slow(repetition(3)), slow(reed_solomon(15, 11, symbol_bits=4))], ids=repr
 )
 def test_links_without_a_flag_have_the_exact_distribution(protection, mode):
     # The other form of the matrix. 20,000 words that are sent once, with unequal patterns, seven
@@ -175,6 +173,7 @@ def test_links_without_a_flag_have_the_exact_distribution(protection, mode):
     check_places(errors, protection, link)
 
 
+@pytest.mark.slow
 def test_words_of_one_message_are_independent_and_in_order():
     """A message of 3,000 words: each is whole or wrong as a whole, and the tally is of all."""
     protection = Retransmit(BlockCode(9, 7, 1, 6), 2, 2)
@@ -260,6 +259,7 @@ def test_unequal_protection_leaves_low_symbols_bare_and_high_ones_to_the_code(mo
                 assert abs(count - size * left[pattern]) < band
 
 
+@pytest.mark.slow
 def test_undelivered_words_of_unequal_protection_spoil_high_symbols_only():
     # Bare symbols on a link where all is lost in flight but flagged would show; here nothing
     # fails below the code, so that only its own words can be wrong.
@@ -324,7 +324,7 @@ def test_the_error_of_a_bare_hop_on_a_werner_link_is_the_closed_form():
 @pytest.mark.parametrize(
     "protection",
     [
-        Unequal(Retransmit(reed_solomon(15, 11, symbol_bits=4), 2, 2), symbols=3),
+        slow(Unequal(Retransmit(reed_solomon(15, 11, symbol_bits=4), 2, 2), symbols=3)),
         slow(Retransmit(reed_solomon(15, 11, symbol_bits=4), 3, 1)),
         slow(secded(72, 64)),
         slow(None),

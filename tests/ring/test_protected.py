@@ -109,11 +109,10 @@ def check_exact(mapping, num_nodes, wire, simulate):
         )
 
 
-@pytest.mark.parametrize("num_nodes", [3, slow(2), slow(8)])
-def test_protected_collectives_equal_those_without_noise(mapping, num_nodes, request):
-    if num_nodes == 3 and mapping.name == "pmap":
-        request.applymarker(pytest.mark.slow)
-    check_exact(mapping, num_nodes, FixedPoint(16), "attempts")
+@pytest.mark.slow
+@pytest.mark.parametrize("num_nodes", [2, 3, 8])
+def test_protected_collectives_equal_those_without_noise(every_mapping, num_nodes):
+    check_exact(every_mapping, num_nodes, FixedPoint(16), "attempts")
 
 
 @pytest.mark.slow
@@ -164,9 +163,10 @@ def on_one_device(name, simulate, function=run_psum):
     return run(jnp.asarray(PAYLOAD), ring, KEY)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name, simulate",
-    [("unequal", "attempts"), slow("block", "symbol"), slow("rs(255,223)", "attempts")],
+    [("unequal", "attempts"), ("block", "symbol"), ("rs(255,223)", "attempts")],
 )
 def test_the_same_key_gives_the_same_bits_under_every_mapping(mapping, name, simulate):
     ring = Ring(LINKS, protection=LEAKY[name], simulate=simulate)
@@ -177,10 +177,11 @@ def test_the_same_key_gives_the_same_bits_under_every_mapping(mapping, name, sim
     assert_same_bits(got, expected)
 
 
-@pytest.mark.parametrize("nodes_per_device", [2, slow(4)])
+@pytest.mark.slow
+@pytest.mark.parametrize("nodes_per_device", [2, 4])
 @pytest.mark.parametrize(
     "name, simulate",
-    [("unequal", "attempts"), slow("retransmit", "symbol"), slow("rs(255,223)", "attempts")],
+    [("unequal", "attempts"), ("retransmit", "symbol"), ("rs(255,223)", "attempts")],
 )
 def test_the_same_key_gives_the_same_bits_however_many_nodes_a_device_carries(
     vmapped, name, simulate, nodes_per_device
@@ -198,18 +199,19 @@ def test_the_same_key_gives_the_same_bits_however_many_nodes_a_device_carries(
 
 
 @pytest.mark.parametrize(
-    "protection, fidelity, simulate",
+    "protection, fidelity, simulate, others",
     [
-        (SMALL, 0.95, "attempts"),
-        slow(reed_solomon(255, 223), 0.98, "attempts"),
-        slow(reed_solomon(255, 223), 0.98, "symbol"),
-        slow(Retransmit(secded(72, 64), 2, 1), 0.97, "attempts"),
-        slow(STRONG, 0.99, "attempts"),
+        (SMALL, 0.95, "attempts", ("vmap",)),
+        slow(SMALL, 0.95, "attempts", ("pmap",)),
+        slow(reed_solomon(255, 223), 0.98, "attempts", ("pmap", "vmap")),
+        slow(reed_solomon(255, 223), 0.98, "symbol", ("pmap", "vmap")),
+        slow(Retransmit(secded(72, 64), 2, 1), 0.97, "attempts", ("pmap", "vmap")),
+        slow(STRONG, 0.99, "attempts", ("pmap", "vmap")),
     ],
     ids=repr,
 )
 def test_replicated_sums_are_equal_by_proof_and_the_same_under_every_mapping(
-    mapping_named, ring_mesh, protection, fidelity, simulate
+    mapping_named, ring_mesh, protection, fidelity, simulate, others
 ):
     x = payload(3, 401)
     ring = ring_of(fidelity, protection, simulate=simulate)
@@ -232,7 +234,7 @@ def test_replicated_sums_are_equal_by_proof_and_the_same_under_every_mapping(
     assert (int(report.undelivered) > 0) == leaky
     assert np.array_equal(total, np.asarray(exact)[0]) != leaky
     assert float(report.replica_agreement) == 1
-    for name in ("pmap", "vmap"):
+    for name in others:
         each, theirs = mapping_named(name)(run_replicated, 3, shared=2)(x, ring, KEY)
         assert_same_bits(each, np.broadcast_to(np.asarray(total), (3, 401)))
         assert_same_bits(first(theirs), jax.tree.map(np.asarray, report))
@@ -326,7 +328,7 @@ def test_the_cost_does_not_depend_on_the_noise_but_of_an_ideal_code():
 
 
 @pytest.mark.parametrize(
-    "protection", [SMALL, slow(Unequal(STRONG, symbols=3)), slow(IdealCode(0.5))], ids=repr
+    "protection", [slow(SMALL), slow(Unequal(STRONG, symbols=3)), slow(IdealCode(0.5))], ids=repr
 )
 def test_a_report_without_repetitions_has_the_cost(vmapped, protection):
     ring = ring_of(1.0, protection)
@@ -340,6 +342,7 @@ def test_a_report_without_repetitions_has_the_cost(vmapped, protection):
     assert 3 * cost.qubits - spare <= seen.online_qubits <= 3 * cost.qubits * (1 + 1e-6)
 
 
+@pytest.mark.slow
 def test_the_state_of_the_optimizer_counts_repetitions():
     protection = Retransmit(SMALL, 4, 2)
     ring = ring_of(0.97, protection)
@@ -408,6 +411,7 @@ def expected_loss(fidelity, weights, replicated):
     return total
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("replicated", [False, True])
 def test_values_and_slopes_have_the_mean_of_the_channel(replicated):
     """2,000 keys, a linear loss: value and slope in the fidelity, each within six standard
@@ -474,18 +478,19 @@ def test_the_gradient_of_the_data_is_that_without_noise(wire, replicated):
     np.testing.assert_allclose(got, exact, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "protection",
     [
         Unequal(Retransmit(SMALL, 3, 4), symbols=3),
-        slow(SMALL),
-        slow(STRONG),
-        slow(secded(72, 64)),
-        slow(IdealCode(0.1)),
+        SMALL,
+        STRONG,
+        secded(72, 64),
+        IdealCode(0.1),
     ],
     ids=repr,
 )
-@pytest.mark.parametrize("replicated", [False, slow(True)])
+@pytest.mark.parametrize("replicated", [False, True])
 def test_jvp_and_vjp_agree_and_are_finite_from_one_end_to_the_other(protection, replicated):
     if replicated and isinstance(protection, Unequal):
         pytest.skip("refused: low symbols are bare")
@@ -564,3 +569,18 @@ def test_ring_with_protection_is_a_pytree_whose_leaves_are_its_links():
     rebuilt = jax.tree.map(lambda leaf: leaf, ring)
     assert rebuilt.protection == ring.protection
     assert isinstance(rebuilt.channel, SymbolChannel)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("simulate", ["attempts", "symbol"])
+def test_protection_works_under_x64(simulate):
+    with jax.enable_x64(True):
+        x = payload(3, 101).astype(jnp.float64)
+        ring = ring_of(0.95, Retransmit(SMALL, 3, 8), simulate=simulate)
+        run = jax.jit(jax.vmap(run_psum, in_axes=(0, None, None), axis_name=AXIS))
+        total, report = run(x, ring, KEY)
+        exact, _ = run(x, Ring(noise="off"), KEY)
+        seen = first(report)
+        assert total.dtype == jnp.float64
+        assert seen.retransmissions > 0
+        assert np.array_equal(total, exact) or seen.undelivered > 0

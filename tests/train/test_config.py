@@ -7,8 +7,17 @@ from pathlib import Path
 
 import pytest
 
+from jaxqring import (
+    IdealCode,
+    Retransmit,
+    Unequal,
+    bch,
+    reed_solomon,
+    repetition,
+    secded,
+)
 from jaxqring.train import TrainConfig, load_config
-from jaxqring.train.config import DataConfig, RunConfig
+from jaxqring.train.config import CodeConfig, DataConfig, RunConfig
 
 DEMO = Path(__file__).parents[2] / "configs" / "demo.toml"
 
@@ -63,6 +72,69 @@ REFUSED = {
     "empty run name": ('[[runs]]\nname = ""', ["runs.name", "file", "''"]),
     "npz without path": ('[data]\nname = "npz"', ["data.path", "npz", "None"]),
     "path without npz": ('[data]\npath = "x.npz"', ["data.path", "npz", "x.npz"]),
+    "unknown family": (
+        '[[runs]]\n[runs.protection]\nfamily = "ldpc"',
+        ["family", "reed_solomon", "bch", "ldpc"],
+    ),
+    "unknown key of a code": ("[[runs]]\n[runs.protection]\nm = 3", ["unknown keys", "m"]),
+    "string for a code": ('[[runs]]\nprotection = "bch"', ["protection", "bch"]),
+    "no room for payload": ("[[runs]]\n[runs.protection]\nn = 223", ["`n`", "above k", "223"]),
+    "more payload than code": ("[[runs]]\n[runs.protection]\nk = 256", ["255", "256"]),
+    "too long a Reed-Solomon code": ("[[runs]]\n[runs.protection]\nn = 256", ["255", "256"]),
+    "float for a length": ("[[runs]]\n[runs.protection]\nn = 2.5", ["n", "int", "2.5"]),
+    "no length": ("[[runs]]\n[runs.protection]\nn = 0", ["protection.n", "positive", "0"]),
+    "a bch code that cannot be": (
+        '[[runs]]\n[runs.protection]\nfamily = "bch"\nt = 8',
+        ["`t`", "8"],
+    ),
+    "no bch code without t below zero": (
+        '[[runs]]\n[runs.protection]\nfamily = "bch"\nt = -1',
+        ["protection.t", "at least 0", "-1"],
+    ),
+    "a long secded code": (
+        '[[runs]]\n[runs.protection]\nfamily = "secded"',
+        ["`n`"],
+    ),
+    "a repetition without room for a checksum": (
+        '[[runs]]\n[runs.protection]\nfamily = "repetition"\nn = 3',
+        ["checksum_bits", "32"],
+    ),
+    "no attempts": (
+        "[[runs]]\n[runs.protection]\nmax_attempts = 0",
+        ["protection.max_attempts", "positive", "0"],
+    ),
+    "no checksum": (
+        "[[runs]]\n[runs.protection]\nchecksum_bits = 0",
+        ["protection.checksum_bits", "positive", "0"],
+    ),
+    "negative gap": (
+        '[[runs]]\n[runs.protection]\nfamily = "ideal"\ngap = -0.1',
+        ["gap", "[0, 2]", "-0.1"],
+    ),
+    "negative top_symbols": (
+        "[[runs]]\n[runs.protection]\ntop_symbols = -1",
+        ["protection.top_symbols", "at least 0", "-1"],
+    ),
+    "more top symbols than the wire has": (
+        "[[runs]]\nbits = 8\n[runs.protection]\ntop_symbols = 5",
+        ["symbols", "at most the 4 symbols of the wire", "5"],
+    ),
+    "top symbols of floats": (
+        '[[runs]]\nwire = "float32"\n[runs.protection]\ntop_symbols = 5',
+        ["wire", "FixedPoint", "Unequal"],
+    ),
+    "a code for gaussian noise": (
+        '[[runs]]\nnoise = "gaussian"\n[runs.protection]\nn = 255',
+        ["noise", "protection", "gaussian"],
+    ),
+    "unknown simulation": (
+        '[[runs]]\nsimulate = "fast"',
+        ["simulate", "attempts", "symbol", "fast"],
+    ),
+    "negative resync": (
+        "[[runs]]\nresync_every = -1",
+        ["runs.resync_every", "at least 0", "-1"],
+    ),
     "nothing to test on": ("[data]\ntest_fraction = 0.0", ["test_fraction", "(0, 1)", "0.0"]),
 }
 
@@ -98,6 +170,12 @@ def test_the_demo_is_what_its_file_says():
             RunConfig(name="classical", collective="classical"),
             RunConfig(name="ring-ideal", noise="off"),
             RunConfig(name="ring-noisy", noise="sampled", fidelity=0.99),
+            RunConfig(
+                name="ring-protected",
+                noise="sampled",
+                fidelity=0.99,
+                protection=CodeConfig("reed_solomon", 255, 223, max_attempts=8, checksum_bits=32),
+            ),
         ),
     )
 
@@ -105,6 +183,17 @@ def test_the_demo_is_what_its_file_says():
 def test_an_empty_file_is_the_default(tmp_path):
     (tmp_path / "empty.toml").write_text("")
     assert load_config(tmp_path / "empty.toml") == TrainConfig()
+
+
+def test_the_default_is_one_protected_ring():
+    (run,) = TrainConfig().runs
+    assert run.name == "ring-protected"
+    assert run.collective == "ring"
+    ring = run.ring()
+    assert ring.noise == "sampled"
+    assert ring.protection == Retransmit(reed_solomon(255, 223), 8, 32)
+    assert ring.delivers_exactly
+    assert float(ring.channel.error_prob) == pytest.approx(0.01, abs=1e-6)
 
 
 def test_every_field_can_be_said_in_a_file(tmp_path):
@@ -132,17 +221,57 @@ def test_every_field_can_be_said_in_a_file(tmp_path):
         wire = "fixed"
         bits = 12
         rounding = "stochastic"
+        resync_every = 10
         [[runs]]
         name = "b"
         wire = "bfloat16"
+        simulate = "symbol"
+        [runs.protection]
+        family = "bch"
+        n = 127
+        k = 99
+        t = 4
+        max_attempts = 3
+        checksum_bits = 8
+        [[runs]]
+        name = "c"
+        protection = { family = "ideal", gap = 0.1, top_symbols = 2 }
         """
     )
-    run = RunConfig("a", "ring", "mean", 0.5, 0.25, "fixed", 12, "stochastic")
+    run = RunConfig("a", "ring", "mean", 0.5, 0.25, "fixed", 12, "stochastic", resync_every=10)
     data = DataConfig("npz", "x.npz", 0.5, 9)
-    runs = (run, RunConfig("b", wire="bfloat16"))
+    bch_code = CodeConfig("bch", 127, 99, 4, max_attempts=3, checksum_bits=8)
+    runs = (
+        run,
+        RunConfig("b", wire="bfloat16", protection=bch_code, simulate="symbol"),
+        RunConfig("c", protection=CodeConfig("ideal", gap=0.1, top_symbols=2)),
+    )
     assert load_config(str(path)) == TrainConfig(
         "all", "elsewhere", data, "mlp", 4, 5, 6, 1.0, 7, 8, "shard_map", False, runs
     )
+
+
+@pytest.mark.parametrize(
+    "config, protection",
+    [
+        (CodeConfig(), Retransmit(reed_solomon(255, 223), 8, 32)),
+        (CodeConfig("reed_solomon", 63, 47, max_attempts=1), reed_solomon(63, 47)),
+        (CodeConfig("bch", 255, 223, 4, checksum_bits=16), Retransmit(bch(255, 223, 4), 8, 16)),
+        (CodeConfig("bch", 255, 223, 4, max_attempts=1), bch(255, 223, 4)),
+        (CodeConfig("secded", 72, 64, max_attempts=2), Retransmit(secded(72, 64), 2, 32)),
+        (CodeConfig("repetition", 5, max_attempts=1), repetition(5)),
+        (CodeConfig("ideal"), IdealCode(0.0)),
+        (CodeConfig("ideal", gap=0.25), IdealCode(0.25)),
+        (CodeConfig(top_symbols=3), Unequal(Retransmit(reed_solomon(255, 223)), 3)),
+        (CodeConfig("ideal", top_symbols=1), Unequal(IdealCode(), 1)),
+    ],
+    ids=str,
+)
+def test_every_family_of_codes_is_built_as_it_is_described(config, protection):
+    assert config.build() == protection
+    run = RunConfig(protection=config)
+    assert run.guard() == run.ring().protection == protection
+    assert RunConfig().ring().protection is None
 
 
 @pytest.mark.parametrize("text, words", REFUSED.values(), ids=REFUSED)
@@ -179,8 +308,10 @@ def test_a_file_that_is_not_utf8_is_refused_in_one_sentence(tmp_path):
         (lambda: RunConfig(wire="int8"), ["wire", "fixed", "int8"]),
         (lambda: RunConfig(noise="on"), ["noise", "sampled", "on"]),
         (lambda: RunConfig(rounding="up"), ["rounding", "nearest", "up"]),
+        (lambda: RunConfig(simulate="fast"), ["simulate", "attempts", "fast"]),
+        (lambda: CodeConfig(family="ldpc"), ["protection.family", "bch", "ldpc"]),
     ],
-    ids=["mapping", "model", "data", "collective", "wire", "noise", "rounding"],
+    ids=["mapping", "model", "data", "collective", "wire", "noise", "rounding", "sim", "family"],
 )
 def test_an_unknown_choice_is_refused_without_a_file_too(make, words):
     # Otherwise an unknown data set is silently the digits, an unknown wire silently bfloat16.

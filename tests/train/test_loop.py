@@ -12,12 +12,14 @@ import sys
 import time
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
+from jaxqring import superdense, werner
 from jaxqring.train import TrainConfig, load_config, loop, train
-from jaxqring.train.config import DataConfig, RunConfig
-from jaxqring.train.files import read_metrics
+from jaxqring.train.config import CodeConfig, DataConfig, RunConfig
+from jaxqring.train.files import load_state, read_metrics
 
 NODES, STEPS = 8, 12
 CLASSICAL = RunConfig("classical", collective="classical")
@@ -32,7 +34,8 @@ JOB = TrainConfig(
     runs=(
         CLASSICAL,
         RunConfig("ideal", noise="off", bits=32),
-        RunConfig("noisy", fidelity=0.99),
+        RunConfig("noisy", fidelity=0.99, resync_every=5),
+        RunConfig("protected", fidelity=0.99, bits=32, protection=CodeConfig()),
     ),
 )
 SMALL = dataclasses.replace(
@@ -44,8 +47,14 @@ REQUIRED = {
     "online_bits_per_link_step",
     "online_qubits_per_link_step",
     "epr_pairs_per_link_step",
+    "net_bits_per_online_qubit",
+    "capacity_bits_per_online_qubit",
+    "retransmissions",
+    "undelivered",
+    "resync_bits_per_link",
     "symbol_error_rate",
     "replica_agreement",
+    "replica_drift",
 }
 
 
@@ -104,7 +113,12 @@ def test_the_summary_is_what_train_returns(job):
     assert summary["name"] == config.name
     assert summary["config"] == dataclasses.asdict(config)
     assert summary["platform"] == "cpu"
-    assert [run["name"] for run in summary["runs"]] == ["classical", "ideal", "noisy"]
+    assert [run["name"] for run in summary["runs"]] == [
+        "classical",
+        "ideal",
+        "noisy",
+        "protected",
+    ]
     for run in summary["runs"]:
         assert run.keys() >= REQUIRED
         assert 0 <= run["test_accuracy_worst_node"] <= run["test_accuracy"] <= 1
@@ -128,7 +142,7 @@ def test_no_draft_is_left_behind(job):
 
 def test_the_traffic_is_that_of_a_ring_all_reduce(job):
     _, summary, _ = job
-    classical, ideal, noisy = summary["runs"]
+    classical, ideal, noisy, protected = summary["runs"]
     hops = 2 * (NODES - 1)
     chunk = -(-summary["parameters"] // NODES)
     assert classical["online_bits_per_link_step"] == hops * chunk * 32
@@ -137,14 +151,80 @@ def test_the_traffic_is_that_of_a_ring_all_reduce(job):
     # The payload alone: the scale of the fixed wire is agreed on by control bits.
     assert ideal["online_bits_per_link_step"] == hops * chunk * 32
     assert noisy["online_bits_per_link_step"] == hops * chunk * 16
+    assert protected["online_bits_per_link_step"] == hops * chunk * 32
     for run in (ideal, noisy):
         assert 2 * run["online_qubits_per_link_step"] == run["online_bits_per_link_step"]
         assert run["epr_pairs_per_link_step"] == run["online_qubits_per_link_step"]
 
 
+def test_protected_links_train_bit_for_bit_as_perfect_ones(job):
+    config, summary, lines = job
+    saved = [
+        load_state(config.folder / "checkpoints" / f"{name}.msgpack")
+        for name in ("ideal", "protected")
+    ]
+    (ideal, end), (protected, same_end) = saved
+    assert end == same_end == STEPS
+    assert jax.tree.structure(ideal) == jax.tree.structure(protected)
+    for wanted, found in zip(jax.tree.leaves(ideal), jax.tree.leaves(protected), strict=True):
+        assert found.dtype == wanted.dtype
+        assert found.tobytes() == wanted.tobytes()
+    equal = ("loss", "train_accuracy", "replica_agreement", "saturated")
+    for wanted, found in zip(lines["ideal"], lines["protected"], strict=True):
+        assert [wanted[name] for name in equal] == [found[name] for name in equal]
+    # 11 words on 14 hops of 8 links in 12 steps, of which one in 39 is sent again.
+    words = 11 * 14 * NODES * STEPS
+    run = summary["runs"][3]
+    assert 0 < run["retransmissions"] < words / 10
+    assert run["retransmissions"] == sum(line["retransmissions"] for line in lines["protected"])
+    assert run["undelivered"] == run["symbol_errors"] == 0
+
+
+def test_the_net_rate_is_that_of_what_was_sent(job):
+    _, summary, _ = job
+    classical, ideal, noisy, protected = summary["runs"]
+    # Nobody knows which bits of a bare noisy link are right.
+    assert classical["net_bits_per_online_qubit"] is noisy["net_bits_per_online_qubit"] is None
+    assert classical["capacity_bits_per_online_qubit"] is None
+    assert ideal["net_bits_per_online_qubit"] == ideal["capacity_bits_per_online_qubit"] == 2
+    ceiling = float(superdense(werner(fidelity=0.99)).capacity())
+    for run in (noisy, protected):
+        assert run["capacity_bits_per_online_qubit"] == pytest.approx(ceiling, rel=1e-6)
+    # RS(255, 223) words of 1020 qubits, each with 1752 bits of payload and 32 of checksum.
+    words = 11 * 14 + protected["retransmissions"] / (NODES * STEPS)
+    net = protected["online_bits_per_link_step"] / (1020 * words)
+    assert protected["net_bits_per_online_qubit"] == pytest.approx(net, rel=1e-9)
+    assert 1 < net < ceiling
+    assert protected["online_qubits_per_link_step"] == round(1020 * words)
+    assert protected["epr_pairs_per_link_step"] == round(1020 * words)
+    for run in (classical, ideal, noisy):
+        assert run["retransmissions"] == run["undelivered"] == 0
+
+
+def test_replicas_drift_on_bare_noisy_links_alone_and_a_resync_brings_them_back(job):
+    _, summary, lines = job
+    drift = {name: [line["replica_drift"] for line in lines[name]] for name in lines}
+    for name in ("classical", "ideal", "protected"):
+        assert drift[name] == [0.0] * STEPS
+    noisy = drift["noisy"]
+    assert min(noisy) > 0
+    # Measured before the replicas are averaged after steps 5 and 10: it grows up to there, and the
+    # next step starts from equal replicas, so that it is what one step does.
+    assert noisy[:5] == sorted(noisy[:5])
+    assert noisy[5:10] == sorted(noisy[5:10])
+    assert noisy[5] < noisy[4] / 2
+    assert noisy[10] < noisy[9] / 2
+    for run in summary["runs"]:
+        assert run["replica_drift"] == drift[run["name"]][-1]
+    # Parameters and both moments of Adam, twice, by a classical ring all-reduce of float32.
+    chunk = -(-3 * summary["parameters"] // NODES)
+    bits = [run["resync_bits_per_link"] for run in summary["runs"]]
+    assert bits == [0, 0, 2 * 2 * (NODES - 1) * chunk * 32, 0]
+
+
 def test_without_noise_all_replicas_agree(job):
     _, summary, lines = job
-    for run in summary["runs"][:2]:
+    for run in (*summary["runs"][:2], summary["runs"][3]):
         assert run["replica_agreement"] == run["parameter_agreement"] == 1.0
         assert run["symbol_error_rate"] == run["symbol_errors"] == 0
         assert run["test_accuracy"] == pytest.approx(run["test_accuracy_worst_node"], abs=1e-12)
@@ -207,7 +287,7 @@ def test_an_ideal_ring_of_32_bits_trains_as_the_classical_all_reduce(job):
 
 def test_shard_map_gives_the_numbers_of_pmap(job, tmp_path):
     config, summary, lines = job
-    # Two of the three runs, for the time it takes to compile the third.
+    # Two of the four runs, for the time it takes to compile the others.
     runs = config.runs[::2]
     other = dataclasses.replace(config, mapping="shard_map", out=str(tmp_path), runs=runs)
     results = without_seconds(train(other))["runs"]
@@ -390,6 +470,7 @@ collective = "classical"
 [[runs]]
 name = "noisy"
 fidelity = 0.95
+resync_every = 15
 """
 
 

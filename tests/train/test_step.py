@@ -1,0 +1,133 @@
+"""One step: how far replicas are apart, how they are brought back, and that they need not part."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax.training.train_state import TrainState
+from jax import lax
+from jax.sharding import PartitionSpec as P
+
+from jaxqring import Retransmit, Ring, pmean, reed_solomon, superdense, werner
+from jaxqring.train.step import AXIS, node_resync, over_nodes, replica_drift
+
+
+def drift_of(replicas):
+    """The drift that each node sees."""
+    run = jax.vmap(functools.partial(replica_drift, axis_name=AXIS), axis_name=AXIS)
+    return np.asarray(jax.jit(run)(replicas))
+
+
+def replicas(nodes, spread):
+    """Replicas that are `spread` apart."""
+    random = np.random.default_rng(nodes)
+    shapes = {"kernel": (3, 5), "bias": (5,), "scale": ()}
+    return {
+        name: np.float32(random.normal(size=shape) + spread * random.normal(size=(nodes, *shape)))
+        for name, shape in shapes.items()
+    }
+
+
+@pytest.mark.parametrize("nodes, spread", [(2, 1.0), (3, 0.1), (8, 1e-3)])
+def test_drift_is_the_largest_difference_relative_to_the_values(nodes, spread):
+    tree = replicas(nodes, spread)
+    values = np.concatenate([leaf.reshape(nodes, -1) for leaf in tree.values()], axis=1)
+    high, low = values.max(axis=0).astype(float), values.min(axis=0).astype(float)
+    expected = np.sqrt(((high - low) ** 2).mean() / ((high**2 + low**2) / 2).mean())
+    found = drift_of(tree)
+    assert found.dtype == np.float32
+    assert len(set(found.tolist())) == 1  # the same on every node
+    np.testing.assert_allclose(found[0], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("nodes", [3, 8])
+def test_equal_replicas_have_not_drifted_at_all(nodes):
+    # A mean over 3 nodes of values with no short binary fraction would not give them back.
+    tree = jax.tree.map(lambda leaf: np.stack([leaf[0]] * nodes), replicas(nodes, 1.0))
+    assert (drift_of(tree) == 0).all()
+    assert (drift_of(jax.tree.map(np.zeros_like, tree)) == 0).all()
+    # The last bit of one value on one node is seen.
+    tree["bias"][1, 2] = np.nextafter(tree["bias"][1, 2], np.float32(np.inf))
+    assert (drift_of(tree) > 0).all()
+
+
+@pytest.mark.parametrize("mapping", ["pmap", "shard_map"])
+def test_a_resync_gives_all_nodes_the_mean_of_parameters_and_optimizer(mapping):
+    nodes = 3
+    params = replicas(nodes, 0.3)
+    state = TrainState.create(apply_fn=None, params=params, tx=optax.adam(1e-2))
+    random = np.random.default_rng(0)
+
+    def parted(leaf):
+        leaf = np.asarray(leaf)
+        if leaf.shape[:1] != (nodes,):  # counts of steps
+            return np.full((nodes, *leaf.shape), 7, np.int32)
+        return np.float32(leaf + random.normal(size=leaf.shape))
+
+    state = jax.tree.map(parted, state)
+    averaged = over_nodes(node_resync, mapping, jax.devices()[:nodes], shared=())(state)
+    leaves = zip(jax.tree.leaves(state), jax.tree.leaves(averaged), strict=True)
+    for before, after in leaves:
+        after = np.asarray(after)
+        assert after.dtype == before.dtype
+        np.testing.assert_array_equal(after, np.broadcast_to(after[:1], after.shape))
+        np.testing.assert_allclose(after[0], before.mean(axis=0), rtol=1e-5, atol=1e-6)
+    assert (drift_of(state.params) > 0.1).all()
+    assert (drift_of(averaged.params) == 0).all()
+
+
+def test_parameters_known_to_be_replicated_train_over_noisy_links_as_over_perfect_ones(ring_mesh):
+    # The reader's own step: parameters enter and leave shard_map as P(), with its checks on.
+    nodes, steps = 4, 10
+    random = np.random.default_rng(1)
+    x = np.float32(random.normal(size=(steps, nodes * 8, 30)))
+    y = np.float32(x @ random.normal(size=(30, 4)))
+    optimizer = optax.adam(0.05)
+    start = {"kernel": jnp.zeros((30, 4)), "bias": jnp.zeros((4,))}
+
+    def trained(ring):
+        def shard(params, x, y, key):
+            def step(carry, given):
+                (params, state), (x, y, key) = carry, given
+
+                def loss(params):
+                    return jnp.mean((x @ params["kernel"] + params["bias"] - y) ** 2)
+
+                local = lax.pcast(params, AXIS, to="varying")
+                value, gradients = jax.value_and_grad(loss)(local)
+                gradients, report = pmean(
+                    gradients, AXIS, ring=ring, key=key, replicated=True, with_report=True
+                )
+                updates, state = optimizer.update(gradients, state)
+                params = optax.apply_updates(params, updates)
+                counts = jnp.stack([report.retransmissions, report.undelivered])
+                return (params, state), (lax.pmean(value, AXIS), counts)
+
+            (params, _), history = lax.scan(step, (params, optimizer.init(params)), (x, y, key))
+            return params, history
+
+        run = jax.shard_map(
+            shard,
+            mesh=ring_mesh(nodes),
+            in_specs=(P(), P(None, AXIS), P(None, AXIS), P()),
+            out_specs=P(),
+        )
+        keys = jax.random.split(jax.random.key(3), steps)
+        params, (losses, counts) = jax.jit(run)(start, x, y, keys)
+        return jax.tree.map(np.asarray, params), np.asarray(losses), np.asarray(counts).sum(axis=0)
+
+    link = superdense(werner(fidelity=0.985))
+    protection = Retransmit(reed_solomon(63, 47))
+    perfect, losses, counts = trained(Ring(noise="off"))
+    assert counts.tolist() == [0, 0]
+    assert losses[-1] < 0.8 * losses[0]
+    noisy, same, (again, undelivered) = trained(Ring(link, protection=protection))
+    assert again > 0
+    assert undelivered == 0
+    np.testing.assert_array_equal(same, losses)
+    for name in start:
+        assert noisy[name].any()
+        np.testing.assert_array_equal(noisy[name].view(np.int32), perfect[name].view(np.int32))
