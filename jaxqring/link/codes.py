@@ -97,7 +97,9 @@ class Codewords:
 
         2 without overhead or noise. Overheads are the code, the checksum, repetitions and words
         that stay wrong. Payload that does not fill its last codeword comes on top;
-        `jaxqring.budget` counts it.
+        `jaxqring.budget` counts it. Words of a few bits are also right by chance, which this
+        counts although no receiver could tell: for `repetition` on links near white noise it
+        exceeds the capacity.
         """
         sent = self.block.symbols * self.expected_attempts(channel)
         return 2 * self.payload_symbols * (1 - self.undelivered_prob(channel)) / sent

@@ -16,7 +16,7 @@ from flax import struct
 from jax.typing import ArrayLike
 
 from jaxqring import checks
-from jaxqring.link.binomial import binomial_tail
+from jaxqring.link.binomial import any_of
 from jaxqring.link.codes import BlockCode, Codewords
 from jaxqring.link.protection import IdealCode, Retransmit, message_qubits
 from jaxqring.link.superdense import SymbolChannel, check_transition, superdense
@@ -210,7 +210,7 @@ def _repetition(
     again = code.failure_prob(channel) * (1 - code.missed_fraction)
     # The chance that some word is still running after a attempts, summed over a.
     running = again[..., None] ** np.arange(code.attempts)
-    turns = jnp.sum(binomial_tail(0, max(codewords, 1), running), axis=-1)
+    turns = jnp.sum(any_of(max(codewords, 1), running), axis=-1)
     return code.undelivered_prob(channel), code.expected_attempts(channel) - 1, turns
 
 

@@ -87,13 +87,13 @@ REFUSED = {
         '[[runs]]\n[runs.protection]\nfamily = "bch"\nt = 8',
         ["`t`", "8"],
     ),
-    "no bch code without t below zero": (
+    "negative number of errors": (
         '[[runs]]\n[runs.protection]\nfamily = "bch"\nt = -1',
         ["protection.t", "at least 0", "-1"],
     ),
-    "a long secded code": (
-        '[[runs]]\n[runs.protection]\nfamily = "secded"',
-        ["`n`"],
+    "too long a secded code": (
+        '[[runs]]\n[runs.protection]\nfamily = "secded"\nn = 72\nk = 65',
+        ["`n`", "at most 2^(n - k - 1) = 64", "72"],
     ),
     "a repetition without room for a checksum": (
         '[[runs]]\n[runs.protection]\nfamily = "repetition"\nn = 3',

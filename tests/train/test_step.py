@@ -79,7 +79,11 @@ def test_a_resync_gives_all_nodes_the_mean_of_parameters_and_optimizer(mapping):
     assert (drift_of(averaged.params) == 0).all()
 
 
-def test_parameters_known_to_be_replicated_train_over_noisy_links_as_over_perfect_ones(ring_mesh):
+@pytest.mark.slow
+@pytest.mark.parametrize("simulate", ["attempts", "symbol"])
+def test_parameters_known_to_be_replicated_train_over_noisy_links_as_over_perfect_ones(
+    ring_mesh, simulate
+):
     # The reader's own step: parameters enter and leave shard_map as P(), with its checks on.
     nodes, steps = 4, 10
     random = np.random.default_rng(1)
@@ -124,7 +128,9 @@ def test_parameters_known_to_be_replicated_train_over_noisy_links_as_over_perfec
     perfect, losses, counts = trained(Ring(noise="off"))
     assert counts.tolist() == [0, 0]
     assert losses[-1] < 0.8 * losses[0]
-    noisy, same, (again, undelivered) = trained(Ring(link, protection=protection))
+    noisy, same, (again, undelivered) = trained(
+        Ring(link, protection=protection, simulate=simulate)
+    )
     assert again > 0
     assert undelivered == 0
     np.testing.assert_array_equal(same, losses)
