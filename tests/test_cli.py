@@ -83,9 +83,9 @@ def test_the_table_has_a_row_for_each_run(job):
         assert re.search(rf"{result['name']} +{result['test_accuracy']:.4f} ", output), output
     classical, noisy = summary["runs"]
     assert f"{classical['online_bits_per_link_step']:,} bits" in output
-    assert f"{noisy['online_qubits_per_link_step']:,} qubits" in output
     assert classical["net_bits_per_online_qubit"] is noisy["net_bits_per_online_qubit"] is None
-    row = f"{noisy['epr_pairs_per_link_step']:,} - {noisy['symbol_error_rate']:.1e} "
+    row = f"{noisy['online_qubits_per_link_step']:,} qubits - {noisy['symbol_error_rate']:.1e} "
+    row += f"{noisy['replica_agreement']:.4f}"
     assert row in output, output
 
 

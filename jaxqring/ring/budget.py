@@ -32,12 +32,14 @@ WholeCode = BlockCode | Retransmit | IdealCode
 class Budget:
     """One collective over each directed link of the ring, in expectation.
 
-    Every field has the batch shape (...) of the link and the supply.
+    Every field has the batch shape (...) of the link and the supply. Where an `IdealCode` has no
+    capacity to spare, qubits, uses and seconds are infinite and only the net rate has a derivative.
 
     Attributes:
       net_bits_per_qubit: (...) bits of payload that arrive exact per online qubit. The paper's
         factor of two, less codes, checksums, padding, repetitions and what stays wrong.
-      capacity: (...) bits per online qubit that no code on this link exceeds.
+      capacity: (...) bits per online qubit that no code on this link exceeds (words of a few bits
+        that are right by chance aside; see `BlockCode.net_rate`).
       bits: (...) payload; also the uses of a classical link that carries one bit a use.
       control_bits: (...) over the classical control channel, for the scale.
       online_qubits: (...) sent on the critical path, repetitions included.
@@ -68,12 +70,12 @@ class Budget:
     @property
     def online_saving(self) -> jax.Array:
         """(...) classical uses of a link per online qubit; above one the quantum ring saves."""
-        return self.bits / self.online_qubits
+        return self.bits / jnp.where(self.online_qubits > 0, self.online_qubits, 1)
 
     @property
     def lifetime_saving(self) -> jax.Array:
         """(...) classical uses of a link per use over its lifetime; one at best."""
-        return self.bits / self.lifetime_uses
+        return self.bits / jnp.where(self.lifetime_uses > 0, self.lifetime_uses, 1)
 
     @property
     def speedup(self) -> jax.Array:
@@ -183,7 +185,10 @@ def budget(
         "raw_pairs": online * supply.raw_pairs_per_pair,
         "lifetime_uses": lifetime_uses(
             online=online,
-            generation_prob=supply.generation_prob,
+            # A dark supply takes for ever, which the pairs' seconds say; here it is a large number.
+            generation_prob=jnp.where(
+                supply.generation_prob > 1e-18, supply.generation_prob, 1e-18
+            ),
             purification_cost=supply.raw_pairs_per_pair,
         ),
         "undelivered": bare.rounds * codewords * wrong,
@@ -222,8 +227,8 @@ def break_even_fidelity(protection: WholeCode | None) -> float | None:
       protection: a BlockCode, Retransmit or IdealCode; None for bare perfect links.
 
     Returns:
-      The fidelity, or None if the code stays below one bit with perfect pairs. For `IdealCode()`
-      it is the threshold of superdense coding, 0.8107.
+      The fidelity, or None if there is no code or it stays below one bit with perfect pairs. For
+      `IdealCode()` it is the threshold of superdense coding, 0.8107.
 
     Raises:
       TypeError: if `protection` is of no such kind.
@@ -231,6 +236,8 @@ def break_even_fidelity(protection: WholeCode | None) -> float | None:
     >>> round(break_even_fidelity(IdealCode()), 4)
     0.8107
     """
+    if protection is None:
+        return None
     if not isinstance(protection, WholeCode):
         checks.refuse(
             "protection", "be a BlockCode, Retransmit or IdealCode", protection, TypeError

@@ -4,6 +4,8 @@ Every statistical test has a fixed key and states its sample size, the number of
 and the probability that one of them fails by chance, `CHANCE` unless it says otherwise.
 """
 
+import functools
+
 import dense
 import jax
 import jax.numpy as jnp
@@ -465,7 +467,8 @@ def test_mean_slope_of_a_werner_link_is_one_less_twice_the_flip_probability(x64)
     fidelity = np.linspace(0.25, 1, 7)
     link = jq.superdense(jq.werner(fidelity=fidelity))
     for bits in (2, 8, 16, 32):
-        found = transport.mean_slope(jq.FixedPoint(bits), link.transition)
+        slope = functools.partial(transport.mean_slope, jq.FixedPoint(bits))
+        found = jax.vmap(slope)(link.transition)
         np.testing.assert_allclose(found, 1 - 4 * (1 - fidelity) / 3, atol=1e-12)
 
 
