@@ -22,6 +22,7 @@ import pytest
 from jax.sharding import Mesh, PartitionSpec
 
 AXIS = "nodes"
+UNCHECKED = ("pmap", "shard_map_unchecked")  # the first is made of the second
 MAPPINGS = ("pmap", "shard_map_checked", "shard_map_unchecked", "vmap")
 
 
@@ -104,12 +105,12 @@ def every_mapping(request: pytest.FixtureRequest) -> Mapping:
 # pmap is shard_map without checks inside, so what few tests leave out here is near to it.
 @pytest.fixture(
     params=[
-        pytest.param(name, marks=[pytest.mark.slow] if name == "shard_map_unchecked" else [])
+        pytest.param(name, marks=[pytest.mark.slow] if name in UNCHECKED else [])
         for name in MAPPINGS
     ]
 )
 def mapping(request: pytest.FixtureRequest) -> Mapping:
-    """Each of the four mappings in turn, the unchecked shard_map among the slow tests."""
+    """Each of the four mappings in turn, the two unchecked ones among the slow tests."""
     return Mapping(request.param)
 
 

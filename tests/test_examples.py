@@ -64,7 +64,10 @@ CHECKS = {
 }
 
 
-@pytest.mark.parametrize("name", CHECKS)
+@pytest.mark.parametrize(
+    "name",
+    [n if n == "readme.py" else pytest.param(n, marks=pytest.mark.slow) for n in CHECKS],
+)
 def test_the_example_prints_what_it_promises(name):
     CHECKS[name]()
 

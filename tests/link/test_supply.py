@@ -334,6 +334,7 @@ def values_and_slopes(points, transform):
     return jax.tree.map(lambda leaf: np.asarray(leaf)[: len(points)], found)
 
 
+@pytest.mark.slow
 def test_derivatives_in_all_hardware_are_those_of_finite_differences(x64):
     names = list(HARDWARE)
     ends = [INSIDE | {n: INSIDE[n] * (1 + sign * 1e-5)} for n in names for sign in (1, -1)]
@@ -375,6 +376,7 @@ def test_values_and_derivatives_are_finite_at_the_ends_of_every_domain(x64_on, t
         assert not bad.any(), (name, points[np.argmax(bad)], slope[np.argmax(bad)])
 
 
+@pytest.mark.slow
 def test_links_that_never_succeed_deliver_nothing_and_never_in_time(x64):
     dark = {"length": 1e4, "detector_efficiency": 0.0, "links": 2}
     memory = np.array([1.0, INF])  # one that forgets, and one that keeps for ever
@@ -399,6 +401,7 @@ def test_links_that_never_succeed_deliver_nothing_and_never_in_time(x64):
 # --- Transformations, flags, refusals -------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_hardware_broadcasts_to_supplies_of_one_shape(x64):
     supply = generate(
         jq.werner(fidelity=np.array([0.9, 0.95, 1.0])),

@@ -287,6 +287,7 @@ def test_certain_errors_always_happen():
     assert np.sum(found != 3) <= 12
 
 
+@pytest.mark.slow
 def test_the_same_key_gives_the_same_bits_under_jit_and_vmap():
     words = random_words(3 * 40).reshape(3, 40)
     keys = jax.random.split(jax.random.key(8), 3)

@@ -489,6 +489,7 @@ def test_without_scrambling_the_errors_depend_on_the_data(vmapped):
 # --- Statistics of the noise ----------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_every_hop_and_node_draws_errors_of_its_own(vmapped):
     # Zeros come back as the XOR of the errors met on the way. In units of a code of 16 bits:
     zeros = jnp.zeros((4, 2000))
@@ -610,6 +611,7 @@ def test_mean_mode_delivers_the_rounded_mean_of_every_hop(mapping):
     assert (expected[0] != values.sum(0)).any()
 
 
+@pytest.mark.slow
 def test_one_gaussian_hop_has_the_mean_and_variance_of_the_channel(vmapped):
     # f = 0.02, code 39 of 8 bits: mean 37.4, sd 21, clipped 4.3 sd away. 100,000 draws: standard
     # error of the mean 0.066, of the variance 2; six of them fail with probability 4e-9.

@@ -20,6 +20,7 @@ def over_nodes(ring, key=KEY):
     )
 
 
+@pytest.mark.slow
 def test_two_mesh_axes_together_make_one_ring():
     grid = Mesh(np.array(jax.devices()[:8]).reshape(2, 4), ("rows", "columns"))
 
@@ -48,6 +49,7 @@ def test_each_row_of_a_mesh_can_be_a_ring_of_its_own():
     np.testing.assert_allclose(totals, np.repeat(rows.sum(1, keepdims=True), 4, 1), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_sweep_over_noise_is_traced_once_and_gives_the_bits_of_single_runs():
     traces = 0
 
@@ -110,6 +112,7 @@ def scaled_sum(ring, values, wrap=lambda f: f):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "wrap",
     [
@@ -125,6 +128,7 @@ def test_second_derivatives_are_those_of_the_exact_sum(wrap):
         np.testing.assert_allclose(second(1.0), expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_slope_can_be_differentiated_with_respect_to_noise_but_not_the_other_way_round():
     def loss(fidelity, scale):
         ring = jq.Ring(jq.superdense(jq.werner(fidelity=fidelity)), jq.FixedPoint(32))
@@ -162,6 +166,7 @@ def test_a_loop_between_the_axis_and_an_outer_jit_is_refused_with_the_remedy():
         jax.grad(jax.jit(loss))(1.0)
 
 
+@pytest.mark.slow
 def test_reports_and_the_optimizer_work_in_double_precision():
     with jax.enable_x64(True):
         values = np.asarray(VALUES, np.float64)

@@ -253,6 +253,7 @@ def over_keys(x, ring, keys, replicated=False):
     return jax.jit(jax.vmap(nodes, in_axes=(None, 0)))(x, keys)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("simulate", ["attempts", slow("symbol")])
 @pytest.mark.parametrize("replicated", [True, slow(False)])
 @pytest.mark.parametrize("attempts", [slow(1), 2])

@@ -284,6 +284,7 @@ def test_an_ideal_ring_of_32_bits_trains_as_the_classical_all_reduce(job):
     assert not np.allclose(loss["noisy"], loss["classical"], rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_shard_map_gives_the_numbers_of_pmap(job, tmp_path):
     config, summary, lines = job
     # Two of the four runs, for the time it takes to compile the others.
@@ -303,6 +304,7 @@ def test_a_single_node_has_nobody_to_talk_to(tmp_path):
     assert run["replica_agreement"] == run["parameter_agreement"] == 1
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_no_number_is_null(tmp_path):
     config = dataclasses.replace(SMALL, learning_rate=1e38, steps=3, out=str(tmp_path))
     summary = train(config)
@@ -518,6 +520,7 @@ def assert_whole(folder, most):
     return lines
 
 
+@pytest.mark.slow
 def test_a_process_cut_off_twice_ends_with_the_same_numbers(tmp_path):
     (tmp_path / "job.toml").write_text(COMMAND)
     config = dataclasses.replace(load_config(tmp_path / "job.toml"), out=str(tmp_path))
