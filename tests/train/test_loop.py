@@ -478,7 +478,9 @@ resync_every = 15
 @contextlib.contextmanager
 def started(tmp_path):
     """The job as a process, with as many devices of the host as it has nodes."""
-    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+    # It chooses its devices itself, but compiles as this process does: else digits would differ.
+    flags = [f for f in os.environ["XLA_FLAGS"].split() if "device_count" not in f]
+    environment = {**os.environ, "XLA_FLAGS": " ".join(flags)}
     arguments = ["train", "--config", str(tmp_path / "job.toml"), "--out", str(tmp_path)]
     # A process started in the background may have been told to ignore the signal.
     old = signal.signal(signal.SIGINT, signal.default_int_handler)
