@@ -18,7 +18,8 @@ from jax import lax
 from jaxqring.link.codes import BlockCode, Codewords
 from jaxqring.link.protection import Protection, protected_part
 from jaxqring.link.superdense import SymbolChannel
-from jaxqring.link.transport import count_symbol_errors, error_words, kind_thresholds
+from jaxqring.link.transport import count_symbol_errors, receive
+from jaxqring.link.sampling import kind_thresholds
 from jaxqring.link.wire import pack
 
 SIMULATIONS = ("attempts", "symbol")
@@ -88,7 +89,7 @@ def deliver(
     tally = Tally(zero, zero, zero)
     if count < bits // 2:
         low = pack(jnp.full((size,), 2 ** (bits - 2 * count) - 1, jnp.int32), bits)
-        errors = low & error_words(bare_key, words, channel, scramble=True)
+        errors = low & (words ^ receive(bare_key, words, channel, scramble=True))
         wrong = jnp.sum(count_symbol_errors(errors), dtype=jnp.uint32)
         words, tally = words ^ errors, tally._replace(errors=wrong)
     if not isinstance(strong, Codewords):

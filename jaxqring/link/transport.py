@@ -1,79 +1,42 @@
-"""Codes through a symbol channel: sampled exactly, or through their first two moments.
-
-Sampling draws one 32-bit integer a symbol and compares it with cumulative thresholds, so that
-each kind of error has its probability to within 2^-32 (2.4e-10), plus the rounding of the
-float32 transition matrix.
-"""
+"""Codes through a symbol channel: sampled exactly, or through their first two moments."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.custom_batching import sequential_vmap
 
 from jaxqring import checks
+from jaxqring.link import sampling
 from jaxqring.link.superdense import SymbolChannel, check_transition
-from jaxqring.link.wire import SYMBOLS_PER_WORD, FixedPoint, wrap
-
-# The largest float32 below 2^32, which a uint32 can hold.
-_BELOW = np.float32(2.0**32 - 2.0**8)
+from jaxqring.link.wire import FixedPoint, wrap
 
 
-def error_words(
+def receive(
     key: jax.Array, words: jax.Array, channel: SymbolChannel, *, scramble: bool
 ) -> jax.Array:
-    """Draws what the link XORs onto the words sent over it.
+    """`transmit` without its checks.
 
     Args:
       key: typed PRNG key.
-      words: (...) uint32, 16 symbols each.
+      words: (W,) uint32, 16 symbols each.
       channel: one link. Its erased symbols are replaced by a uniform guess.
       scramble: whether a pad makes errors independent of the words; then only their shape counts.
 
     Returns:
-      (...) uint32.
+      (W,) uint32.
     """
     table = channel.guessed().error_table.astype(jnp.float32)
     known = jnp.all(jnp.isfinite(table), axis=-1, keepdims=True)
     table = jnp.where(known, table, 0.25)  # white noise for NaN, which only a trace can bring
     if scramble:
         table = jnp.mean(table, axis=0, keepdims=True)
-    above = kind_thresholds(table)
-
-    def threshold(kind: int, symbol: jax.Array) -> jax.Array:
-        if scramble:
-            return above[0, kind]
-        low, high = (symbol & 1).astype(bool), symbol >= 2
-        return jnp.where(
-            high,
-            jnp.where(low, above[3, kind], above[2, kind]),
-            jnp.where(low, above[1, kind], above[0, kind]),
-        )
-
-    def draw(position: jax.Array, errors: jax.Array) -> jax.Array:
-        shift = 2 * position.astype(jnp.uint32)
-        symbol = (words >> shift) & np.uint32(3)
-        uniform = jax.random.bits(jax.random.fold_in(key, position), words.shape, jnp.uint32)
-        kind = sum((uniform < threshold(k, symbol)).astype(jnp.uint32) for k in range(3))
-        return errors | (kind << shift)
-
-    # A loop over the 16 positions keeps the random bits of one position in memory, not of all.
-    # It starts from words ^ words, not from zeros, to have the type of a mapped value.
-    return lax.fori_loop(0, SYMBOLS_PER_WORD, draw, words ^ words)
+    return _one_by_one(key, words, lax.stop_gradient(table))
 
 
-def kind_thresholds(probs: jax.Array) -> jax.Array:
-    """Where a random word u decides for a kind: kind k or above if u < threshold[k - 1].
-
-    Args:
-      probs: (..., K) float32 probabilities of the kinds 0, ..., K - 1; that of kind 0 is not read.
-
-    Returns:
-      (..., K - 1) uint32, falling. Kinds are nested from the top, so that rare ones are not
-      differences of large numbers.
-    """
-    tail = jnp.cumsum(jnp.clip(probs[..., :0:-1], 0.0, 1.0), axis=-1)[..., ::-1]
-    above = jnp.minimum(tail * np.float32(2.0**32), _BELOW).astype(jnp.uint32)
-    return jnp.where(tail < 1, above, np.uint32(2**32 - 1))
+# The work depends on the noise, so that links that are mapped over take turns: in step, each
+# would wait for the noisiest.
+_one_by_one = sequential_vmap(sampling.through)
 
 
 def transmit(
@@ -112,7 +75,8 @@ def transmit(
         checks.refuse("channel", "be one link without batch axes", channel.transition.shape)
     checks.prng_key("key", key)
     checks.one_of("scramble", scramble, (True, False))
-    return words ^ error_words(key, words, channel, scramble=scramble)
+    flat = jnp.asarray(words).reshape(-1)
+    return receive(key, flat, channel, scramble=scramble).reshape(words.shape)
 
 
 def count_symbol_errors(errors: jax.Array) -> jax.Array:

@@ -10,7 +10,7 @@ import numpy as np
 from jaxqring.link.coded import Tally, deliver
 from jaxqring.link.protection import protected_part
 from jaxqring.link.superdense import SymbolChannel
-from jaxqring.link.transport import count_symbol_errors, error_words, mean_slope, moments
+from jaxqring.link.transport import count_symbol_errors, mean_slope, moments, receive
 from jaxqring.link.wire import FixedPoint, Wire, pack
 from jaxqring.ring.config import Ring
 
@@ -68,12 +68,13 @@ def through_links(
 
         received, tally = jax.vmap(over)(keys, words, given.links, given.laws)
         return (words, tally._replace(errors=tally.errors * 0)) if mend else (received, tally)
-    draw = functools.partial(error_words, scramble=ring.scramble)
-    errors = jax.vmap(draw)(keys, words, SymbolChannel(given.links))
+    draw = functools.partial(receive, scramble=ring.scramble)
+    received = jax.vmap(draw)(keys, words, SymbolChannel(given.links))
     # Padding that fills the last words crosses no link.
     real = pack(jnp.full((size,), -1, jnp.int32), wire.bits)
-    seen = jnp.sum(count_symbol_errors(errors & real), axis=1, dtype=jnp.uint32)
-    return words ^ errors, tally._replace(errors=seen)
+    errors = (words ^ received) & real
+    seen = jnp.sum(count_symbol_errors(errors), axis=1, dtype=jnp.uint32)
+    return received, tally._replace(errors=seen)
 
 
 def no_tally(nodes: jax.Array) -> Tally:
