@@ -9,16 +9,19 @@ Bits depend on the key, a position and the number of a stream, and on nothing el
 implementation that made the key beyond its own words, nor on the mapping around the call.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-Words = tuple[jax.Array, jax.Array]
+Words = tuple[Any, Any]  # uint32 arrays, or numpy scalars
 
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 _PARITY = np.uint32(0x1BD11BDA)
 _ROUNDS = 20
+_DOMAIN = np.uint32(0x6A617871), np.uint32(0x72696E67)
 
 
 def threefry(key: Words, counter: Words) -> Words:
@@ -40,25 +43,38 @@ def threefry(key: Words, counter: Words) -> Words:
 
 
 def cipher_key(key: jax.Array) -> Words:
-    """Two words that stand for a typed key of any implementation."""
+    """Two words that stand for typed keys (...) of any implementation, each (...) uint32.
+
+    Encrypted once under a counter of our own, so that nothing drawn here repeats what JAX draws
+    or folds from the same key.
+    """
     words = jax.random.key_data(key)
     pair = words[..., 0], words[..., 1]
     for word in range(2, words.shape[-1], 2):
         pair = threefry(pair, (words[..., word], words[..., word + 1]))
-    return pair
+    return threefry(pair, _DOMAIN)
 
 
-def random_words(key: Words, size: int, stream: jax.Array | int = 0) -> jax.Array:
-    """(size,) uint32 of one stream.
+def derive(key: Words, first: jax.Array | int, second: jax.Array | int = 0) -> Words:
+    """A key for each pair of numbers. A key either draws words or derives keys, never both."""
+    return threefry(key, (_uint32(first), _uint32(second)))
+
+
+def _uint32(number: jax.Array | int) -> Any:
+    return number.astype(jnp.uint32) if isinstance(number, jax.Array) else np.uint32(number)
+
+
+def random_words(key: Words, size: int) -> jax.Array:
+    """(size,) uint32, uniform.
 
     Args:
-      key: see `cipher_key`.
+      key: see `cipher_key` and `derive`.
       size: how many.
-      stream: number of the stream; streams are independent of each other.
 
     >>> key = cipher_key(jax.random.key(0))
-    >>> random_words(key, 3).dtype, bool(jnp.all(random_words(key, 3) != random_words(key, 3, 1)))
+    >>> first, second = (random_words(derive(key, i), 3) for i in range(2))
+    >>> first.dtype, bool(jnp.all(first != second))
     (dtype('uint32'), True)
     """
     position = lax.iota(jnp.uint32, size)
-    return threefry(key, (position, jnp.full_like(position, stream)))[0]
+    return threefry(key, (position, jnp.zeros_like(position)))[0]

@@ -21,8 +21,12 @@ from jaxqring.link.superdense import SymbolChannel
 from jaxqring.link.transport import count_symbol_errors, receive
 from jaxqring.link.sampling import kind_thresholds
 from jaxqring.link.wire import pack
+from jaxqring.threefry import Words, derive, random_words
 
 SIMULATIONS = ("attempts", "symbol")
+
+# What the keys of a payload are derived for.
+_BARE, _FATE, _SPOILED = range(3)
 
 # What becomes of a qubit: kind 0 to 3 is the XOR pattern of its symbol, kind 4 a flagged loss.
 _LOST = 4
@@ -61,7 +65,7 @@ def attempt_law(protection: Protection, channel: SymbolChannel) -> jax.Array:
 
 
 def deliver(
-    key: jax.Array,
+    key: Words,
     words: jax.Array,
     size: int,
     bits: int,
@@ -72,8 +76,8 @@ def deliver(
     """Sends a packed payload over one protected, scrambled link.
 
     Args:
-      key: typed PRNG key.
-      words: uint32, the payload as `wire.pack` writes it.
+      key: see `jaxqring.threefry`.
+      words: uint32, the payload as `wire.join` writes it.
       size: number of codes in it.
       bits: of a code.
       channel: the link.
@@ -84,12 +88,11 @@ def deliver(
       The words received, and what happened.
     """
     strong, count = protected_part(protection, bits)
-    bare_key, key = jax.random.split(key)
     zero = jnp.sum(words ^ words, dtype=jnp.uint32)  # with the type of a mapped value
     tally = Tally(zero, zero, zero)
     if count < bits // 2:
         low = pack(jnp.full((size,), 2 ** (bits - 2 * count) - 1, jnp.int32), bits)
-        errors = low & (words ^ receive(bare_key, words, channel, scramble=True))
+        errors = low & (words ^ receive(derive(key, _BARE), words, channel, scramble=True))
         wrong = jnp.sum(count_symbol_errors(errors), dtype=jnp.uint32)
         words, tally = words ^ errors, tally._replace(errors=wrong)
     if not isinstance(strong, Codewords):
@@ -98,11 +101,11 @@ def deliver(
 
     def by_law(attempt: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         assert law is not None
-        u = jax.random.bits(jax.random.fold_in(key, attempt), (codewords,), jnp.uint32)
+        u = random_words(derive(key, _FATE, attempt), codewords)
         return u < law[0], u < law[1], jnp.full((codewords, 0), zero.astype(jnp.uint8))
 
     def by_symbol(attempt: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        return _draw_words(jax.random.fold_in(key, attempt), codewords, channel, strong)
+        return _draw_words(derive(key, _FATE, attempt), codewords, channel, strong)
 
     undelivered, again, patterns = _attempt(
         by_symbol if law is None else by_law, codewords, strong.attempts, zero
@@ -112,7 +115,7 @@ def deliver(
         words, errors, turn, _ = state
         drawn = patterns
         if law is not None:
-            fresh = jax.random.fold_in(key, turn + strong.attempts)
+            fresh = derive(key, _SPOILED, turn)
             # Tied to the loop, out of which XLA would move work that is the same in every turn.
             tied, _ = lax.optimization_barrier((channel.transition, turn))
             drawn = _draw_failed(fresh, codewords, SymbolChannel(tied), strong, zero)
@@ -171,27 +174,23 @@ def _kind_probs(channel: SymbolChannel) -> jax.Array:
     return jnp.where(jnp.all(jnp.isfinite(probs)), jnp.clip(probs, 0, 1), white)
 
 
-def _bits(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Random words; drawn flat, because XLA takes several times as long to compile other shapes."""
-    return jax.random.bits(key, (math.prod(shape),), jnp.uint32).reshape(shape)
-
-
-def _as_patterns(key: jax.Array, kinds: jax.Array, channel: SymbolChannel) -> jax.Array:
+def _as_patterns(key: Words, kinds: jax.Array, channel: SymbolChannel) -> jax.Array:
     """uint8 XOR patterns of (words, ...) uint8 kinds: a lost qubit is replaced by a guess."""
     if channel.is_heralded:
-        guess = (_bits(key, kinds.shape) & np.uint32(3)).astype(jnp.uint8)
+        guess = (random_words(key, kinds.size) & np.uint32(3)).astype(jnp.uint8)
+        guess = guess.reshape(kinds.shape)
         kinds = jnp.where(kinds == _LOST, guess, kinds)
     return kinds.reshape(kinds.shape[0], -1)
 
 
 def _draw_words(
-    key: jax.Array, codewords: int, channel: SymbolChannel, strong: Codewords
+    key: Words, codewords: int, channel: SymbolChannel, strong: Codewords
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """One attempt, qubit by qubit; see `_attempt` for what comes back."""
     code = strong.block
-    errors_key, missed_key, guess_key = jax.random.split(key, 3)
+    errors_key, missed_key, guess_key = (derive(key, use) for use in range(3))
     shape = (codewords, code.units, code.symbols // code.units)
-    u = _bits(errors_key, shape)
+    u = random_words(errors_key, math.prod(shape)).reshape(shape)
     above = kind_thresholds(_kind_probs(channel))
     kinds = _decide(u, list(above))
     if code.is_binary:
@@ -202,13 +201,13 @@ def _draw_words(
     failed = jnp.sum(weights, axis=1, dtype=jnp.int32) > code.limit
     fraction = np.float32(strong.missed_fraction)
     law = kind_thresholds(jnp.stack([1 - fraction, fraction]))
-    missed = jax.random.bits(missed_key, (codewords,), jnp.uint32) < law[0]
+    missed = random_words(missed_key, codewords) < law[0]
     patterns = _as_patterns(guess_key, kinds, channel)[:, : strong.payload_symbols]
     return failed, missed, patterns
 
 
 def _draw_failed(
-    key: jax.Array, codewords: int, channel: SymbolChannel, strong: Codewords, zero: jax.Array
+    key: Words, codewords: int, channel: SymbolChannel, strong: Codewords, zero: jax.Array
 ) -> jax.Array:
     """(codewords, at least payload_symbols) uint8 patterns of words, given that they fail.
 
@@ -219,9 +218,9 @@ def _draw_failed(
     code = strong.block
     qubits = code.symbols // code.units
     units = -(-strong.payload_symbols // qubits)
-    draw_key, guess_key = jax.random.split(key)
-    # All at once, because every draw takes XLA half a second to compile.
-    draws = _bits(draw_key, (qubits + 2, units, codewords))
+    draw_key, guess_key = (derive(key, use) for use in range(2))
+    shape = (qubits + 2, units, codewords)
+    draws = random_words(draw_key, math.prod(shape)).reshape(shape)
     single, double = code.unit_probs(channel)
     double = double.astype(jnp.float32)
     single = jnp.zeros_like(double) if single is None else single.astype(jnp.float32)

@@ -24,7 +24,7 @@ import numpy as np
 from jax import lax
 
 from jaxqring.link.wire import SYMBOLS_PER_WORD
-from jaxqring.threefry import Words, cipher_key, random_words, threefry
+from jaxqring.threefry import Words, threefry
 
 _LEVELS = 256  # of the coarse part, by eight random bits a symbol
 _PLANES = 8
@@ -58,11 +58,11 @@ class Split(NamedTuple):
     above: jax.Array
 
 
-def through(key: jax.Array, words: jax.Array, table: jax.Array) -> jax.Array:
+def through(key: Words, words: jax.Array, table: jax.Array) -> jax.Array:
     """Sends words through a link.
 
     Args:
-      key: typed PRNG key.
+      key: see `jaxqring.threefry`.
       words: (W,) uint32, 16 symbols each.
       table: (S, 4) float32 probabilities of the errors 0, ..., 3 that are XORed onto a symbol;
         S = 1, or 4 with one row for each symbol sent.
@@ -72,14 +72,14 @@ def through(key: jax.Array, words: jax.Array, table: jax.Array) -> jax.Array:
     """
     if words.size == 0:
         return words
-    words, table, *cipher = _mapped_alike(words, table, *cipher_key(key))
+    words, table, *cipher = _mapped_alike(words, table, *key)
     parts = split(table)
 
     def coarse(words: jax.Array) -> jax.Array:
-        return words ^ _coarse_errors(cipher, words, parts.levels)
+        return words ^ _coarse_errors(tuple(cipher), words, parts.levels)
 
     drawn = lax.cond(parts.is_coarse, coarse, lambda words: words, words)
-    return _redraw(cipher, words, drawn, parts)
+    return _redraw(tuple(cipher), words, drawn, parts)
 
 
 def _mapped_alike(*arrays: jax.Array) -> list[jax.Array]:
@@ -164,9 +164,7 @@ def _coarse_errors(cipher: Words, words: jax.Array, levels: jax.Array) -> jax.Ar
     return (((first & ~second) | third) & _EVEN) | ((second & _EVEN) << np.uint32(1))
 
 
-def _redraw(
-    cipher: Words, words: jax.Array, drawn: jax.Array, parts: Split
-) -> jax.Array:
+def _redraw(cipher: Words, words: jax.Array, drawn: jax.Array, parts: Split) -> jax.Array:
     """Draws a fraction of the symbols again.
 
     Args:

@@ -10,15 +10,14 @@ from jaxqring import checks
 from jaxqring.link import sampling
 from jaxqring.link.superdense import SymbolChannel, check_transition
 from jaxqring.link.wire import FixedPoint, wrap
+from jaxqring.threefry import Words, cipher_key
 
 
-def receive(
-    key: jax.Array, words: jax.Array, channel: SymbolChannel, *, scramble: bool
-) -> jax.Array:
+def receive(key: Words, words: jax.Array, channel: SymbolChannel, *, scramble: bool) -> jax.Array:
     """`transmit` without its checks.
 
     Args:
-      key: typed PRNG key.
+      key: see `jaxqring.threefry`.
       words: (W,) uint32, 16 symbols each.
       channel: one link. Its erased symbols are replaced by a uniform guess.
       scramble: whether a pad makes errors independent of the words; then only their shape counts.
@@ -76,7 +75,7 @@ def transmit(
     checks.prng_key("key", key)
     checks.one_of("scramble", scramble, (True, False))
     flat = jnp.asarray(words).reshape(-1)
-    return receive(key, flat, channel, scramble=scramble).reshape(words.shape)
+    return receive(cipher_key(key), flat, channel, scramble=scramble).reshape(words.shape)
 
 
 def count_symbol_errors(errors: jax.Array) -> jax.Array:

@@ -4,14 +4,17 @@ A wire says how a node writes a vector of float32 for its links. Every wire has 
 and a payload is an array of whatever the wire adds up:
 
     encode(values, step) -> payload     add(mine, arrived) -> payload     decode(payload, step)
-    pack(payload) -> words              unpack(words, size) -> payload
+    join(lanes) -> words                part(words) -> lanes
 
 `step` is the value of one code of a `FixedPoint` wire, agreed by all nodes; float wires ignore
-it. Words are uint32 and hold 16 symbols each; symbol j of a word is its bits (2j + 1, 2j).
+it. A payload is packed in `lanes` runs of equal length, so that all arithmetic on the way is on
+contiguous vectors and no code is ever shuffled. Words are uint32 and hold 16 symbols each; symbol j of a word is its bits (2j + 1, 2j).
 """
 
 import dataclasses
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +22,7 @@ import numpy as np
 from jax import lax
 
 from jaxqring import checks
+from jaxqring.threefry import Words, random_words
 
 SYMBOLS_PER_WORD = 16
 
@@ -35,6 +39,44 @@ def _group(bits: int) -> tuple[int, int]:
     return whole // bits, whole // 32
 
 
+def lanes_of(bits: int) -> int:
+    """Number of lanes: codes of which every group of words holds one each."""
+    return _group(bits)[0]
+
+
+def join(lanes: Sequence[jax.Array], bits: int) -> jax.Array:
+    """Packs lanes without gaps.
+
+    Args:
+      lanes: lcm(bits, 32) / bits arrays (groups,) uint32, whose bits above `bits` are not read.
+      bits: even, in [2, 32].
+
+    Returns:
+      (groups lcm(bits, 32) / 32,) uint32.
+    """
+    words: list[Any] = [np.uint32(0)] * _group(bits)[1]
+    for lane, codes in enumerate(lanes):
+        word, shift = divmod(lane * bits, 32)
+        code = codes & np.uint32(2**bits - 1) if bits < 32 else codes
+        words[word] |= code << np.uint32(shift) if shift else code
+        if shift + bits > 32:
+            words[word + 1] |= code >> np.uint32(32 - shift)
+    return jnp.concatenate(words) if len(words) > 1 else words[0]
+
+
+def part(words: jax.Array, bits: int) -> list[jax.Array]:
+    """The inverse of `join`: (groups,) uint32 lanes, without the bits above `bits`."""
+    columns = words.reshape(_group(bits)[1], -1)
+    lanes = []
+    for lane in range(lanes_of(bits)):
+        word, shift = divmod(lane * bits, 32)
+        code = columns[word] >> np.uint32(shift)
+        if shift + bits > 32:
+            code |= columns[word + 1] << np.uint32(32 - shift)
+        lanes.append(code & np.uint32(2**bits - 1))
+    return lanes
+
+
 def pack(codes: jax.Array, bits: int) -> jax.Array:
     """Packs the low `bits` bits of each code without gaps.
 
@@ -44,21 +86,14 @@ def pack(codes: jax.Array, bits: int) -> jax.Array:
 
     Returns:
       (packed_size(size, bits),) uint32. Lane l of every group is a contiguous run of codes, so
-      that the loop over lanes is one of vector shifts; the order of symbols on the wire has no
-      other meaning.
+      that lanes are packed by vector shifts; the order of symbols on the wire has no other
+      meaning.
     """
-    codes_per_group, words_per_group = _group(bits)
-    groups = -(-codes.shape[0] // codes_per_group)
-    unsigned = lax.bitcast_convert_type(codes, jnp.uint32) & np.uint32(2**bits - 1)
-    lanes = jnp.pad(unsigned, (0, groups * codes_per_group - codes.shape[0]))
-    lanes = lanes.reshape(codes_per_group, groups)
-    words: list[jax.Array] = [jnp.zeros((groups,), jnp.uint32)] * words_per_group
-    for lane in range(codes_per_group):
-        word, shift = divmod(lane * bits, 32)
-        words[word] |= lanes[lane] << np.uint32(shift)
-        if shift + bits > 32:
-            words[word + 1] |= lanes[lane] >> np.uint32(32 - shift)
-    return jnp.concatenate(words)
+    count = lanes_of(bits)
+    groups = -(-codes.shape[0] // count)
+    unsigned = lax.bitcast_convert_type(codes, jnp.uint32)
+    lanes = jnp.pad(unsigned, (0, groups * count - codes.shape[0])).reshape(count, groups)
+    return join(list(lanes), bits)
 
 
 def unpack(words: jax.Array, bits: int, size: int, *, signed: bool = True) -> jax.Array:
@@ -73,19 +108,8 @@ def unpack(words: jax.Array, bits: int, size: int, *, signed: bool = True) -> ja
     Returns:
       (size,) int32 or uint32.
     """
-    codes_per_group, words_per_group = _group(bits)
-    columns = words.reshape(words_per_group, -1)
-    lanes = []
-    for lane in range(codes_per_group):
-        word, shift = divmod(lane * bits, 32)
-        code = columns[word] >> np.uint32(shift)
-        if shift + bits > 32:
-            code |= columns[word + 1] << np.uint32(32 - shift)
-        lanes.append(code)
-    codes = jnp.concatenate(lanes)[:size]
-    if signed:
-        return wrap(lax.bitcast_convert_type(codes, jnp.int32), bits)
-    return codes & np.uint32(2**bits - 1)
+    codes = jnp.concatenate(part(words, bits))[:size]
+    return wrap(lax.bitcast_convert_type(codes, jnp.int32), bits) if signed else codes
 
 
 def wrap(codes: jax.Array, bits: int) -> jax.Array:
@@ -169,7 +193,7 @@ class FixedPoint:
         return _power_of_two(power)
 
     def encode(
-        self, values: jax.Array, step: jax.Array, num_terms: int, key: jax.Array | None = None
+        self, values: jax.Array, step: jax.Array, num_terms: int, key: Words | None = None
     ) -> jax.Array:
         """float32 values to int32 codes; NaN becomes 0, infinities are clipped.
 
@@ -177,7 +201,7 @@ class FixedPoint:
           values: (...) float32.
           step: () value of one code, a power of two.
           num_terms: how many codes will be added.
-          key: needed for stochastic rounding.
+          key: of `random_words`, needed for stochastic rounding.
         """
         limit = self.limit(num_terms)
         inverse = _power_of_two(127 - _exponent_field(step))
@@ -191,7 +215,9 @@ class FixedPoint:
             assert key is not None
             # Compared, not added: the sum of code and uniform would be rounded before the floor.
             low = jnp.floor(codes)
-            codes = low + (jax.random.uniform(key, codes.shape) < codes - low).astype(codes.dtype)
+            bits = random_words(key, codes.size).reshape(codes.shape)
+            uniform = (bits >> 8).astype(jnp.int32).astype(jnp.float32) * np.float32(2.0**-24)
+            codes = low + (uniform < codes - low).astype(codes.dtype)
         return jnp.clip(codes, -limit, limit).astype(jnp.int32)
 
     def saturates(self, values: jax.Array, step: jax.Array, num_terms: int) -> jax.Array:
@@ -207,11 +233,16 @@ class FixedPoint:
         top = jnp.finfo(jnp.float32).max
         return jnp.clip(payload.astype(jnp.float32) * step, -top, top)
 
-    def pack(self, payload: jax.Array) -> jax.Array:
-        return pack(payload, self.bits)
+    @property
+    def lanes(self) -> int:
+        return lanes_of(self.bits)
 
-    def unpack(self, words: jax.Array, size: int) -> jax.Array:
-        return unpack(words, self.bits, size)
+    def join(self, lanes: Sequence[jax.Array]) -> jax.Array:
+        return join([lax.bitcast_convert_type(lane, jnp.uint32) for lane in lanes], self.bits)
+
+    def part(self, words: jax.Array) -> list[jax.Array]:
+        lanes = part(words, self.bits)
+        return [wrap(lax.bitcast_convert_type(lane, jnp.int32), self.bits) for lane in lanes]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -219,9 +250,10 @@ class Float32:
     """IEEE single precision as it is. An error delivers what the bits say, NaN included."""
 
     bits: int = dataclasses.field(default=32, init=False)
+    lanes: int = dataclasses.field(default=1, init=False, repr=False)
 
     def encode(
-        self, values: jax.Array, step: jax.Array, num_terms: int, key: jax.Array | None = None
+        self, values: jax.Array, step: jax.Array, num_terms: int, key: Words | None = None
     ) -> jax.Array:
         return values
 
@@ -231,11 +263,11 @@ class Float32:
     def decode(self, payload: jax.Array, step: jax.Array) -> jax.Array:
         return payload
 
-    def pack(self, payload: jax.Array) -> jax.Array:
-        return lax.bitcast_convert_type(payload, jnp.uint32)
+    def join(self, lanes: Sequence[jax.Array]) -> jax.Array:
+        return lax.bitcast_convert_type(lanes[0], jnp.uint32)
 
-    def unpack(self, words: jax.Array, size: int) -> jax.Array:
-        return lax.bitcast_convert_type(words, jnp.float32)[:size]
+    def part(self, words: jax.Array) -> list[jax.Array]:
+        return [lax.bitcast_convert_type(words, jnp.float32)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -243,9 +275,10 @@ class BFloat16:
     """bfloat16; each node adds in float32 and rounds to nearest before it sends on."""
 
     bits: int = dataclasses.field(default=16, init=False)
+    lanes: int = dataclasses.field(default=2, init=False, repr=False)
 
     def encode(
-        self, values: jax.Array, step: jax.Array, num_terms: int, key: jax.Array | None = None
+        self, values: jax.Array, step: jax.Array, num_terms: int, key: Words | None = None
     ) -> jax.Array:
         return values.astype(jnp.bfloat16)
 
@@ -255,12 +288,13 @@ class BFloat16:
     def decode(self, payload: jax.Array, step: jax.Array) -> jax.Array:
         return payload.astype(jnp.float32)
 
-    def pack(self, payload: jax.Array) -> jax.Array:
-        return pack(lax.bitcast_convert_type(payload, jnp.uint16).astype(jnp.uint32), 16)
+    def join(self, lanes: Sequence[jax.Array]) -> jax.Array:
+        halves = [lax.bitcast_convert_type(lane, jnp.uint16) for lane in lanes]
+        return join([half.astype(jnp.uint32) for half in halves], 16)
 
-    def unpack(self, words: jax.Array, size: int) -> jax.Array:
-        halves = unpack(words, 16, size, signed=False).astype(jnp.uint16)
-        return lax.bitcast_convert_type(halves, jnp.bfloat16)
+    def part(self, words: jax.Array) -> list[jax.Array]:
+        halves = [half.astype(jnp.uint16) for half in part(words, 16)]
+        return [lax.bitcast_convert_type(half, jnp.bfloat16) for half in halves]
 
 
 Wire = FixedPoint | Float32 | BFloat16

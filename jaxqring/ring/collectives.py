@@ -114,10 +114,10 @@ def _summed(
     chunk = -(-size // place.num_nodes)
     rows = jnp.pad(flat, ((0, 0), (0, chunk * place.num_nodes - size)))
     rows = rows.reshape(-1, place.num_nodes, chunk)
-    plan = Plan(place, reduce=True, gather=True, replicated=replicated, report=with_report)
-    summed, counts = collective(rows, ring, key, plan)
     # Divided before the cast: the mean of narrow floats fits their type where the sum may not.
-    summed = summed / place.num_nodes if mean else summed
+    divisor = place.num_nodes if mean else 1
+    plan = Plan(place, True, True, replicated, with_report, divisor)
+    summed, counts = collective(rows, ring, key, plan)
     total = restore(summed.reshape(place.nodes_per_device, -1)[:, :size])
     if not with_report:
         return total

@@ -15,10 +15,12 @@ derivative with respect to noise comes last, as its codes have no derivative of 
 """
 
 import functools
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
@@ -26,19 +28,18 @@ from jaxqring import checks
 from jaxqring.link.coded import Tally, attempt_law
 from jaxqring.link.superdense import SymbolChannel
 from jaxqring.link.transport import mean_jump
-from jaxqring.link.wire import FixedPoint
+from jaxqring.link.wire import FixedPoint, Wire
 from jaxqring.ring import schedule
 from jaxqring.ring.config import Ring, links_of
 from jaxqring.ring.hops import (
     Inputs,
     code_slope,
     effective_channel,
-    no_tally,
-    node_keys,
     rounds_at_random,
     through_links,
 )
 from jaxqring.ring.schedule import Place
+from jaxqring.threefry import cipher_key, derive
 
 
 class Plan(NamedTuple):
@@ -50,6 +51,7 @@ class Plan(NamedTuple):
       gather: whether there is a second half, of passing on.
       replicated: whether the result must be known to `shard_map` as equal on all nodes.
       report: whether to count errors for a report.
+      divisor: what the result is divided by.
       keep_codes: whether to hand out what every hop sent, for the derivative.
     """
 
@@ -58,6 +60,7 @@ class Plan(NamedTuple):
     gather: bool
     replicated: bool
     report: bool
+    divisor: int = 1
     keep_codes: bool = False
 
     @property
@@ -68,14 +71,18 @@ class Plan(NamedTuple):
     def first(self, nodes: jax.Array) -> jax.Array:
         """(k,) the chunk that each node sends first.
 
-        Its own number, so that it ends with the sum of the next chunk; one lower where nothing
-        is gathered, so that node i is left with part i.
+        Its own number; one lower where nothing is gathered, so that node i is left with part i.
         """
         return nodes if self.gather else nodes - 1
 
-    def own(self, nodes: jax.Array) -> jax.Array:
-        """(k,) the chunk that each node passes on first."""
-        return nodes + 1 if self.reduce else nodes
+    @property
+    def mends(self) -> bool:
+        """Whether what no attempt delivers in the second half comes over the control channel."""
+        return self.replicated and self.gather
+
+    def ends_in_gather(self) -> bool:
+        """Whether the second half of the values is an `all_gather` that `shard_map` knows."""
+        return self.replicated and bool(sees_varying(self.place.axis_name))
 
 
 class Counts(NamedTuple):
@@ -87,11 +94,10 @@ class Counts(NamedTuple):
 
 
 class _Trail(NamedTuple):
-    """What the derivative needs of the values: the step, and the codes sent in every hop."""
+    """What the derivative needs of the values: the step, and the words sent in every hop."""
 
     step: jax.Array
-    reduce: Any
-    gather: Any
+    sent: jax.Array | None
 
 
 def collective(
@@ -145,7 +151,7 @@ def _with_trail_jvp(plan: Plan, primals: tuple, tangents: tuple) -> tuple:
     if not bound:
         result, moved = here.own(result), here.own(moved)
         counts = _own_part(counts, here)
-    outputs = (result, counts, _Trail(trail.step, None, None))
+    outputs = (result, counts, _Trail(trail.step, None))
     no_tangents = jax.tree.map(lambda x: SymbolicZero(jax.typeof(x).to_tangent_aval()), outputs[1:])
     return outputs, (moved, *no_tangents)
 
@@ -195,53 +201,123 @@ def _inputs(values: jax.Array, ring: Ring, key: jax.Array | None, plan: Plan) ->
     protection = ring.protection
     if links is not None and protection is not None and ring.simulate == "attempts":
         laws = jax.vmap(lambda link: attempt_law(protection, SymbolChannel(link)))(links)
-    keys = None if key is None or not ring.draws else jnp.broadcast_to(key, nodes.shape)
-    return Inputs(values, links, keys, laws)
+    keys = None
+    if key is not None and ring.draws:
+        keys = cipher_key(jnp.broadcast_to(key, nodes.shape))
+    size = values.shape[-1]
+    return Inputs(_in_lanes(values, ring.wire), size, links, keys, laws)
+
+
+def _in_lanes(values: jax.Array, wire: Wire) -> jax.Array:
+    """(..., c) as (..., L, G), padded with zeros."""
+    *lead, size = values.shape
+    groups = -(-size // wire.lanes)
+    padding = [(0, 0)] * len(lead) + [(0, groups * wire.lanes - size)]
+    return jnp.pad(values, padding).reshape(*lead, wire.lanes, groups)
+
+
+def _out_of_lanes(values: jax.Array, size: int) -> jax.Array:
+    """The inverse of `_in_lanes`."""
+    return values.reshape(*values.shape[:-2], -1)[..., :size]
+
+
+def _lane(values: jax.Array, chunk: jax.Array, lane: int) -> jax.Array:
+    """(k, G) one lane of one chunk of each node's (k, N, L, G).
+
+    Lane by lane, as vectors: of a slice with two lanes XLA makes slow code.
+    """
+    size = values.shape[-1]
+
+    def own(rows: jax.Array, at: jax.Array) -> jax.Array:
+        return lax.dynamic_slice(rows, (at, lane, 0), (1, 1, size)).reshape(size)
+
+    return _each_node(own, values, chunk)
+
+
+def _put(values: jax.Array, chunk: jax.Array, lanes: Sequence[jax.Array]) -> jax.Array:
+    """(k, N, L, G) values with one chunk of each node replaced by L lanes (k, G)."""
+
+    def own(rows: jax.Array, at: jax.Array, row: jax.Array, lane: int) -> jax.Array:
+        return lax.dynamic_update_slice(rows, row[None, None], (at, lane, 0))
+
+    for lane, row in enumerate(lanes):
+        values = _each_node(functools.partial(own, lane=lane), values, chunk, row)
+    return values
+
+
+def _each_node(function: Callable[..., jax.Array], *arguments: jax.Array) -> jax.Array:
+    """`vmap`, without its gathers and scatters where a device has one node."""
+    if arguments[0].shape[0] > 1:
+        return jax.vmap(function)(*arguments)
+    return function(*(argument[0] for argument in arguments))[None]
 
 
 def _run(given: Inputs, ring: Ring, plan: Plan) -> tuple[jax.Array, Counts | None, _Trail]:
     """The values."""
-    wire, place, values = ring.wire, plan.place, given.values
-    nodes, steps = place.nodes(), place.num_nodes - 1
-    scale = _agree_on_step(values, ring, plan)
-    rows = schedule.descending(values, plan.first(nodes)) if plan.reduce else values
-    # The stream after those of the hops rounds at random.
-    keys = None
+    wire, place = ring.wire, plan.place
+    nodes, turns = place.nodes(), place.num_nodes - 1
+    first = plan.first(nodes)
+    scale = _agree_on_step(given.values, ring, plan)
+    rounding = None
     if rounds_at_random(ring) and given.keys is not None:
-        keys = node_keys(given.keys, 2 * steps, nodes)
-    payload = jax.vmap(lambda row, k: wire.encode(row, scale, plan.num_terms, k))(rows, keys)
+        rounding = derive(given.keys, 2 * turns, nodes)  # the stream after those of the hops
 
-    def send(sent: jax.Array, stream: jax.Array, mend: bool = False) -> tuple[jax.Array, Tally]:
-        return through_links(sent, given, ring, stream, nodes, mend=mend)
+    def own_codes(chunk: jax.Array | None, lane: int) -> jax.Array:
+        if chunk is None:
+            row, at = given.values[:, lane], nodes
+        else:
+            row, at = _lane(given.values, chunk, lane), chunk
+        key = None if rounding is None else derive(rounding, at, lane)
+        return jax.vmap(lambda own, k: wire.encode(own, scale, plan.num_terms, k))(row, key)
 
-    def hop(sent: jax.Array, stream: jax.Array, mend: bool = False) -> tuple[jax.Array, tuple]:
-        words, tally = send(sent, stream, mend)
-        size = sent.shape[1]
-        arrived = jax.vmap(lambda word: wire.unpack(word, size))(place.shift(words))
-        return arrived, (tally if plan.report else None, sent if plan.keep_codes else None)
+    def add(chunk: jax.Array, words: jax.Array) -> jax.Array:
+        lanes = jax.vmap(wire.part)(words)
+        sums = [wire.add(own_codes(chunk, lane), codes) for lane, codes in enumerate(lanes)]
+        return jax.vmap(wire.join)(sums)
 
-    reduced = gathered = (None, None)
-    if plan.reduce:
-        streams = jnp.arange(steps, dtype=jnp.int32)
-        payload, reduced = schedule.reduce_scatter(payload, hop, wire.add, streams)
-    if plan.gather:
-        streams = jnp.arange(steps, 2 * steps, dtype=jnp.int32)
-        own, mended = payload, functools.partial(hop, mend=plan.replicated)
-        payload, gathered = _pass_on(own, mended, streams, plan)
-        if plan.report and gathered[0] is None:
-            watched = lax.map(lambda stream: send(own, stream, mend=True)[1], streams)
-            gathered = (watched, None)
-    result = wire.decode(payload, scale)
+    def decoded(words: jax.Array) -> list[jax.Array]:
+        lanes = [wire.decode(codes, scale) for codes in jax.vmap(wire.part)(words)]
+        return [lane / plan.divisor for lane in lanes] if plan.divisor > 1 else lanes
+
+    def store(collected: jax.Array, chunk: jax.Array, words: jax.Array) -> jax.Array:
+        return _put(collected, chunk, decoded(words))
+
+    def hop(words: jax.Array, index: jax.Array, _: None) -> tuple[jax.Array, tuple]:
+        mend = index >= turns * plan.reduce if plan.mends else None
+        received, tally = through_links(words, given, ring, index, nodes, mend)
+        seen = tally if plan.report else None
+        return place.shift(received), (seen, words if plan.keep_codes else None)
+
+    chunk = first % place.num_nodes if plan.reduce else None
+    start = jax.vmap(wire.join)([own_codes(chunk, lane) for lane in range(wire.lanes)])
+    by_gather = plan.ends_in_gather()
+    loops = plan.gather and not by_gather
+    collected = None
+    if loops:
+        shape = (nodes.shape[0], place.num_nodes, *given.values.shape[-2:])
+        collected = jnp.full(shape, (nodes[0] * 0).astype(jnp.float32))
+        collected = collected if plan.reduce else store(collected, first, start)
+    words, collected, (seen, sent) = schedule.around(
+        start, collected, hop, add if plan.reduce else None, store if loops else None, place, first
+    )
+    if by_gather:
+        # The same values, in a form whose type says that they are the same everywhere.
+        chunks = lax.all_gather(words, place.axis_name, to="invarying").reshape(-1, words.shape[1])
+        chunks = jnp.roll(chunks, 1, axis=0) if plan.reduce else chunks
+        every = jnp.stack(decoded(chunks), axis=1)
+        collected = jnp.broadcast_to(every, (nodes.shape[0], *every.shape))
+        if plan.report:
+            sends = turns + jnp.arange(turns, dtype=jnp.int32)
+            watched = lax.map(lambda stream: hop(words, stream, None)[1][0], sends)
+            seen = jax.tree.map(lambda *halves: jnp.concatenate(halves), seen, watched)
+    if collected is None:
+        collected = jnp.stack(decoded(words), axis=1)
+    result = _out_of_lanes(collected, given.size)
     counts = None
     if plan.report:
-        links = no_tally(nodes)
-        for half in (reduced[0], gathered[0]):
-            if half is not None:
-                links = jax.tree.map(
-                    lambda total, seen: total + jnp.sum(seen, axis=0, dtype=jnp.uint32), links, half
-                )
-        counts = _count(values, result, scale, ring, plan, links)
-    return result, counts, _Trail(scale, reduced[1], gathered[1])
+        links = jax.tree.map(lambda each: jnp.sum(each, axis=0, dtype=jnp.uint32), seen)
+        counts = _count(given.values, result, scale, ring, plan, links)
+    return result, counts, _Trail(scale, sent)
 
 
 def _agree_on_step(values: jax.Array, ring: Ring, plan: Plan) -> jax.Array:
@@ -250,22 +326,24 @@ def _agree_on_step(values: jax.Array, ring: Ring, plan: Plan) -> jax.Array:
         return jnp.float32(1)
     if ring.wire.clip != "max":
         return ring.wire.step(jnp.float32(ring.wire.clip), plan.num_terms)
-    finite = jnp.where(jnp.isfinite(values), jnp.abs(values), 0)
-    return ring.wire.step(plan.place.highest(jnp.max(finite)), plan.num_terms)
+    return ring.wire.step(plan.place.highest(_peak(values)), plan.num_terms)
 
 
-def _pass_on(
-    own: jax.Array, hop: schedule.Hop, inputs: Any, plan: Plan
-) -> tuple[jax.Array, tuple[Any, Any]]:
-    """(k, N, c) all chunks, in order, on every node; and what the hops gave out."""
-    place = plan.place
-    if plan.replicated and sees_varying(place.axis_name):
-        # The same values, in a form whose type says that they are the same everywhere.
-        chunks = lax.all_gather(own, place.axis_name, to="invarying").reshape(-1, own.shape[1])
-        chunks = jnp.roll(chunks, 1, axis=0) if plan.reduce else chunks
-        return jnp.broadcast_to(chunks, (own.shape[0], *chunks.shape)), (None, None)
-    met, outputs = schedule.all_gather(own, hop, inputs, place.num_nodes - 1)
-    return schedule.descending(met, plan.own(place.nodes())), outputs
+def _peak(values: jax.Array) -> jax.Array:
+    """() the largest finite magnitude.
+
+    By a reduction of its own, which reads the values once: XLA would write out masked ones first,
+    and its `max` may lose what it met before a NaN.
+    """
+
+    def larger(a: jax.Array, b: jax.Array) -> jax.Array:
+        return lax.max(lax.abs(a), lax.abs(b))
+
+    def finite_peak() -> jax.Array:
+        return jnp.max(jnp.where(jnp.isfinite(values), jnp.abs(values), 0))
+
+    peak = lax.reduce(values, np.float32(0), larger, tuple(range(values.ndim)))
+    return lax.cond(jnp.isfinite(peak), lambda: peak, finite_peak)
 
 
 def _count(
@@ -310,7 +388,7 @@ def _tangent(
 ) -> jax.Array:
     """The tangent of the result: a ring that carries tangents instead of codes."""
     place, wire = plan.place, ring.wire
-    nodes = place.nodes()
+    nodes, turns, size = place.nodes(), place.num_nodes - 1, values.shape[-1]
     if isinstance(wire, FixedPoint):
         values = lax.stop_gradient(values)
         lost = wire.saturates(values, trail.step, plan.num_terms) | jnp.isnan(values)
@@ -325,22 +403,50 @@ def _tangent(
             met, d_met = jax.jvp(effective, (links,), (links_of(d_transition, nodes),))
         slope = jax.vmap(functools.partial(code_slope, wire=wire))(met)[:, None]
 
-    def hop(moving: jax.Array, codes: Any, mend: bool = False) -> tuple[jax.Array, None]:
-        if mend:
-            return place.shift(moving), None
-        moving = slope * moving
-        if d_met is not None:
-            assert isinstance(wire, FixedPoint)  # `_transition_tangent` has refused others
-            moving += trail.step * jax.vmap(lambda c, t: mean_jump(c, wire, t))(codes, d_met)
-        return place.shift(moving), None
+    def moved_mean(words: jax.Array, d_link: jax.Array) -> jax.Array:
+        assert isinstance(wire, FixedPoint)  # `_transition_tangent` has refused others
+        codes = jnp.stack(wire.part(words))
+        return trail.step * mean_jump(codes, wire, d_link).reshape(-1)[:size]
 
-    if plan.reduce:
-        rows = schedule.descending(d_values, plan.first(nodes))
-        d_values, _ = schedule.reduce_scatter(rows, hop, jnp.add, trail.reduce)
-    if plan.gather:
-        mended = functools.partial(hop, mend=plan.replicated)
-        d_values, _ = _pass_on(d_values, mended, trail.gather, plan)
-    return d_values
+    def hop(moving: jax.Array, index: jax.Array, words: jax.Array | None) -> tuple:
+        noisy = slope * moving
+        if d_met is not None:
+            noisy += jax.vmap(moved_mean)(words, d_met)
+        if plan.mends:
+            noisy = jnp.where(index >= turns * plan.reduce, moving, noisy)
+        return place.shift(noisy), None
+
+    def rows(chunk: jax.Array) -> jax.Array:
+        at = functools.partial(lax.dynamic_index_in_dim, keepdims=False)
+        return _each_node(at, d_values, chunk)
+
+    def put(collected: jax.Array, chunk: jax.Array, row: jax.Array) -> jax.Array:
+        at = functools.partial(lax.dynamic_update_index_in_dim, axis=0)
+        return _each_node(at, collected, row, chunk)
+
+    first = plan.first(nodes)
+    start = rows(first % place.num_nodes) if plan.reduce else d_values
+    by_gather = plan.ends_in_gather()
+    loops = plan.gather and not by_gather
+    collected = None
+    if loops:
+        collected = jnp.broadcast_to(start[:, None] * 0, (*nodes.shape, place.num_nodes, size))
+        collected = collected if plan.reduce else put(collected, first, start)
+    reduced, collected, _ = schedule.around(
+        start,
+        collected,
+        hop,
+        (lambda chunk, moving: rows(chunk) + moving) if plan.reduce else None,
+        put if loops else None,
+        place,
+        first,
+        trail.sent,
+    )
+    if by_gather:
+        chunks = lax.all_gather(reduced, place.axis_name, to="invarying").reshape(-1, size)
+        chunks = jnp.roll(chunks, 1, axis=0) if plan.reduce else chunks
+        collected = jnp.broadcast_to(chunks, (*nodes.shape, *chunks.shape))
+    return (reduced if collected is None else collected) / plan.divisor
 
 
 def sees_varying(axis_name: Any) -> frozenset:

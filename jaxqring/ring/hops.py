@@ -13,21 +13,24 @@ from jaxqring.link.superdense import SymbolChannel
 from jaxqring.link.transport import count_symbol_errors, mean_slope, moments, receive
 from jaxqring.link.wire import FixedPoint, Wire, pack
 from jaxqring.ring.config import Ring
+from jaxqring.threefry import Words, derive
 
 
 class Inputs(NamedTuple):
     """What the nodes on this device put in.
 
     Attributes:
-      values: float32 (k, N, c) chunks if the plan reduces, else (k, c).
+      values: float32 (k, N, L, G) chunks if the plan reduces, else (k, L, G): L lanes of G codes.
+      size: how many of the values of a chunk are real; the rest pads the lanes.
       links: (k, 4 or 5, 4) the matrices of their links; None if noise is off.
-      keys: (k,) their keys; None if nothing is drawn.
+      keys: their keys, each word (k,); None if nothing is drawn.
       laws: (k, 2) what decides the attempts of their codewords; None if nothing does.
     """
 
     values: jax.Array
+    size: int
     links: jax.Array | None
-    keys: jax.Array | None
+    keys: Words | None
     laws: jax.Array | None
 
 
@@ -36,45 +39,48 @@ def rounds_at_random(ring: Ring) -> bool:
     return isinstance(ring.wire, FixedPoint) and ring.wire.rounding == "stochastic"
 
 
-def node_keys(keys: jax.Array, stream: Any, nodes: jax.Array) -> jax.Array:
-    """(k,) the keys of one random stream: the number of the stream and of the node folded in."""
-    fold = jax.random.fold_in
-    return jax.vmap(lambda key, node: fold(fold(key, stream), node))(keys, nodes)
-
-
 def through_links(
-    sent: jax.Array, given: Inputs, ring: Ring, stream: jax.Array, nodes: jax.Array, *, mend: bool
+    words: jax.Array,
+    given: Inputs,
+    ring: Ring,
+    stream: jax.Array,
+    nodes: jax.Array,
+    mend: jax.Array | None = None,
 ) -> tuple[jax.Array, Tally]:
-    """Packs (k, c) payloads and sends them: (k, words) that arrive, and what happened, (k,) each.
+    """Sends (k, W) packed payloads: what arrives, and what happened, (k,) each.
 
-    With `mend`, codewords that no attempt delivers come over the error-free control channel.
+    Where `mend` is true, codewords that no attempt delivers come over the error-free control
+    channel.
     """
-    wire, size = ring.wire, sent.shape[1]
-    keys: Any = None if given.keys is None else node_keys(given.keys, stream, nodes)
+    wire = ring.wire
+    keys: Any = None if given.keys is None else derive(given.keys, stream, nodes)
+    tally = no_tally(nodes)
     if ring.noise in ("gaussian", "mean"):
         of_node = keys if ring.noise == "gaussian" else None
-        sent = jax.vmap(functools.partial(_smooth_hop, ring=ring))(sent, given.links, of_node)
-    words = jax.vmap(wire.pack)(sent)
-    tally = no_tally(nodes)
+        return jax.vmap(functools.partial(_smooth_hop, ring=ring))(
+            words, given.links, of_node
+        ), tally
     if ring.noise != "sampled":
         return words, tally
     assert given.links is not None  # `Ring.check` has refused noise without links
     protection = ring.protection
-    if protection is not None:
+    if protection is None:
+        draw = functools.partial(receive, scramble=ring.scramble)
+        received = jax.vmap(draw)(keys, words, SymbolChannel(given.links))
+        # Padding that fills the last words crosses no link.
+        real = pack(jnp.full((given.size,), -1, jnp.int32), wire.bits)
+        seen = count_symbol_errors((words ^ received) & real)
+        return received, tally._replace(errors=jnp.sum(seen, axis=1, dtype=jnp.uint32))
 
-        def over(key: Any, word: jax.Array, link: jax.Array, law: jax.Array | None) -> tuple:
-            channel = SymbolChannel(link)
-            return deliver(key, word, size, wire.bits, channel, protection, law)
+    def over(key: Any, word: jax.Array, link: jax.Array, law: jax.Array | None) -> tuple:
+        channel = SymbolChannel(link)
+        return deliver(key, word, given.size, wire.bits, channel, protection, law)
 
-        received, tally = jax.vmap(over)(keys, words, given.links, given.laws)
-        return (words, tally._replace(errors=tally.errors * 0)) if mend else (received, tally)
-    draw = functools.partial(receive, scramble=ring.scramble)
-    received = jax.vmap(draw)(keys, words, SymbolChannel(given.links))
-    # Padding that fills the last words crosses no link.
-    real = pack(jnp.full((size,), -1, jnp.int32), wire.bits)
-    errors = (words ^ received) & real
-    seen = jnp.sum(count_symbol_errors(errors), axis=1, dtype=jnp.uint32)
-    return received, tally._replace(errors=seen)
+    received, tally = jax.vmap(over)(keys, words, given.links, given.laws)
+    if mend is not None:
+        received = jnp.where(mend, words, received)
+        tally = tally._replace(errors=jnp.where(mend, 0, tally.errors))
+    return received, tally
 
 
 def no_tally(nodes: jax.Array) -> Tally:
@@ -86,17 +92,19 @@ def no_tally(nodes: jax.Array) -> Tally:
     return Tally(zeros, zeros, zeros)
 
 
-def _smooth_hop(codes: jax.Array, link: Any, key: jax.Array | None, ring: Ring) -> jax.Array:
-    """(c,) codes replaced by their mean after a hop, or by a normal variate of their moments."""
+def _smooth_hop(words: jax.Array, link: Any, key: Words | None, ring: Ring) -> jax.Array:
+    """(W,) codes replaced by their mean after a hop, or by a normal variate of their moments."""
     wire = ring.wire
     assert isinstance(wire, FixedPoint)
+    codes = jnp.stack(wire.part(words))
     mean, variance = moments(codes, wire, SymbolChannel(effective_channel(link, ring)))
     if key is not None:
-        mean += jnp.sqrt(variance) * jax.random.normal(key, codes.shape, mean.dtype)
+        typed = jax.random.wrap_key_data(jnp.stack(key), impl="threefry2x32")
+        mean += jnp.sqrt(variance) * jax.random.normal(typed, codes.shape, mean.dtype)
     # Clipped, not wrapped: the tails of the normal distribution have no bits to flip.
     edge = np.float32(2.0 ** (wire.bits - 1))
     last = np.nextafter(edge, np.float32(0)) if wire.bits > 25 else edge - 1
-    return jnp.clip(jnp.round(mean), -edge, last).astype(jnp.int32)
+    return wire.join(list(jnp.clip(jnp.round(mean), -edge, last).astype(jnp.int32)))
 
 
 def effective_channel(transition: jax.Array, ring: Ring) -> jax.Array:

@@ -1,4 +1,4 @@
-"""Which chunk moves when: the two loops of a ring all-reduce.
+"""Which chunk moves when: the loop of a ring all-reduce.
 
 N nodes, a vector in N chunks, N - 1 steps each way (Patarasuk and Yuan, J. Parallel Distrib.
 Comput. 69, 117 (2009)):
@@ -7,13 +7,13 @@ Comput. 69, 117 (2009)):
   adds its own; afterwards node i owns the sum of chunk (i + 1) mod N.
 * all-gather, step t: node i sends chunk (i + 1 - t) mod N on to node i + 1.
 
-A node thus meets the chunks in descending order. Putting its rows into that order once, before
-the loop, makes every step the same for every node: the loops below are one `lax.scan` each,
-whose size in the compiled program does not depend on N.
+Both halves are the same hop and differ in what is done with the chunk that arrives, so that they
+are one `lax.scan`, whose size in the compiled program does not depend on N.
 
 One device may carry k neighbouring nodes: every array has a leading axis of length k.
 """
 
+import functools
 from collections.abc import Callable, Hashable
 from typing import Any, NamedTuple
 
@@ -23,7 +23,7 @@ from jax import lax
 
 from jaxqring import checks
 
-Hop = Callable[[jax.Array, Any], tuple[jax.Array, Any]]
+Hop = Callable[[Any, jax.Array, Any], tuple[Any, Any]]
 
 
 def axis_size(axis_name: Any) -> int:
@@ -106,55 +106,51 @@ class Place(NamedTuple):
         return lax.dynamic_slice_in_dim(x, first, self.nodes_per_device)
 
 
-def descending(rows: jax.Array, first: jax.Array) -> jax.Array:
-    """(k, N, ...) rows `first`, `first` - 1, ... mod N of each node's (N, ...), first (k,).
+def around(
+    held: Any,
+    met: Any,
+    hop: Hop,
+    add: Callable[[jax.Array, Any], Any] | None,
+    store: Callable[[Any, jax.Array, Any], Any] | None,
+    place: Place,
+    chunk: jax.Array,
+    given: Any = None,
+) -> tuple[Any, Any, Any]:
+    """N - 1 steps of adding, if `add` is given, and N - 1 of passing on, if `store` is.
 
-    It is its own inverse: the row of chunk j stands at place (first - j) mod N.
-    """
-    num_nodes = rows.shape[1]
-    order = (first[:, None] - jnp.arange(num_nodes, dtype=jnp.int32)) % num_nodes
-    return jax.vmap(lambda own, at: own[at])(rows, order)
-
-
-def reduce_scatter(
-    rows: jax.Array, hop: Hop, add: Callable[[jax.Array, jax.Array], jax.Array], inputs: Any
-) -> tuple[jax.Array, Any]:
-    """N - 1 steps of adding.
-
-    Args:
-      rows: (k, N, c) the chunks of each node in the order in which it meets them.
-      hop: (k, c) partial sums and one slice of `inputs` -> those that arrive, and an output.
-      add: own row, arrived sum -> sum.
-      inputs: pytree with a leading axis N - 1, one slice a step.
-
-    Returns:
-      (k, c) the sum of the last chunk in the order, and the stacked outputs.
-    """
-
-    def step(partial_sum: jax.Array, slices: tuple) -> tuple[jax.Array, Any]:
-        row, given = slices
-        arrived, out = hop(partial_sum, given)
-        return add(row, arrived), out
-
-    return lax.scan(step, rows[:, 0], (jnp.moveaxis(rows[:, 1:], 1, 0), inputs))
-
-
-def all_gather(own: jax.Array, hop: Hop, inputs: Any, steps: int) -> tuple[jax.Array, Any]:
-    """N - 1 steps of passing on.
+    One loop for both halves, so that what a hop does is compiled once.
 
     Args:
-      own: (k, c) the chunk that each node starts with.
-      hop: as in `reduce_scatter`.
-      inputs: pytree with a leading axis N - 1, one slice a step.
-      steps: N - 1.
+      held: what each node sends first, arrays (k, ...).
+      met: what is collected, updated in place.
+      hop: held, the number of the step and one slice of `given` -> what arrives, and an output.
+      add: (k,) numbers of chunks, sums that arrived without the nodes' own chunks -> with them.
+      store: collected, (k,) numbers of chunks, the chunks -> collected. A chunk is stored more
+        than once if it is also added up; the last time it is whole.
+      place: where the nodes are.
+      chunk: (k,) the chunk that each node sends first; they arrive in descending order.
+      given: pytree with a leading axis, one slice a step.
 
     Returns:
-      (k, N, c) the own chunk and those that arrived, in the order met; the stacked outputs.
+      What is held at last, what is collected, and the stacked outputs.
     """
+    turns = place.num_nodes - 1
+    steps = turns * ((add is not None) + (store is not None))
 
-    def step(held: jax.Array, given: Any) -> tuple[jax.Array, Any]:
-        arrived, out = hop(held, given)
-        return arrived, (arrived, out)
+    def step(state: tuple, slices: tuple) -> tuple[tuple, Any]:
+        held, met = state
+        index, own = slices
+        held, output = hop(held, index, own)
+        arrived = (chunk - 1 - index) % place.num_nodes
+        if add is not None and store is not None:
+            adding = functools.partial(add, arrived)
+            held = lax.cond(index < turns, adding, lambda held: held, held)
+        elif add is not None:
+            held = add(arrived, held)
+        if store is not None:
+            met = store(met, arrived, held)
+        return (held, met), output
 
-    _, (arrived, outputs) = lax.scan(step, own, inputs, length=steps)
-    return jnp.concatenate([own[:, None], jnp.moveaxis(arrived, 0, 1)], axis=1), outputs
+    indices = jnp.arange(steps, dtype=jnp.int32)
+    (held, met), outputs = lax.scan(step, (held, met), (indices, given))
+    return held, met, outputs

@@ -497,7 +497,7 @@ def test_received_codes_have_the_stated_mean_and_variance(scramble):
     expected = link.scrambled() if scramble else link
     for index, code in enumerate((37, -128, 0)):
         words = wires.pack(jnp.full((count,), code, jnp.int32), 8)
-        received = wire.unpack(send(words, link, 20 + index, scramble), count)
+        received = wires.unpack(send(words, link, 20 + index, scramble), 8, count)
         found = np.asarray(received, np.float64)
         mean, variance = (float(m) for m in jq.moments(jnp.array(code), wire, expected))
         assert abs(found.mean() - mean) < 5.7 * np.sqrt(variance / count)
