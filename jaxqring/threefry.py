@@ -24,6 +24,7 @@ _ROUNDS = 20
 _DOMAIN = np.uint32(0x6A617871), np.uint32(0x72696E67)
 
 
+@jax.jit  # so that it is traced once, not for every use
 def threefry(key: Words, counter: Words) -> Words:
     """Two random words from two words of key and two of counter, elementwise.
 

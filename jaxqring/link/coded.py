@@ -17,9 +17,9 @@ from jax import lax
 
 from jaxqring.link.codes import BlockCode, Codewords
 from jaxqring.link.protection import Protection, protected_part
+from jaxqring.link.sampling import kind_thresholds
 from jaxqring.link.superdense import SymbolChannel
 from jaxqring.link.transport import count_symbol_errors, receive
-from jaxqring.link.sampling import kind_thresholds
 from jaxqring.link.wire import pack
 from jaxqring.threefry import Words, derive, random_words
 

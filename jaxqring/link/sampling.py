@@ -72,14 +72,14 @@ def through(key: Words, words: jax.Array, table: jax.Array) -> jax.Array:
     """
     if words.size == 0:
         return words
-    words, table, *cipher = _mapped_alike(words, table, *key)
-    parts = split(table)
+    words, table, first, second = _mapped_alike(words, table, *key)
+    parts, cipher = split(table), (first, second)
 
     def coarse(words: jax.Array) -> jax.Array:
-        return words ^ _coarse_errors(tuple(cipher), words, parts.levels)
+        return words ^ _coarse_errors(cipher, words, parts.levels)
 
     drawn = lax.cond(parts.is_coarse, coarse, lambda words: words, words)
-    return _redraw(tuple(cipher), words, drawn, parts)
+    return _redraw(cipher, words, drawn, parts)
 
 
 def _mapped_alike(*arrays: jax.Array) -> list[jax.Array]:

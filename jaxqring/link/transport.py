@@ -35,7 +35,7 @@ def receive(key: Words, words: jax.Array, channel: SymbolChannel, *, scramble: b
 
 # The work depends on the noise, so that links that are mapped over take turns: in step, each
 # would wait for the noisiest.
-_one_by_one = sequential_vmap(sampling.through)
+_one_by_one = sequential_vmap(jax.jit(sampling.through))
 
 
 def transmit(

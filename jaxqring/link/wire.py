@@ -8,7 +8,8 @@ and a payload is an array of whatever the wire adds up:
 
 `step` is the value of one code of a `FixedPoint` wire, agreed by all nodes; float wires ignore
 it. A payload is packed in `lanes` runs of equal length, so that all arithmetic on the way is on
-contiguous vectors and no code is ever shuffled. Words are uint32 and hold 16 symbols each; symbol j of a word is its bits (2j + 1, 2j).
+contiguous vectors and no code is ever shuffled. Words are uint32 and hold 16 symbols each; symbol
+j of a word is its bits (2j + 1, 2j).
 """
 
 import dataclasses

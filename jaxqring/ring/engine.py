@@ -34,6 +34,7 @@ from jaxqring.ring.config import Ring, links_of
 from jaxqring.ring.hops import (
     Inputs,
     code_slope,
+    each_node,
     effective_channel,
     rounds_at_random,
     through_links,
@@ -229,27 +230,22 @@ def _lane(values: jax.Array, chunk: jax.Array, lane: int) -> jax.Array:
     size = values.shape[-1]
 
     def own(rows: jax.Array, at: jax.Array) -> jax.Array:
-        return lax.dynamic_slice(rows, (at, lane, 0), (1, 1, size)).reshape(size)
+        return lax.dynamic_slice(rows, (at, np.int32(lane), np.int32(0)), (1, 1, size)).reshape(
+            size
+        )
 
-    return _each_node(own, values, chunk)
+    return each_node(own, values, chunk)
 
 
 def _put(values: jax.Array, chunk: jax.Array, lanes: Sequence[jax.Array]) -> jax.Array:
     """(k, N, L, G) values with one chunk of each node replaced by L lanes (k, G)."""
 
     def own(rows: jax.Array, at: jax.Array, row: jax.Array, lane: int) -> jax.Array:
-        return lax.dynamic_update_slice(rows, row[None, None], (at, lane, 0))
+        return lax.dynamic_update_slice(rows, row[None, None], (at, np.int32(lane), np.int32(0)))
 
     for lane, row in enumerate(lanes):
-        values = _each_node(functools.partial(own, lane=lane), values, chunk, row)
+        values = each_node(functools.partial(own, lane=lane), values, chunk, row)
     return values
-
-
-def _each_node(function: Callable[..., jax.Array], *arguments: jax.Array) -> jax.Array:
-    """`vmap`, without its gathers and scatters where a device has one node."""
-    if arguments[0].shape[0] > 1:
-        return jax.vmap(function)(*arguments)
-    return function(*(argument[0] for argument in arguments))[None]
 
 
 def _run(given: Inputs, ring: Ring, plan: Plan) -> tuple[jax.Array, Counts | None, _Trail]:
@@ -282,9 +278,12 @@ def _run(given: Inputs, ring: Ring, plan: Plan) -> tuple[jax.Array, Counts | Non
     def store(collected: jax.Array, chunk: jax.Array, words: jax.Array) -> jax.Array:
         return _put(collected, chunk, decoded(words))
 
-    def hop(words: jax.Array, index: jax.Array, _: None) -> tuple[jax.Array, tuple]:
+    def send(words: jax.Array, index: jax.Array) -> tuple[jax.Array, Tally]:
         mend = index >= turns * plan.reduce if plan.mends else None
-        received, tally = through_links(words, given, ring, index, nodes, mend)
+        return through_links(words, given, ring, index, nodes, mend)
+
+    def hop(words: jax.Array, index: jax.Array, _: None) -> tuple[jax.Array, tuple]:
+        received, tally = send(words, index)
         seen = tally if plan.report else None
         return place.shift(received), (seen, words if plan.keep_codes else None)
 
@@ -296,7 +295,7 @@ def _run(given: Inputs, ring: Ring, plan: Plan) -> tuple[jax.Array, Counts | Non
     if loops:
         shape = (nodes.shape[0], place.num_nodes, *given.values.shape[-2:])
         collected = jnp.full(shape, (nodes[0] * 0).astype(jnp.float32))
-        collected = collected if plan.reduce else store(collected, first, start)
+        collected = store(collected, first, start) if not (plan.reduce and turns) else collected
     words, collected, (seen, sent) = schedule.around(
         start, collected, hop, add if plan.reduce else None, store if loops else None, place, first
     )
@@ -308,7 +307,7 @@ def _run(given: Inputs, ring: Ring, plan: Plan) -> tuple[jax.Array, Counts | Non
         collected = jnp.broadcast_to(every, (nodes.shape[0], *every.shape))
         if plan.report:
             sends = turns + jnp.arange(turns, dtype=jnp.int32)
-            watched = lax.map(lambda stream: hop(words, stream, None)[1][0], sends)
+            watched = lax.map(lambda index: send(words, index)[1], sends)
             seen = jax.tree.map(lambda *halves: jnp.concatenate(halves), seen, watched)
     if collected is None:
         collected = jnp.stack(decoded(words), axis=1)
@@ -403,12 +402,12 @@ def _tangent(
             met, d_met = jax.jvp(effective, (links,), (links_of(d_transition, nodes),))
         slope = jax.vmap(functools.partial(code_slope, wire=wire))(met)[:, None]
 
-    def moved_mean(words: jax.Array, d_link: jax.Array) -> jax.Array:
+    def moved_mean(words: Any, d_link: jax.Array) -> jax.Array:
         assert isinstance(wire, FixedPoint)  # `_transition_tangent` has refused others
         codes = jnp.stack(wire.part(words))
         return trail.step * mean_jump(codes, wire, d_link).reshape(-1)[:size]
 
-    def hop(moving: jax.Array, index: jax.Array, words: jax.Array | None) -> tuple:
+    def hop(moving: jax.Array, index: jax.Array, words: Any) -> tuple:
         noisy = slope * moving
         if d_met is not None:
             noisy += jax.vmap(moved_mean)(words, d_met)
@@ -418,11 +417,11 @@ def _tangent(
 
     def rows(chunk: jax.Array) -> jax.Array:
         at = functools.partial(lax.dynamic_index_in_dim, keepdims=False)
-        return _each_node(at, d_values, chunk)
+        return each_node(at, d_values, chunk)
 
     def put(collected: jax.Array, chunk: jax.Array, row: jax.Array) -> jax.Array:
         at = functools.partial(lax.dynamic_update_index_in_dim, axis=0)
-        return _each_node(at, collected, row, chunk)
+        return each_node(at, collected, row, chunk)
 
     first = plan.first(nodes)
     start = rows(first % place.num_nodes) if plan.reduce else d_values
@@ -431,7 +430,7 @@ def _tangent(
     collected = None
     if loops:
         collected = jnp.broadcast_to(start[:, None] * 0, (*nodes.shape, place.num_nodes, size))
-        collected = collected if plan.reduce else put(collected, first, start)
+        collected = put(collected, first, start) if not (plan.reduce and turns) else collected
     reduced, collected, _ = schedule.around(
         start,
         collected,

@@ -1,6 +1,7 @@
 """What one hop of the ring does to the codes that are sent over it, and to their derivative."""
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -39,6 +40,14 @@ def rounds_at_random(ring: Ring) -> bool:
     return isinstance(ring.wire, FixedPoint) and ring.wire.rounding == "stochastic"
 
 
+def each_node(function: Callable, *arguments: Any) -> Any:
+    """`vmap` over the nodes of a device, without its gathers and loops where there is one."""
+    if jax.tree.leaves(arguments)[0].shape[0] > 1:
+        return jax.vmap(function)(*arguments)
+    first = jax.tree.map(lambda leaf: leaf[0], arguments)
+    return jax.tree.map(lambda leaf: leaf[None], function(*first))
+
+
 def through_links(
     words: jax.Array,
     given: Inputs,
@@ -57,16 +66,15 @@ def through_links(
     tally = no_tally(nodes)
     if ring.noise in ("gaussian", "mean"):
         of_node = keys if ring.noise == "gaussian" else None
-        return jax.vmap(functools.partial(_smooth_hop, ring=ring))(
-            words, given.links, of_node
-        ), tally
+        smooth = functools.partial(_smooth_hop, ring=ring)
+        return each_node(smooth, words, given.links, of_node), tally
     if ring.noise != "sampled":
         return words, tally
     assert given.links is not None  # `Ring.check` has refused noise without links
     protection = ring.protection
     if protection is None:
         draw = functools.partial(receive, scramble=ring.scramble)
-        received = jax.vmap(draw)(keys, words, SymbolChannel(given.links))
+        received = each_node(draw, keys, words, SymbolChannel(given.links))
         # Padding that fills the last words crosses no link.
         real = pack(jnp.full((given.size,), -1, jnp.int32), wire.bits)
         seen = count_symbol_errors((words ^ received) & real)
@@ -76,7 +84,7 @@ def through_links(
         channel = SymbolChannel(link)
         return deliver(key, word, given.size, wire.bits, channel, protection, law)
 
-    received, tally = jax.vmap(over)(keys, words, given.links, given.laws)
+    received, tally = each_node(over, keys, words, given.links, given.laws)
     if mend is not None:
         received = jnp.where(mend, words, received)
         tally = tally._replace(errors=jnp.where(mend, 0, tally.errors))

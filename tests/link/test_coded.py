@@ -29,6 +29,7 @@ from jaxqring import (
 )
 from jaxqring.link.coded import attempt_law, deliver
 from jaxqring.link.wire import pack, unpack
+from jaxqring.threefry import cipher_key
 
 KEY = jax.random.key(20261122)
 MODES = ("attempts", "symbol")
@@ -41,7 +42,7 @@ def sender(protection, mode, size, bits):
 
     def send(key, codes, matrix, law):
         channel, words = SymbolChannel(matrix), pack(codes, bits)
-        received, tally = deliver(key, words, size, bits, channel, protection, law)
+        received, tally = deliver(cipher_key(key), words, size, bits, channel, protection, law)
         return unpack(received, bits, size, signed=False), tally
 
     # What is compiled here runs for milliseconds, and takes seconds to optimise.

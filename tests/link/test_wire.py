@@ -23,15 +23,16 @@ def random_codes(bits, size, seed=0):
     return codes.astype(np.int32)
 
 
+# In numpy, because XLA may lose the bits of a bfloat16 that is not a number when it moves it.
 def join(wire, payload):
     """The words of a payload of any size, padded to whole groups."""
     groups = -(-payload.shape[0] // wire.lanes)
-    padded = jnp.pad(payload, (0, groups * wire.lanes - payload.shape[0]))
-    return wire.join(list(padded.reshape(wire.lanes, groups)))
+    padded = np.pad(np.asarray(payload), (0, groups * wire.lanes - payload.shape[0]))
+    return wire.join([jnp.asarray(lane) for lane in padded.reshape(wire.lanes, groups)])
 
 
 def part(wire, words, size):
-    return jnp.concatenate(wire.part(words))[:size]
+    return jnp.asarray(np.concatenate([np.asarray(lane) for lane in wire.part(words)])[:size])
 
 
 # --- Packing --------------------------------------------------------------------------------------
