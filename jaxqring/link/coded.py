@@ -61,7 +61,7 @@ def attempt_law(protection: Protection, channel: SymbolChannel) -> jax.Array:
     fails = strong.failure_prob(channel).astype(jnp.float32)
     fails = jnp.where(jnp.isfinite(fails), fails, 1)  # NaN, which only a trace can bring
     missed = fails * np.float32(strong.missed_fraction)
-    return kind_thresholds(jnp.stack([1 - fails, fails - missed, missed]))
+    return kind_thresholds(jnp.stack([fails - missed, missed]))
 
 
 def deliver(
@@ -191,7 +191,7 @@ def _draw_words(
     errors_key, missed_key, guess_key = (derive(key, use) for use in range(3))
     shape = (codewords, code.units, code.symbols // code.units)
     u = random_words(errors_key, math.prod(shape)).reshape(shape)
-    above = kind_thresholds(_kind_probs(channel))
+    above = kind_thresholds(_kind_probs(channel)[1:])
     kinds = _decide(u, list(above))
     if code.is_binary:
         weights = jnp.where(kinds == 0, 0, jnp.where(kinds == 3, 2, 1))[..., 0]
@@ -200,7 +200,7 @@ def _draw_words(
         weights = jnp.where(lost, 1, jnp.where(wrong, 2, 0))
     failed = jnp.sum(weights, axis=1, dtype=jnp.int32) > code.limit
     fraction = np.float32(strong.missed_fraction)
-    law = kind_thresholds(jnp.stack([1 - fraction, fraction]))
+    law = kind_thresholds(fraction[None])
     missed = random_words(missed_key, codewords) < law[0]
     patterns = _as_patterns(guess_key, kinds, channel)[:, : strong.payload_symbols]
     return failed, missed, patterns
@@ -283,7 +283,9 @@ def _contents(
         error = jnp.sum(q[1:]) / jnp.sum(q)
         hazard = jnp.stack([jnp.float32(1) + 0 * error, lost[0], error])
     total = jnp.sum(table, axis=-1, keepdims=True)
-    above = kind_thresholds(table / jnp.where(total > 0, total, 1))  # (weight, phase, kind)
+    above = kind_thresholds(
+        (table / jnp.where(total > 0, total, 1))[..., 1:]
+    )  # (weight, phase, kind)
     places = jnp.arange(1, qubits + 1, dtype=jnp.float32)
     reached = jnp.expm1(places * jnp.log1p(-jnp.minimum(hazard, 1))[:, None])
     reached = reached / reached[:, -1:]  # that the first such qubit is among so many, by weight

@@ -40,6 +40,7 @@ _COARSE_COST = 1 / 40
 
 # The largest float32 below 2^32, which a uint32 can hold.
 _BELOW = np.float32(2.0**32 - 2.0**8)
+_FULL = np.uint32(2**32 - 1)
 
 
 class Split(NamedTuple):
@@ -47,7 +48,7 @@ class Split(NamedTuple):
 
     Attributes:
       is_coarse: () bool, whether there is a coarse part.
-      levels: (S, 4) uint32 coarse probabilities of each error, in 1/256.
+      levels: (S, 3) uint32 coarse probabilities of the errors 1, 2 and 3, in 1/256.
       rate: () float32 fraction of the symbols to draw again.
       above: (S, 3) uint32 thresholds of what is drawn then; see `kind_thresholds`.
     """
@@ -94,23 +95,25 @@ def _mapped_alike(*arrays: jax.Array) -> list[jax.Array]:
 
 
 def split(table: jax.Array) -> Split:
-    """The coarse and the sparse part of the probabilities (S, 4)."""
-    table = jnp.clip(table, 0.0, 1.0)
-    error = jnp.sum(table[:, 1:], axis=1)
-    levels = jnp.floor(table * _LEVELS)
-    missing = _LEVELS - jnp.sum(levels, axis=1, keepdims=True)
-    likeliest = jnp.argmax(table, axis=1, keepdims=True) == jnp.arange(4, dtype=jnp.int32)
-    levels = levels + jnp.where(likeliest, missing, 0)
-    kept = jnp.where(levels > 0, table * _LEVELS / jnp.maximum(levels, 1), 1)
-    coarse_rate = jnp.clip(1 - jnp.min(kept), 0, 1)
-    is_coarse = jnp.max(error) - coarse_rate > _COARSE_COST
-    none = jnp.array([_LEVELS, 0, 0, 0], jnp.float32)
+    """The coarse and the sparse part of the probabilities (S, 4).
+
+    Errors are rounded down to multiples of 1/256, and what that leaves goes to "no error"; then
+    1 - rate is the largest share of the coarse part that no probability falls below.
+    """
+    errors = jnp.clip(table[:, 1:], 0.0, 1.0)
+
+    def rate_of(levels: jax.Array) -> jax.Array:
+        right = _LEVELS - jnp.sum(levels, axis=1)
+        excess = jnp.sum(errors * _LEVELS - levels, axis=1)
+        return jnp.max(jnp.minimum(excess / jnp.maximum(right, 1), 1))
+
+    levels = jnp.floor(errors * _LEVELS)
+    none = jnp.zeros_like(levels)
+    is_coarse = rate_of(none) - rate_of(levels) > _COARSE_COST
     levels = jnp.where(is_coarse, levels, none)
-    # The sum of small probabilities, not the rest of a large one, which float32 rounds.
-    rate = jnp.where(is_coarse, coarse_rate, jnp.minimum(jnp.max(error), 1))
-    again = table - (1 - rate) * levels / _LEVELS
-    again = jnp.where(is_coarse, again, table.at[:, 0].set(rate - error))
-    rest = again / jnp.where(rate > 0, rate, 1)
+    rate = rate_of(levels)
+    again = (errors * _LEVELS - levels) + rate * levels
+    rest = again / (_LEVELS * jnp.where(rate > 0, rate, 1))
     return Split(is_coarse, levels.astype(jnp.uint32), rate, kind_thresholds(rest))
 
 
@@ -118,15 +121,18 @@ def kind_thresholds(probs: jax.Array) -> jax.Array:
     """Where a random word u decides for a kind: kind k or above if u < threshold[k - 1].
 
     Args:
-      probs: (..., K) float32 probabilities of the kinds 0, ..., K - 1; that of kind 0 is not read.
+      probs: (..., K) float32 probabilities of the kinds 1, ..., K; kind 0 takes what is left.
 
     Returns:
-      (..., K - 1) uint32, falling. Kinds are nested from the top, so that rare ones are not
-      differences of large numbers.
+      (..., K) uint32, falling. Added up as integers, so that the probability of a rare kind is not
+      the difference of two rounded floats: each is right to 2^-32 and the rounding of its own.
     """
-    tail = jnp.cumsum(jnp.clip(probs[..., :0:-1], 0.0, 1.0), axis=-1)[..., ::-1]
-    above = jnp.minimum(tail * np.float32(2.0**32), _BELOW).astype(jnp.uint32)
-    return jnp.where(tail < 1, above, np.uint32(2**32 - 1))
+    widths = jnp.minimum(jnp.clip(probs, 0.0, 1.0) * np.float32(2.0**32), _BELOW)
+    widths = jnp.where(probs < 1, widths.astype(jnp.uint32), _FULL)
+    above = [widths[..., -1]]
+    for kind in range(probs.shape[-1] - 2, -1, -1):
+        above.append(above[-1] + jnp.minimum(widths[..., kind], _FULL - above[-1]))
+    return jnp.stack(above[::-1], axis=-1)
 
 
 def _coarse_errors(cipher: Words, words: jax.Array, levels: jax.Array) -> jax.Array:
@@ -136,7 +142,7 @@ def _coarse_errors(cipher: Words, words: jax.Array, levels: jax.Array) -> jax.Ar
     expression without a second output, because XLA would draw the bits again for that.
     """
     position = lax.iota(jnp.uint32, words.shape[0])
-    tails = jnp.cumsum(levels[:, :0:-1], axis=1)[:, ::-1]  # (S, 3), of 0 to 256
+    tails = jnp.cumsum(levels[:, ::-1], axis=1)[:, ::-1]  # of 0 to 256
     low, high = words, words >> 1
 
     def bit_of(kind: int, bit: int) -> jax.Array:
