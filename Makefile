@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 # Two workers: the suite is sized for two cores.
+BENCHMARKS := transport collectives transition training compiling
 PYTEST := $(BIN)/python -m pytest -n 2
 
 .PHONY: demo test test-slow lint format bench clean
@@ -27,8 +28,7 @@ format: $(VENV)/.ready
 	$(BIN)/ruff format .
 
 bench: $(VENV)/.ready
-	$(BIN)/python benchmarks/collectives.py
-	$(BIN)/python benchmarks/transport.py
+	for name in $(BENCHMARKS); do $(BIN)/python benchmarks/$$name.py || exit 1; done
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -1,10 +1,26 @@
 """Alternating measurements in one process, reported as medians and ratios."""
 
+import argparse
+import json
+import platform
 import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import jax
+from rich.console import Console
+from rich.table import Table
+
+REPEATS = 7
+
+
+def parser(doc: str) -> argparse.ArgumentParser:
+    """The options that every benchmark has."""
+    options = argparse.ArgumentParser(description=doc.splitlines()[0])
+    options.add_argument("--repeats", type=int, default=REPEATS, help="how many turns")
+    options.add_argument("--folder", type=Path, default=Path("runs/bench"), help="for the JSON")
+    return options
 
 
 def medians(candidates: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
@@ -18,3 +34,27 @@ def medians(candidates: dict[str, Callable[[], object]], repeats: int) -> dict[s
             jax.block_until_ready(run())
             times[name].append(time.perf_counter() - start)
     return {name: statistics.median(seen) for name, seen in times.items()}
+
+
+def report(name: str, columns: list[str], rows: list[list], options: argparse.Namespace) -> None:
+    """Prints a table and writes it, with the machine it was taken on, as JSON."""
+    table = Table(title=name, title_justify="left")
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="left" if index == 0 else "right")
+    for row in rows:
+        table.add_row(*[cell if isinstance(cell, str) else f"{cell:.4g}" for cell in row])
+    Console(width=140).print(table)
+    options.folder.mkdir(parents=True, exist_ok=True)
+    found = {
+        "name": name,
+        "machine": {
+            "device": jax.devices()[0].device_kind,
+            "devices": len(jax.devices()),
+            "processor": platform.machine(),
+            "jax": jax.__version__,
+            "python": platform.python_version(),
+        },
+        "repeats": options.repeats,
+        "rows": [dict(zip(columns, row, strict=True)) for row in rows],
+    }
+    (options.folder / f"{name}.json").write_text(json.dumps(found, indent=2) + "\n")

@@ -1,5 +1,6 @@
 """Every benchmark runs at toy size."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -11,19 +12,38 @@ BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "script, options, words",
+    "name, options, words",
     [
-        ("collectives.py", ["--sizes", "64", "--repeats", "1"], ["lax.pmean", "noise off"]),
-        ("transport.py", ["--errors", "0.1", "--repeats", "1"], ["jaxqring", "stim", "ratio"]),
+        (
+            "transport",
+            ["--errors", "0.001", "0.1", "--batches", "1"],
+            ["stim, 2 cores", "x copy", "0.001"],
+        ),
+        ("collectives", ["--sizes", "64", "6400"], ["lax.pmean", "noise off", "protected"]),
+        ("transition", ["--batch", "16"], ["TensorCircuit-NG", "with Jacobian"]),
+        ("training", ["--steps", "1"], ["classical", "ring-protected", "error 1e-3"]),
+        ("compiling", ["--nodes", "2", "--size", "1e3"], ["lax.pmean", "2 nodes: first"]),
     ],
 )
-def test_a_benchmark_prints_its_table(script, options, words):
-    run = subprocess.run(
-        [sys.executable, BENCHMARKS / script, *options],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+def test_a_benchmark_prints_its_table_and_writes_it(name, options, words, tmp_path):
+    command = [sys.executable, BENCHMARKS / f"{name}.py", "--repeats", "1", "--folder", tmp_path]
+    run = subprocess.run([*command, *options], capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
     for word in words:
         assert word in run.stdout
+    found = json.loads((tmp_path / f"{name}.json").read_text())
+    assert found["name"] == name
+    for row in found["rows"]:
+        for column, value in row.items():
+            assert column in run.stdout
+            assert isinstance(value, str) or value > 0
+
+
+def test_every_benchmark_is_run_by_make_and_by_a_test():
+    scripts = {path.stem for path in BENCHMARKS.glob("*.py")} - {"timing"}
+    makefile = (BENCHMARKS.parent / "Makefile").read_text()
+    listed = next(line for line in makefile.splitlines() if line.startswith("BENCHMARKS := "))
+    assert set(listed.split()[2:]) == scripts
+    marks = test_a_benchmark_prints_its_table_and_writes_it.pytestmark
+    (cases,) = [mark.args[1] for mark in marks if mark.name == "parametrize"]
+    assert {case[0] for case in cases} == scripts

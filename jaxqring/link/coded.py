@@ -199,8 +199,7 @@ def _draw_words(
         lost, wrong = jnp.any(kinds == _LOST, axis=-1), jnp.any(kinds != 0, axis=-1)
         weights = jnp.where(lost, 1, jnp.where(wrong, 2, 0))
     failed = jnp.sum(weights, axis=1, dtype=jnp.int32) > code.limit
-    fraction = np.float32(strong.missed_fraction)
-    law = kind_thresholds(fraction[None])
+    law = kind_thresholds(jnp.full((1,), strong.missed_fraction, jnp.float32))
     missed = random_words(missed_key, codewords) < law[0]
     patterns = _as_patterns(guess_key, kinds, channel)[:, : strong.payload_symbols]
     return failed, missed, patterns
@@ -283,9 +282,8 @@ def _contents(
         error = jnp.sum(q[1:]) / jnp.sum(q)
         hazard = jnp.stack([jnp.float32(1) + 0 * error, lost[0], error])
     total = jnp.sum(table, axis=-1, keepdims=True)
-    above = kind_thresholds(
-        (table / jnp.where(total > 0, total, 1))[..., 1:]
-    )  # (weight, phase, kind)
+    table = table / jnp.where(total > 0, total, 1)
+    above = kind_thresholds(table[..., 1:])  # (weight, phase, kind)
     places = jnp.arange(1, qubits + 1, dtype=jnp.float32)
     reached = jnp.expm1(places * jnp.log1p(-jnp.minimum(hazard, 1))[:, None])
     reached = reached / reached[:, -1:]  # that the first such qubit is among so many, by weight

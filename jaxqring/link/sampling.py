@@ -191,25 +191,20 @@ def _redraw(cipher: Words, words: jax.Array, drawn: jax.Array, parts: Split) -> 
     zero = cipher[0] & np.uint32(0)
     none = zero.astype(jnp.int32)
 
-    def gaps_summed(u: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """(rows, lanes) sums of gaps down each lane, and the whole of each."""
-        uniform = (u >> 1).astype(jnp.int32).astype(jnp.float32) + np.float32(0.5)
-        gap = jnp.log(uniform * np.float32(2.0**-31)) * scale
-        gap = 1 + jnp.minimum(gap, np.float32(stretch)).astype(jnp.int32)
-
-        def add(total: jax.Array, row: jax.Array) -> tuple[jax.Array, jax.Array]:
-            return total + row, total + row
-
-        return lax.scan(add, jnp.full((lanes,), none), gap.reshape(_ROWS, lanes))[::-1]
-
     def turn(state: tuple) -> tuple:
         base, start, stream, drawn = state
         counter = lax.iota(jnp.uint32, batch), jnp.full((batch,), stream)
-        sums, wholes = gaps_summed(threefry(cipher, counter)[0])
-        wholes = jnp.minimum(wholes, stretch)
+        uniform = (threefry(cipher, counter)[0] >> 1).astype(jnp.int32).astype(jnp.float32)
+        gap = jnp.log((uniform + np.float32(0.5)) * np.float32(2.0**-31)) * scale
+        gap = 1 + jnp.minimum(gap, np.float32(stretch)).astype(jnp.int32)
+        gap = gap.reshape(_ROWS, lanes)
+        wholes = jnp.minimum(jnp.sum(gap, axis=0, dtype=jnp.int32), stretch)
         before = jnp.cumsum(wholes) - wholes + (start - 1)
-        # A loop, so that XLA keeps the positions and does not compute them for each use.
-        position = lax.map(lambda row: row + before, sums).reshape(batch)
+
+        def add(last: jax.Array, row: jax.Array) -> tuple[jax.Array, jax.Array]:
+            return last + row, last + row
+
+        position = lax.scan(add, before, gap)[1].reshape(batch)
         word = base + (position >> 4)
         word = jnp.where(position < stretch, word, size)
         shift = ((position & 15) << 1).astype(jnp.uint32)

@@ -11,6 +11,7 @@ of its ingredients.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +23,7 @@ from jaxqring import checks
 from jaxqring.quantum.channels import Channel, add_clipped
 from jaxqring.quantum.information import discrete_memoryless_capacity
 from jaxqring.quantum.pairs import Pair
-from jaxqring.quantum.paulis import PHI_PLUS, SIGNS
+from jaxqring.quantum.paulis import PHI_PLUS, SIGNS, product
 
 
 @struct.dataclass
@@ -169,7 +170,7 @@ def superdense(
             clipped = add_clipped(clipped, channel.clipped)
     checks.one_of("heralded", heralded, (True, False))
     gate, gate_flag = checks.bounded("gate_error", gate_error)
-    survival, survival_flag = checks.bounded("survival", survival)
+    arrives, survival_flag = checks.bounded("survival", survival)
     readout, readout_flag = _readout_matrix(readout_error)
     clipped = add_clipped(clipped, gate_flag, survival_flag, readout_flag)
 
@@ -178,19 +179,21 @@ def superdense(
     if kept is None:
         at_encoding = jnp.swapaxes(correlation, -1, -2)
     else:
-        at_encoding = jnp.matmul(kept.ptm, jnp.swapaxes(correlation, -1, -2), precision="highest")
+        at_encoding = product(kept.ptm, jnp.swapaxes(correlation, -1, -2))
     way = jnp.eye(4, dtype=correlation.dtype) if sent is None else sent.ptm
     gain = way * at_encoding
     signs = jnp.asarray(SIGNS, dtype=gain.dtype)
     perfect = jnp.asarray(PHI_PLUS, dtype=gain.dtype)
-    measured = jnp.matmul(signs * perfect[None, :], gain, precision="highest")
-    ideal = jnp.matmul(measured, signs.T, precision="highest") / 4
-
-    arrived = 1.0 if heralded else survival[..., None, None]
-    transition = _mix_in_noise(_mix_in_noise(ideal, arrived), 1 - gate[..., None, None])
-    transition = jnp.matmul(readout, transition, precision="highest")
+    transition = product(product(signs * perfect[None, :], gain), signs.T) / 4
+    # What is absent by default costs nothing.
+    if not heralded and not _is_plain(survival, 1.0):
+        transition = _mix_in_noise(transition, arrives[..., None, None])
+    if not _is_plain(gate_error, 0.0):
+        transition = _mix_in_noise(transition, 1 - gate[..., None, None])
+    if not _is_plain(readout_error, 0.0):
+        transition = product(readout, transition)
     if heralded:
-        eta = survival[..., None, None]
+        eta = arrives[..., None, None]
         transition = eta * transition
         lost = jnp.broadcast_to(1 - eta, (*transition.shape[:-2], 1, 4)).astype(transition.dtype)
         transition = jnp.concatenate([transition, lost], axis=-2)
@@ -208,6 +211,11 @@ def _table(entry: Callable[[int, int], jax.Array]) -> jax.Array:
 def xor_symmetric(patterns: jax.Array) -> jax.Array:
     """(..., 4, 4) the transition matrix that XORs every symbol with a pattern of (..., 4)."""
     return _table(lambda received, sent: patterns[..., received ^ sent])
+
+
+def _is_plain(value: Any, default: float) -> bool:
+    """Whether an argument is a number that changes nothing."""
+    return isinstance(value, int | float) and value == default
 
 
 def _mix_in_noise(transition: jax.Array, weight: ArrayLike) -> jax.Array:

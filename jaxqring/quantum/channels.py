@@ -15,7 +15,7 @@ from flax import struct
 from jax.typing import ArrayLike
 
 from jaxqring import checks
-from jaxqring.quantum.paulis import PAULIS, complex_dtype
+from jaxqring.quantum.paulis import PAULIS, complex_dtype, product
 
 
 @struct.dataclass
@@ -43,7 +43,7 @@ class Channel:
         """
         checks.instance("other", other, Channel)
         return Channel(
-            jnp.matmul(other.ptm, self.ptm, precision="highest"),
+            product(other.ptm, self.ptm),
             add_clipped(self.clipped, other.clipped),
         )
 
@@ -87,12 +87,13 @@ def _channel(
     x, y, z, shift = jnp.broadcast_arrays(x, y, z, jnp.asarray(shift, dtype=x.dtype))
     zero, one = jnp.zeros_like(x), jnp.ones_like(x)
     rows = [
-        [one, zero, zero, zero],
-        [zero, x, zero, zero],
-        [zero, zero, y, zero],
-        [shift, zero, zero, z],
+        *(one, zero, zero, zero),
+        *(zero, x, zero, zero),
+        *(zero, zero, y, zero),
+        *(shift, zero, zero, z),
     ]
-    ptm = jnp.stack([jnp.stack(row, axis=-1) for row in rows], axis=-2)
+    # The batch stays innermost until the end, which XLA makes the faster code of.
+    ptm = jnp.moveaxis(jnp.stack(rows).reshape(4, 4, *x.shape), (0, 1), (-2, -1))
     flag = add_clipped(*flags)
     return Channel(ptm, None if flag is None else jnp.broadcast_to(flag, x.shape))
 

@@ -13,7 +13,7 @@ from jax.typing import ArrayLike
 
 from jaxqring import checks
 from jaxqring.quantum.channels import Channel, add_clipped
-from jaxqring.quantum.paulis import PAULIS, PHI_PLUS, SIGNS, complex_dtype
+from jaxqring.quantum.paulis import PAULIS, PHI_PLUS, SIGNS, complex_dtype, product
 
 
 @struct.dataclass
@@ -69,13 +69,11 @@ class Pair:
         correlation, clipped = self.correlation, self.clipped
         if sent is not None:
             checks.instance("sent", sent, Channel)
-            correlation = jnp.matmul(sent.ptm, correlation, precision="highest")
+            correlation = product(sent.ptm, correlation)
             clipped = add_clipped(clipped, sent.clipped)
         if kept is not None:
             checks.instance("kept", kept, Channel)
-            correlation = jnp.matmul(
-                correlation, jnp.swapaxes(kept.ptm, -1, -2), precision="highest"
-            )
+            correlation = product(correlation, jnp.swapaxes(kept.ptm, -1, -2))
             clipped = add_clipped(clipped, kept.clipped)
         return Pair(correlation, clipped)
 

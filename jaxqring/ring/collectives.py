@@ -6,11 +6,10 @@ They take the place of their `jax.lax` namesakes inside `pmap`, `shard_map` and
     pytree -> one float32 vector -> N chunks -> codes -> (N - 1 hops of adding)
            -> (N - 1 hops of passing on) -> codes -> float32 -> pytree
 
-The same key gives the same bits under every mapping: the random stream of a hop is the key with
-the number of the hop and the index of the node folded in. (With JAX's default threefry keys. An
-`rbg` key draws other, equally good bits under `vmap`.)
+The same key gives the same bits under every mapping, whatever its implementation: the random
+stream of a hop is derived from the key, the number of the hop and the index of the node.
 
-Derivatives follow the mean of the channel; `jaxqring.ring.engine` says how.
+Derivatives follow the mean of the channel; `jaxqring.ring.tangent` says how.
 """
 
 import math
@@ -25,7 +24,8 @@ from jax import lax
 from jaxqring import checks
 from jaxqring.link.wire import FixedPoint
 from jaxqring.ring.config import Ring
-from jaxqring.ring.engine import Plan, collective, sees_varying
+from jaxqring.ring.engine import collective
+from jaxqring.ring.plan import Plan, sees_varying
 from jaxqring.ring.report import make_report, split
 from jaxqring.ring.schedule import Place, axis_size
 

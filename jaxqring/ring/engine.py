@@ -1,22 +1,13 @@
-"""The ring on one flat array: what every collective runs, and its derivative.
+"""The ring on one flat array: what every collective runs.
 
-The derivative is the mean-straight-through rule. A hop delivers v' = sample + (mean - its own
-value), so that values are sampled and tangents are those of the conditional mean given the codes
-that were sent:
+A chunk travels as packed words. Where it arrives, a node makes the codes of its own values, adds
+them, and packs the sum, or decodes what it stores, all in one pass: no array of codes of the size
+of the payload is ever written, and peak memory is the input, the result and one chunk.
 
-    dv' = slope dv + step sum_j sum_r dT[r | symbol j of v] V_j(r)
-
-with `slope` the regression slope of the mean on the code (1 - 2f for uniform bit flips f) and
-V_j(r) what symbol r adds at position j. It is exact in expectation where the loss is linear and
-no sum wraps, and first-order otherwise. Quantisation passes tangents straight through, except
-where a value is clipped. A loop over the hops carries the tangents, linear in them, so that
-forward and reverse mode both work, and may be differentiated again with respect to anything; a
-derivative with respect to noise comes last, as its codes have no derivative of their own.
+The derivative is in `jaxqring.ring.tangent`.
 """
 
 import functools
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,81 +15,17 @@ import numpy as np
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
-from jaxqring import checks
 from jaxqring.link.coded import Tally, attempt_law
 from jaxqring.link.superdense import SymbolChannel
-from jaxqring.link.transport import mean_jump
-from jaxqring.link.wire import FixedPoint, Wire
+from jaxqring.link.wire import FixedPoint
 from jaxqring.ring import schedule
 from jaxqring.ring.config import Ring, links_of
-from jaxqring.ring.hops import (
-    Inputs,
-    code_slope,
-    each_node,
-    effective_channel,
-    rounds_at_random,
-    through_links,
-)
+from jaxqring.ring.hops import Inputs, rounds_at_random, through_links
+from jaxqring.ring.lanes import in_lanes, one_lane, out_of_lanes, put_lanes
+from jaxqring.ring.plan import Counts, Plan, Trail
 from jaxqring.ring.schedule import Place
+from jaxqring.ring.tangent import tangent, transition_tangent
 from jaxqring.threefry import cipher_key, derive
-
-
-class Plan(NamedTuple):
-    """What is static about one call.
-
-    Attributes:
-      place: the mapped axis and the nodes on each device.
-      reduce: whether there is a first half, of adding.
-      gather: whether there is a second half, of passing on.
-      replicated: whether the result must be known to `shard_map` as equal on all nodes.
-      report: whether to count errors for a report.
-      divisor: what the result is divided by.
-      keep_codes: whether to hand out what every hop sent, for the derivative.
-    """
-
-    place: Place
-    reduce: bool
-    gather: bool
-    replicated: bool
-    report: bool
-    divisor: int = 1
-    keep_codes: bool = False
-
-    @property
-    def num_terms(self) -> int:
-        """How many codes are added."""
-        return self.place.num_nodes if self.reduce else 1
-
-    def first(self, nodes: jax.Array) -> jax.Array:
-        """(k,) the chunk that each node sends first.
-
-        Its own number; one lower where nothing is gathered, so that node i is left with part i.
-        """
-        return nodes if self.gather else nodes - 1
-
-    @property
-    def mends(self) -> bool:
-        """Whether what no attempt delivers in the second half comes over the control channel."""
-        return self.replicated and self.gather
-
-    def ends_in_gather(self) -> bool:
-        """Whether the second half of the values is an `all_gather` that `shard_map` knows."""
-        return self.replicated and bool(sees_varying(self.place.axis_name))
-
-
-class Counts(NamedTuple):
-    """What this device saw, uint32: on its links, each (k,); () clipped, () not finite."""
-
-    links: Tally
-    saturated: jax.Array
-    non_finite: jax.Array
-
-
-class _Trail(NamedTuple):
-    """What the derivative needs of the values: the step, and the words sent in every hop."""
-
-    step: jax.Array
-    sent: jax.Array | None
 
 
 def collective(
@@ -122,7 +49,7 @@ def collective(
 @functools.partial(jax.custom_jvp, nondiff_argnums=(3,))
 def _with_trail(
     values: jax.Array, ring: Ring, key: jax.Array | None, plan: Plan
-) -> tuple[jax.Array, Counts | None, _Trail]:
+) -> tuple[jax.Array, Counts | None, Trail]:
     return _run(_inputs(values, ring, key, plan), ring, plan)
 
 
@@ -138,7 +65,7 @@ def _with_trail_jvp(plan: Plan, primals: tuple, tangents: tuple) -> tuple:
     d_values = tangents[0]
     if isinstance(d_values, SymbolicZero):
         d_values = values * 0  # not zeros: it has the type of a mapped value
-    d_transition = _transition_tangent(ring, tangents[1])
+    d_transition = transition_tangent(ring, tangents[1])
     here, bound = plan.place, plan.place.is_bound()
     inner = plan._replace(keep_codes=d_transition is not None)
     if not bound:
@@ -148,11 +75,11 @@ def _with_trail_jvp(plan: Plan, primals: tuple, tangents: tuple) -> tuple:
         inner = inner._replace(place=Place(None, 1, here.num_nodes), replicated=False)
     # Through the function itself, so that its result can be differentiated once more.
     result, counts, trail = _with_trail(values, ring, key, inner)
-    moved = _tangent(values, d_values, ring, d_transition, inner, trail)
+    moved = tangent(values, d_values, ring, d_transition, inner, trail)
     if not bound:
         result, moved = here.own(result), here.own(moved)
         counts = _own_part(counts, here)
-    outputs = (result, counts, _Trail(trail.step, None))
+    outputs = (result, counts, Trail(trail.step, None))
     no_tangents = jax.tree.map(lambda x: SymbolicZero(jax.typeof(x).to_tangent_aval()), outputs[1:])
     return outputs, (moved, *no_tangents)
 
@@ -206,49 +133,10 @@ def _inputs(values: jax.Array, ring: Ring, key: jax.Array | None, plan: Plan) ->
     if key is not None and ring.draws:
         keys = cipher_key(jnp.broadcast_to(key, nodes.shape))
     size = values.shape[-1]
-    return Inputs(_in_lanes(values, ring.wire), size, links, keys, laws)
+    return Inputs(in_lanes(values, ring.wire), size, links, keys, laws)
 
 
-def _in_lanes(values: jax.Array, wire: Wire) -> jax.Array:
-    """(..., c) as (..., L, G), padded with zeros."""
-    *lead, size = values.shape
-    groups = -(-size // wire.lanes)
-    padding = [(0, 0)] * len(lead) + [(0, groups * wire.lanes - size)]
-    return jnp.pad(values, padding).reshape(*lead, wire.lanes, groups)
-
-
-def _out_of_lanes(values: jax.Array, size: int) -> jax.Array:
-    """The inverse of `_in_lanes`."""
-    return values.reshape(*values.shape[:-2], -1)[..., :size]
-
-
-def _lane(values: jax.Array, chunk: jax.Array, lane: int) -> jax.Array:
-    """(k, G) one lane of one chunk of each node's (k, N, L, G).
-
-    Lane by lane, as vectors: of a slice with two lanes XLA makes slow code.
-    """
-    size = values.shape[-1]
-
-    def own(rows: jax.Array, at: jax.Array) -> jax.Array:
-        return lax.dynamic_slice(rows, (at, np.int32(lane), np.int32(0)), (1, 1, size)).reshape(
-            size
-        )
-
-    return each_node(own, values, chunk)
-
-
-def _put(values: jax.Array, chunk: jax.Array, lanes: Sequence[jax.Array]) -> jax.Array:
-    """(k, N, L, G) values with one chunk of each node replaced by L lanes (k, G)."""
-
-    def own(rows: jax.Array, at: jax.Array, row: jax.Array, lane: int) -> jax.Array:
-        return lax.dynamic_update_slice(rows, row[None, None], (at, np.int32(lane), np.int32(0)))
-
-    for lane, row in enumerate(lanes):
-        values = each_node(functools.partial(own, lane=lane), values, chunk, row)
-    return values
-
-
-def _run(given: Inputs, ring: Ring, plan: Plan) -> tuple[jax.Array, Counts | None, _Trail]:
+def _run(given: Inputs, ring: Ring, plan: Plan) -> tuple[jax.Array, Counts | None, Trail]:
     """The values."""
     wire, place = ring.wire, plan.place
     nodes, turns = place.nodes(), place.num_nodes - 1
@@ -262,7 +150,7 @@ def _run(given: Inputs, ring: Ring, plan: Plan) -> tuple[jax.Array, Counts | Non
         if chunk is None:
             row, at = given.values[:, lane], nodes
         else:
-            row, at = _lane(given.values, chunk, lane), chunk
+            row, at = one_lane(given.values, chunk, lane), chunk
         key = None if rounding is None else derive(rounding, at, lane)
         return jax.vmap(lambda own, k: wire.encode(own, scale, plan.num_terms, k))(row, key)
 
@@ -276,7 +164,7 @@ def _run(given: Inputs, ring: Ring, plan: Plan) -> tuple[jax.Array, Counts | Non
         return [lane / plan.divisor for lane in lanes] if plan.divisor > 1 else lanes
 
     def store(collected: jax.Array, chunk: jax.Array, words: jax.Array) -> jax.Array:
-        return _put(collected, chunk, decoded(words))
+        return put_lanes(collected, chunk, decoded(words))
 
     def send(words: jax.Array, index: jax.Array) -> tuple[jax.Array, Tally]:
         mend = index >= turns * plan.reduce if plan.mends else None
@@ -311,12 +199,12 @@ def _run(given: Inputs, ring: Ring, plan: Plan) -> tuple[jax.Array, Counts | Non
             seen = jax.tree.map(lambda *halves: jnp.concatenate(halves), seen, watched)
     if collected is None:
         collected = jnp.stack(decoded(words), axis=1)
-    result = _out_of_lanes(collected, given.size)
+    result = out_of_lanes(collected, given.size)
     counts = None
     if plan.report:
         links = jax.tree.map(lambda each: jnp.sum(each, axis=0, dtype=jnp.uint32), seen)
         counts = _count(given.values, result, scale, ring, plan, links)
-    return result, counts, _Trail(scale, sent)
+    return result, counts, Trail(scale, sent)
 
 
 def _agree_on_step(values: jax.Array, ring: Ring, plan: Plan) -> jax.Array:
@@ -359,95 +247,3 @@ def _count(
     else:
         saturated, judged = links.errors[0] * 0, result
     return Counts(links, saturated, jnp.sum(~jnp.isfinite(judged), dtype=jnp.uint32))
-
-
-def _transition_tangent(ring: Ring, tangent: Ring) -> jax.Array | None:
-    """The tangent of the transition matrices, or None where they are not differentiated."""
-    if ring.noise == "off" or tangent.channel is None:
-        return None
-    if isinstance(tangent.channel.transition, SymbolicZero):
-        return None
-    if not isinstance(ring.wire, FixedPoint):
-        checks.refuse(
-            "ring.wire",
-            "be a FixedPoint for a derivative with respect to noise (the mean of a float whose"
-            " exponent may flip diverges)",
-            ring.wire,
-        )
-    return tangent.channel.transition
-
-
-def _tangent(
-    values: jax.Array,
-    d_values: jax.Array,
-    ring: Ring,
-    d_transition: jax.Array | None,
-    plan: Plan,
-    trail: _Trail,
-) -> jax.Array:
-    """The tangent of the result: a ring that carries tangents instead of codes."""
-    place, wire = plan.place, ring.wire
-    nodes, turns, size = place.nodes(), place.num_nodes - 1, values.shape[-1]
-    if isinstance(wire, FixedPoint):
-        values = lax.stop_gradient(values)
-        lost = wire.saturates(values, trail.step, plan.num_terms) | jnp.isnan(values)
-        d_values = jnp.where(lost, 0, d_values)
-    slope, d_met = jnp.ones((nodes.shape[0], 1), jnp.float32), None
-    if ring.noise != "off":
-        links = links_of(ring.transition, nodes)
-        effective = jax.vmap(functools.partial(effective_channel, ring=ring))
-        if d_transition is None:
-            met = effective(links)
-        else:
-            met, d_met = jax.jvp(effective, (links,), (links_of(d_transition, nodes),))
-        slope = jax.vmap(functools.partial(code_slope, wire=wire))(met)[:, None]
-
-    def moved_mean(words: Any, d_link: jax.Array) -> jax.Array:
-        assert isinstance(wire, FixedPoint)  # `_transition_tangent` has refused others
-        codes = jnp.stack(wire.part(words))
-        return trail.step * mean_jump(codes, wire, d_link).reshape(-1)[:size]
-
-    def hop(moving: jax.Array, index: jax.Array, words: Any) -> tuple:
-        noisy = slope * moving
-        if d_met is not None:
-            noisy += jax.vmap(moved_mean)(words, d_met)
-        if plan.mends:
-            noisy = jnp.where(index >= turns * plan.reduce, moving, noisy)
-        return place.shift(noisy), None
-
-    def rows(chunk: jax.Array) -> jax.Array:
-        at = functools.partial(lax.dynamic_index_in_dim, keepdims=False)
-        return each_node(at, d_values, chunk)
-
-    def put(collected: jax.Array, chunk: jax.Array, row: jax.Array) -> jax.Array:
-        at = functools.partial(lax.dynamic_update_index_in_dim, axis=0)
-        return each_node(at, collected, row, chunk)
-
-    first = plan.first(nodes)
-    start = rows(first % place.num_nodes) if plan.reduce else d_values
-    by_gather = plan.ends_in_gather()
-    loops = plan.gather and not by_gather
-    collected = None
-    if loops:
-        collected = jnp.broadcast_to(start[:, None] * 0, (*nodes.shape, place.num_nodes, size))
-        collected = put(collected, first, start) if not (plan.reduce and turns) else collected
-    reduced, collected, _ = schedule.around(
-        start,
-        collected,
-        hop,
-        (lambda chunk, moving: rows(chunk) + moving) if plan.reduce else None,
-        put if loops else None,
-        place,
-        first,
-        trail.sent,
-    )
-    if by_gather:
-        chunks = lax.all_gather(reduced, place.axis_name, to="invarying").reshape(-1, size)
-        chunks = jnp.roll(chunks, 1, axis=0) if plan.reduce else chunks
-        collected = jnp.broadcast_to(chunks, (*nodes.shape, *chunks.shape))
-    return (reduced if collected is None else collected) / plan.divisor
-
-
-def sees_varying(axis_name: Any) -> frozenset:
-    """The axes among `axis_name` that `shard_map` tracks (with check_vma); empty elsewhere."""
-    return frozenset(jax.typeof(lax.axis_index(axis_name)).mat.varying)

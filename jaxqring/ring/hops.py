@@ -1,7 +1,6 @@
 """What one hop of the ring does to the codes that are sent over it, and to their derivative."""
 
 import functools
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -14,6 +13,7 @@ from jaxqring.link.superdense import SymbolChannel
 from jaxqring.link.transport import count_symbol_errors, mean_slope, moments, receive
 from jaxqring.link.wire import FixedPoint, Wire, pack
 from jaxqring.ring.config import Ring
+from jaxqring.ring.lanes import each_node
 from jaxqring.threefry import Words, derive
 
 
@@ -38,14 +38,6 @@ class Inputs(NamedTuple):
 def rounds_at_random(ring: Ring) -> bool:
     """Whether the wire rounds stochastically."""
     return isinstance(ring.wire, FixedPoint) and ring.wire.rounding == "stochastic"
-
-
-def each_node(function: Callable, *arguments: Any) -> Any:
-    """`vmap` over the nodes of a device, without its gathers and loops where there is one."""
-    if jax.tree.leaves(arguments)[0].shape[0] > 1:
-        return jax.vmap(function)(*arguments)
-    first = jax.tree.map(lambda leaf: leaf[0], arguments)
-    return jax.tree.map(lambda leaf: leaf[None], function(*first))
 
 
 def through_links(

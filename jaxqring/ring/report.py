@@ -9,7 +9,7 @@ from jax import lax
 
 from jaxqring import checks
 from jaxqring.ring.config import Ring
-from jaxqring.ring.engine import Counts
+from jaxqring.ring.plan import Counts
 from jaxqring.ring.schedule import Place, axis_size
 
 

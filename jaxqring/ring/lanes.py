@@ -1,0 +1,58 @@
+"""Chunks in lanes, as the wire packs them, one row of chunks for each node on a device."""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jaxqring.link.wire import Wire
+
+
+def in_lanes(values: jax.Array, wire: Wire) -> jax.Array:
+    """(..., c) as (..., L, G), padded with zeros."""
+    *lead, size = values.shape
+    groups = -(-size // wire.lanes)
+    padding = [(0, 0)] * len(lead) + [(0, groups * wire.lanes - size)]
+    return jnp.pad(values, padding).reshape(*lead, wire.lanes, groups)
+
+
+def out_of_lanes(values: jax.Array, size: int) -> jax.Array:
+    """The inverse of `in_lanes`."""
+    return values.reshape(*values.shape[:-2], -1)[..., :size]
+
+
+def one_lane(values: jax.Array, chunk: jax.Array, lane: int) -> jax.Array:
+    """(k, G) one lane of one chunk of each node's (k, N, L, G).
+
+    Lane by lane, as vectors: of a slice with two lanes XLA makes slow code.
+    """
+    size = values.shape[-1]
+
+    def own(rows: jax.Array, at: jax.Array) -> jax.Array:
+        start = at, np.int32(lane), np.int32(0)
+        return lax.dynamic_slice(rows, start, (1, 1, size)).reshape(size)
+
+    return each_node(own, values, chunk)
+
+
+def put_lanes(values: jax.Array, chunk: jax.Array, lanes: Sequence[jax.Array]) -> jax.Array:
+    """(k, N, L, G) values with one chunk of each node replaced by L lanes (k, G)."""
+
+    def own(rows: jax.Array, at: jax.Array, row: jax.Array, lane: int) -> jax.Array:
+        return lax.dynamic_update_slice(rows, row[None, None], (at, np.int32(lane), np.int32(0)))
+
+    for lane, row in enumerate(lanes):
+        values = each_node(functools.partial(own, lane=lane), values, chunk, row)
+    return values
+
+
+def each_node(function: Callable, *arguments: Any) -> Any:
+    """`vmap` over the nodes of a device, without its gathers and loops where there is one."""
+    if jax.tree.leaves(arguments)[0].shape[0] > 1:
+        return jax.vmap(function)(*arguments)
+    first = jax.tree.map(lambda leaf: leaf[0], arguments)
+    return jax.tree.map(lambda leaf: leaf[None], function(*first))

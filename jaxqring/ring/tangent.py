@@ -1,0 +1,119 @@
+"""The derivative of a collective.
+
+The derivative is the mean-straight-through rule. A hop delivers v' = sample + (mean - its own
+value), so that values are sampled and tangents are those of the conditional mean given the codes
+that were sent:
+
+    dv' = slope dv + step sum_j sum_r dT[r | symbol j of v] V_j(r)
+
+with `slope` the regression slope of the mean on the code (1 - 2f for uniform bit flips f) and
+V_j(r) what symbol r adds at position j. It is exact in expectation where the loss is linear and
+no sum wraps, and first-order otherwise. Quantisation passes tangents straight through, except
+where a value is clipped. A loop over the hops carries the tangents, linear in them, so that
+forward and reverse mode both work, and may be differentiated again with respect to anything; a
+derivative with respect to noise comes last, as its codes have no derivative of their own.
+"""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.custom_derivatives import SymbolicZero
+
+from jaxqring import checks
+from jaxqring.link.transport import mean_jump
+from jaxqring.link.wire import FixedPoint
+from jaxqring.ring import schedule
+from jaxqring.ring.config import Ring, links_of
+from jaxqring.ring.hops import code_slope, effective_channel
+from jaxqring.ring.lanes import each_node
+from jaxqring.ring.plan import Plan, Trail
+
+
+def transition_tangent(ring: Ring, tangent: Ring) -> jax.Array | None:
+    """The tangent of the transition matrices, or None where they are not differentiated."""
+    if ring.noise == "off" or tangent.channel is None:
+        return None
+    if isinstance(tangent.channel.transition, SymbolicZero):
+        return None
+    if not isinstance(ring.wire, FixedPoint):
+        checks.refuse(
+            "ring.wire",
+            "be a FixedPoint for a derivative with respect to noise (the mean of a float whose"
+            " exponent may flip diverges)",
+            ring.wire,
+        )
+    return tangent.channel.transition
+
+
+def tangent(
+    values: jax.Array,
+    d_values: jax.Array,
+    ring: Ring,
+    d_transition: jax.Array | None,
+    plan: Plan,
+    trail: Trail,
+) -> jax.Array:
+    """The tangent of the result: a ring that carries tangents instead of codes."""
+    place, wire = plan.place, ring.wire
+    nodes, turns, size = place.nodes(), place.num_nodes - 1, values.shape[-1]
+    if isinstance(wire, FixedPoint):
+        values = lax.stop_gradient(values)
+        lost = wire.saturates(values, trail.step, plan.num_terms) | jnp.isnan(values)
+        d_values = jnp.where(lost, 0, d_values)
+    slope, d_met = jnp.ones((nodes.shape[0], 1), jnp.float32), None
+    if ring.noise != "off":
+        links = links_of(ring.transition, nodes)
+        effective = jax.vmap(functools.partial(effective_channel, ring=ring))
+        if d_transition is None:
+            met = effective(links)
+        else:
+            met, d_met = jax.jvp(effective, (links,), (links_of(d_transition, nodes),))
+        slope = jax.vmap(functools.partial(code_slope, wire=wire))(met)[:, None]
+
+    def moved_mean(words: Any, d_link: jax.Array) -> jax.Array:
+        assert isinstance(wire, FixedPoint)  # `transition_tangent` has refused others
+        codes = jnp.stack(wire.part(words))
+        return trail.step * mean_jump(codes, wire, d_link).reshape(-1)[:size]
+
+    def hop(moving: jax.Array, index: jax.Array, words: Any) -> tuple:
+        noisy = slope * moving
+        if d_met is not None:
+            noisy += jax.vmap(moved_mean)(words, d_met)
+        if plan.mends:
+            noisy = jnp.where(index >= turns * plan.reduce, moving, noisy)
+        return place.shift(noisy), None
+
+    def rows(chunk: jax.Array) -> jax.Array:
+        at = functools.partial(lax.dynamic_index_in_dim, keepdims=False)
+        return each_node(at, d_values, chunk)
+
+    def put(collected: jax.Array, chunk: jax.Array, row: jax.Array) -> jax.Array:
+        at = functools.partial(lax.dynamic_update_index_in_dim, axis=0)
+        return each_node(at, collected, row, chunk)
+
+    first = plan.first(nodes)
+    start = rows(first % place.num_nodes) if plan.reduce else d_values
+    by_gather = plan.ends_in_gather()
+    loops = plan.gather and not by_gather
+    collected = None
+    if loops:
+        collected = jnp.broadcast_to(start[:, None] * 0, (*nodes.shape, place.num_nodes, size))
+        collected = put(collected, first, start) if not (plan.reduce and turns) else collected
+    reduced, collected, _ = schedule.around(
+        start,
+        collected,
+        hop,
+        (lambda chunk, moving: rows(chunk) + moving) if plan.reduce else None,
+        put if loops else None,
+        place,
+        first,
+        trail.sent,
+    )
+    if by_gather:
+        chunks = lax.all_gather(reduced, place.axis_name, to="invarying").reshape(-1, size)
+        chunks = jnp.roll(chunks, 1, axis=0) if plan.reduce else chunks
+        collected = jnp.broadcast_to(chunks, (*nodes.shape, *chunks.shape))
+    return (reduced if collected is None else collected) / plan.divisor
