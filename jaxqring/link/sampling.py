@@ -12,8 +12,8 @@ the work follows the number of errors. Which of the two is cheaper is decided by
 function, from the probabilities that it is given.
 
 Exactness. The coarse part is exact. Gaps come from 31-bit uniforms through a float32 logarithm,
-which moves `rate` by less than 1e-6 of itself; kinds are decided by 32-bit words, to 2.4e-10 of
-`rate`. What remains is the rounding of the float32 probabilities that are passed in.
+which moves `rate` by less than 1e-6 of itself; kinds are decided by 32-bit words. What remains is
+the rounding of float32: 1e-7 of each probability, and 2.4e-10 of `rate`.
 """
 
 from typing import NamedTuple
@@ -41,6 +41,7 @@ _COARSE_COST = 1 / 40
 # The largest float32 below 2^32, which a uint32 can hold.
 _BELOW = np.float32(2.0**32 - 2.0**8)
 _FULL = np.uint32(2**32 - 1)
+_TINY = np.finfo(np.float32).tiny
 
 
 class Split(NamedTuple):
@@ -125,14 +126,15 @@ def kind_thresholds(probs: jax.Array) -> jax.Array:
 
     Returns:
       (..., K) uint32, falling. Added up as integers, so that the probability of a rare kind is not
-      the difference of two rounded floats: each is right to 2^-32 and the rounding of its own.
+      the difference of two rounded floats; the likeliest takes what rounding makes too much.
     """
     widths = jnp.minimum(jnp.clip(probs, 0.0, 1.0) * np.float32(2.0**32), _BELOW)
     widths = jnp.where(probs < 1, widths.astype(jnp.uint32), _FULL)
-    above = [widths[..., -1]]
-    for kind in range(probs.shape[-1] - 2, -1, -1):
-        above.append(above[-1] + jnp.minimum(widths[..., kind], _FULL - above[-1]))
-    return jnp.stack(above[::-1], axis=-1)
+    kinds = jnp.arange(probs.shape[-1], dtype=jnp.int32)
+    likeliest = kinds == jnp.argmax(probs, axis=-1, keepdims=True)
+    others = jnp.sum(jnp.where(likeliest, 0, widths), axis=-1, keepdims=True, dtype=jnp.uint32)
+    widths = jnp.where(likeliest, jnp.minimum(widths, _FULL - others), widths)
+    return jnp.cumsum(widths[..., ::-1], axis=-1, dtype=jnp.uint32)[..., ::-1]
 
 
 def _coarse_errors(cipher: Words, words: jax.Array, levels: jax.Array) -> jax.Array:
@@ -170,6 +172,30 @@ def _coarse_errors(cipher: Words, words: jax.Array, levels: jax.Array) -> jax.Ar
     return (((first & ~second) | third) & _EVEN) | ((second & _EVEN) << np.uint32(1))
 
 
+def gaps(words: jax.Array, rate: jax.Array, longest: int) -> jax.Array:
+    """Distances from one redrawn symbol to the next.
+
+    Args:
+      words: (...) uint32 random words, of which 31 bits are used.
+      rate: () float32, above zero.
+      longest: what distances are cut off at, but for one more.
+
+    Returns:
+      (...) int32, at least one, geometric: by the logarithm of a uniform variate that is resolved
+      to 2^-31 near zero and near one, so that short gaps are as right as long ones.
+    """
+    near = ((words >> 1) & np.uint32(2**30 - 1)).astype(jnp.int32).astype(jnp.float32)
+    near = (near + np.float32(0.5)) * np.float32(2.0**-31)  # the distance from zero, or from one
+    from_one = words >> 31 == 1
+    uniform = jnp.where(from_one, 1 - near, near)
+    log = jnp.log(uniform)
+    # log(1 - x) by Kahan's correction for the rounding of 1 - x.
+    corrected = log * (near / jnp.where(uniform < 1, 1 - uniform, 1))
+    log = jnp.where(from_one, jnp.where(uniform < 1, corrected, -near), log)
+    gap = log / jnp.log1p(-jnp.maximum(rate, _TINY))
+    return 1 + jnp.minimum(gap, np.float32(longest)).astype(jnp.int32)
+
+
 def _redraw(cipher: Words, words: jax.Array, drawn: jax.Array, parts: Split) -> jax.Array:
     """Draws a fraction of the symbols again.
 
@@ -185,8 +211,6 @@ def _redraw(cipher: Words, words: jax.Array, drawn: jax.Array, parts: Split) -> 
     while lanes < _MAX_LANES and lanes * _ROWS * 32 < stretch:
         lanes *= 2
     batch = lanes * _ROWS
-    tiny = np.finfo(np.float32).tiny
-    scale = 1 / jnp.log1p(-jnp.maximum(parts.rate, tiny))
     # Made of the key, to have the type of a mapped value.
     zero = cipher[0] & np.uint32(0)
     none = zero.astype(jnp.int32)
@@ -194,10 +218,7 @@ def _redraw(cipher: Words, words: jax.Array, drawn: jax.Array, parts: Split) -> 
     def turn(state: tuple) -> tuple:
         base, start, stream, drawn = state
         counter = lax.iota(jnp.uint32, batch), jnp.full((batch,), stream)
-        uniform = (threefry(cipher, counter)[0] >> 1).astype(jnp.int32).astype(jnp.float32)
-        gap = jnp.log((uniform + np.float32(0.5)) * np.float32(2.0**-31)) * scale
-        gap = 1 + jnp.minimum(gap, np.float32(stretch)).astype(jnp.int32)
-        gap = gap.reshape(_ROWS, lanes)
+        gap = gaps(threefry(cipher, counter)[0], parts.rate, stretch).reshape(_ROWS, lanes)
         wholes = jnp.minimum(jnp.sum(gap, axis=0, dtype=jnp.int32), stretch)
         before = jnp.cumsum(wholes) - wholes + (start - 1)
 
@@ -225,7 +246,7 @@ def _redraw(cipher: Words, words: jax.Array, drawn: jax.Array, parts: Split) -> 
         base = jnp.where(done, base + stretch // SYMBOLS_PER_WORD, base)
         return base, jnp.where(done, 0, start), stream + 1, drawn
 
-    base = jnp.where(parts.rate >= tiny, none, size)
+    base = jnp.where(parts.rate >= _TINY, none, size)
     state = (base, none, zero + np.uint32(2), drawn)
     return lax.while_loop(lambda state: state[0] < size, turn, state)[3]
 
