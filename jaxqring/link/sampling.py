@@ -172,12 +172,17 @@ def _coarse_errors(cipher: Words, words: jax.Array, levels: jax.Array) -> jax.Ar
     return (((first & ~second) | third) & _EVEN) | ((second & _EVEN) << np.uint32(1))
 
 
-def gaps(words: jax.Array, rate: jax.Array, longest: int) -> jax.Array:
+def gap_scale(rate: jax.Array) -> jax.Array:
+    """() float32 what turns the logarithm of a uniform variate into a gap; see `gaps`."""
+    return 1 / jnp.log1p(-jnp.maximum(rate, _TINY))
+
+
+def gaps(words: jax.Array, scale: jax.Array, longest: int) -> jax.Array:
     """Distances from one redrawn symbol to the next.
 
     Args:
       words: (...) uint32 random words, of which 31 bits are used.
-      rate: () float32, above zero.
+      scale: () float32, see `gap_scale`.
       longest: what distances are cut off at, but for one more.
 
     Returns:
@@ -188,12 +193,9 @@ def gaps(words: jax.Array, rate: jax.Array, longest: int) -> jax.Array:
     near = (near + np.float32(0.5)) * np.float32(2.0**-31)  # the distance from zero, or from one
     from_one = words >> 31 == 1
     uniform = jnp.where(from_one, 1 - near, near)
-    log = jnp.log(uniform)
-    # log(1 - x) by Kahan's correction for the rounding of 1 - x.
-    corrected = log * (near / jnp.where(uniform < 1, 1 - uniform, 1))
-    log = jnp.where(from_one, jnp.where(uniform < 1, corrected, -near), log)
-    gap = log / jnp.log1p(-jnp.maximum(rate, _TINY))
-    return 1 + jnp.minimum(gap, np.float32(longest)).astype(jnp.int32)
+    lost = jnp.where(from_one, (1 - uniform) - near, 0)  # by rounding 1 - near, exactly
+    log = jnp.log(uniform) + lost
+    return 1 + jnp.minimum(log * scale, np.float32(longest)).astype(jnp.int32)
 
 
 def _redraw(cipher: Words, words: jax.Array, drawn: jax.Array, parts: Split) -> jax.Array:
@@ -214,11 +216,12 @@ def _redraw(cipher: Words, words: jax.Array, drawn: jax.Array, parts: Split) -> 
     # Made of the key, to have the type of a mapped value.
     zero = cipher[0] & np.uint32(0)
     none = zero.astype(jnp.int32)
+    scale = gap_scale(parts.rate)
 
     def turn(state: tuple) -> tuple:
         base, start, stream, drawn = state
         counter = lax.iota(jnp.uint32, batch), jnp.full((batch,), stream)
-        gap = gaps(threefry(cipher, counter)[0], parts.rate, stretch).reshape(_ROWS, lanes)
+        gap = gaps(threefry(cipher, counter)[0], scale, stretch).reshape(_ROWS, lanes)
         wholes = jnp.minimum(jnp.sum(gap, axis=0, dtype=jnp.int32), stretch)
         before = jnp.cumsum(wholes) - wholes + (start - 1)
 
@@ -230,16 +233,19 @@ def _redraw(cipher: Words, words: jax.Array, drawn: jax.Array, parts: Split) -> 
         word = jnp.where(position < stretch, word, size)
         shift = ((position & 15) << 1).astype(jnp.uint32)
 
-        def symbol_in(held: jax.Array) -> jax.Array:
-            return (held.at[word].get(mode="clip") >> shift) & np.uint32(3)
+        def symbol_in(held: jax.Array, at: jax.Array) -> jax.Array:
+            return (held.at[at].get(mode="clip") >> shift) & np.uint32(3)
 
-        sent = symbol_in(words)
+        held = symbol_in(drawn, word)
+        # Without a coarse part that is what was sent, and one array is enough for the cache.
+        sent = symbol_in(words, jnp.where(parts.is_coarse, word, 0))
+        sent = jnp.where(parts.is_coarse, sent, held)
         fate = threefry(cipher, counter)[1]
         error = jnp.zeros_like(shift)
         for kind in range(3):
             error += (fate < _of_symbol(parts.above[:, kind], sent)).astype(jnp.uint32)
         # Positions are distinct: sums of differences, mod 2^32, replace each symbol by its own.
-        change = ((sent ^ error) - symbol_in(drawn)) << shift
+        change = ((sent ^ error) - held) << shift
         drawn = drawn.at[word].add(change, mode="drop")
         start = start + jnp.sum(wholes)  # the gaps that are left over are forgotten, as gaps are
         done = start >= stretch

@@ -262,7 +262,7 @@ STRETCH = 2**22
 @jax.jit
 def sums_of_gaps(number, rate):
     """Sums of 128 gaps, which fit 32 bits, for (N,) of the 2^31 numbers that words stand for."""
-    gap = sampling.gaps(number.astype(jnp.uint32) << 1, rate, STRETCH)
+    gap = sampling.gaps(number.astype(jnp.uint32) << 1, sampling.gap_scale(rate), STRETCH)
     return jnp.sum(gap.reshape(-1, 128).astype(jnp.uint32), axis=1)
 
 
@@ -551,7 +551,7 @@ def test_rates_too_low_to_be_normal_numbers_are_no_error():
         np.testing.assert_array_equal(through(cipher(13), words, table), words)
 
 
-gap_of = jax.jit(lambda word, rate: sampling.gaps(word, rate, STRETCH))
+gap_of = jax.jit(lambda word, rate: sampling.gaps(word, sampling.gap_scale(rate), STRETCH))
 
 
 def test_short_gaps_are_as_right_as_long_ones():
