@@ -106,6 +106,7 @@ CASES = {
 SIZES = {"rs(255,223)": 3000}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name if name == "rs(15,11)" else slow(name) for name in CASES])
 def test_both_simulations_have_the_exact_distribution(name):
     """4,000 words on each of four links (3,000 of the longest code), half with flagged loss.
@@ -229,6 +230,7 @@ def test_an_ideal_code_changes_nothing():
         assert [int(part[0]) for part in tally] == [0, 0, 0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("symbols, bits", [(3, 16), slow(1, 10), slow(5, 10)])
 def test_unequal_protection_leaves_low_symbols_bare_and_high_ones_to_the_code(mode, symbols, bits):

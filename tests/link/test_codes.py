@@ -98,6 +98,7 @@ def expected_failures(name, links):
 # --- The probability of failure -------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name, heralded",
     [
@@ -495,6 +496,7 @@ RATED = [
 
 # Words of a few symbols are not among them: a lucky guess arrives exact, too, and `net_rate` counts
 # it (repetition(2) on white noise: one word in 16), though no receiver could tell.
+@pytest.mark.slow
 @pytest.mark.parametrize("code", [RATED[5], *map(slow, RATED[:5] + RATED[6:])], ids=repr)
 def test_no_code_beats_the_capacity_of_its_link(code):
     fidelities = [*np.linspace(0.25, 1.0, 20), 0.995, 0.999]

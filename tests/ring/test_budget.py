@@ -417,6 +417,7 @@ def surplus(fidelity):
     return 1 + fidelity * math.log2(fidelity) + 3 * white * math.log2(white)
 
 
+@pytest.mark.slow
 def test_the_ideal_code_breaks_even_at_the_threshold_of_superdense_coding():
     root = optimize.brentq(surplus, 0.5, 0.99, xtol=1e-13)
     assert abs(root - 0.810710) < 1e-6
@@ -563,6 +564,7 @@ SMOOTH = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protection, links, flagged, mode", SMOOTH, ids=str)
 def test_derivatives_in_all_hardware_are_those_of_finite_differences(
     protection, links, flagged, mode, x64

@@ -472,6 +472,7 @@ def fixed_point_gather(x):
     return (np.rint(x.astype(np.float64) / 2.0**power) * 2.0**power).astype(np.float32)
 
 
+@pytest.mark.slow
 def test_without_scrambling_the_errors_depend_on_the_data(vmapped):
     # Symbol 0 always arrives, symbols 1, 2 and 3 arrive as anything.
     transition = jnp.full((4, 4), 0.25).at[:, 0].set(jnp.array([1.0, 0, 0, 0]))

@@ -69,6 +69,7 @@ def test_a_sweep_over_noise_is_traced_once_and_gives_the_bits_of_single_runs():
         np.testing.assert_array_equal(reports.errors_per_link[index], report.errors_per_link)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("implementation", ["threefry2x32", "rbg"])
 def test_every_implementation_of_keys_has_the_right_error_rate(implementation):
     # 8 links x 14 rounds x 13 codes x 8 symbols = 11,648 symbols: a deviation of six standard
@@ -78,6 +79,7 @@ def test_every_implementation_of_keys_has_the_right_error_rate(implementation):
     assert abs(rate - 0.01) < 6 * np.sqrt(0.01 * 0.99 / 11_648)
 
 
+@pytest.mark.slow
 def test_flagged_losses_become_uniform_guesses():
     # Three of four guesses are wrong. 11,648 symbols; six standard deviations, chance 2e-9.
     link = jq.superdense(jq.werner(fidelity=0.99), survival=0.9, heralded=True)

@@ -314,6 +314,7 @@ def test_forward_mode_with_shared_links_is_the_same_under_every_mapping(mapping)
     np.testing.assert_allclose(tangent, expected, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_derivatives_go_through_a_scan_over_steps(vmapped):
     # At fidelity one, three steps of x -> psum(x) / 2 on two nodes. The chain of G1, in codes of
     # step one: every step adds its own slope, and passes that of the steps before.

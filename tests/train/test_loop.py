@@ -431,6 +431,7 @@ def test_a_job_starts_afresh_if(again, small, reason):
     assert json.loads((again.folder / "config.json").read_text())["seed"] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [*(pytest.param(i, marks=pytest.mark.slow) for i in (1, 2)), 3])
 def test_a_job_cut_off_while_it_clears_its_folder_ends_with_the_same_numbers(
     again, small, monkeypatch, count
