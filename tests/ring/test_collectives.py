@@ -28,6 +28,7 @@ from jaxqring import (
     superdense,
     werner,
 )
+from jaxqring.ring import engine
 
 AXIS = "nodes"
 KEY = jax.random.key(20260720)
@@ -797,6 +798,17 @@ def test_gradients_that_shard_map_has_summed_are_refused_with_the_remedy(ring_me
     expected = mapping_named("pmap")(local, 2, shared=2)(batch, params, KEY)
     assert_same_bits(mean, expected)
     assert mean["none"].shape == (2, 0)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_value_that_is_not_finite_hides_no_peak(bad):
+    """Exact, with the peak before and after it: reductions of XLA may forget what precedes a NaN."""
+    peak = jax.jit(engine._peak)
+    for at in range(0, 1600, 37):
+        values = np.zeros((1, 8, 2, 100), np.float32)
+        values.ravel()[[0, 1599]] = -3.0, 2.0
+        values.ravel()[at] = bad
+        assert peak(values) == (3.0 if at else 2.0)
 
 
 # --- Size of the compiled program -----------------------------------------------------------------
