@@ -802,7 +802,7 @@ def test_gradients_that_shard_map_has_summed_are_refused_with_the_remedy(ring_me
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_a_value_that_is_not_finite_hides_no_peak(bad):
-    """Exact, with the peak before and after it: reductions of XLA may forget what precedes a NaN."""
+    """Exact, with the peak before it: reductions of XLA may forget what precedes a NaN."""
     peak = jax.jit(engine._peak)
     for at in range(0, 1600, 37):
         values = np.zeros((1, 8, 2, 100), np.float32)
