@@ -11,6 +11,9 @@ so. At low noise the coarse part is "no error", costs nothing, and `rate` is the
 the work follows the number of errors. Which of the two is cheaper is decided by the compiled
 function, from the probabilities that it is given.
 
+A short message, where each error costs more to find than all symbols to draw, has a random word
+for every symbol instead.
+
 Exactness. The coarse part is exact. Gaps come from 31-bit uniforms through a float32 logarithm,
 which moves `rate` by less than 1e-6 of itself; kinds are decided by 32-bit words. What remains is
 the rounding of float32: 1e-7 of each probability, and 2.4e-10 of `rate`.
@@ -42,6 +45,8 @@ _COARSE_COST = 1 / 40
 _BELOW = np.float32(2.0**32 - 2.0**8)
 _FULL = np.uint32(2**32 - 1)
 _TINY = np.finfo(np.float32).tiny
+# Up to here every symbol is drawn by itself, which costs less than looking for the errors.
+FEW_WORDS = 256
 
 
 class Split(NamedTuple):
@@ -52,15 +57,20 @@ class Split(NamedTuple):
       levels: (S, 3) uint32 coarse probabilities of the errors 1, 2 and 3, in 1/256.
       rate: () float32 fraction of the symbols to draw again.
       above: (S, 3) uint32 thresholds of what is drawn then; see `kind_thresholds`.
+      widths: (S, 3) uint32 how much of the room between two thresholds is the kind's own, counted
+        from its lower end; None if all of it.
     """
 
     is_coarse: jax.Array
     levels: jax.Array
     rate: jax.Array
     above: jax.Array
+    widths: jax.Array | None = None
 
 
-def through(key: Words, words: jax.Array, table: jax.Array) -> jax.Array:
+def through(
+    key: Words, words: jax.Array, table: jax.Array, envelope: jax.Array | None = None
+) -> jax.Array:
     """Sends words through a link.
 
     Args:
@@ -68,14 +78,24 @@ def through(key: Words, words: jax.Array, table: jax.Array) -> jax.Array:
       words: (W,) uint32, 16 symbols each.
       table: (S, 4) float32 probabilities of the errors 0, ..., 3 that are XORed onto a symbol;
         S = 1, or 4 with one row for each symbol sent.
+      envelope: (S, 4) float32, at least `table` for the errors 1, 2 and 3, if links shall share
+        their random numbers: errors are drawn as often as it says, and then confirmed with the
+        probability that is left. Of two links with the same envelope and key, an error on one is
+        the same error on the other wherever that is likelier to have it.
 
     Returns:
       (W,) uint32.
     """
     if words.size == 0:
         return words
-    words, table, first, second = _mapped_alike(words, table, *key)
-    parts, cipher = split(table), (first, second)
+    if envelope is None:
+        words, table, first, second = _mapped_alike(words, table, *key)
+    else:
+        words, table, envelope, first, second = _mapped_alike(words, table, envelope, *key)
+    cipher = first, second
+    if words.size <= FEW_WORDS:
+        return words ^ _errors_of_few(cipher, words, table, envelope)
+    parts = split(table) if envelope is None else _thinned(table, envelope)
 
     def coarse(words: jax.Array) -> jax.Array:
         return words ^ _coarse_errors(cipher, words, parts.levels)
@@ -118,6 +138,22 @@ def split(table: jax.Array) -> Split:
     return Split(is_coarse, levels.astype(jnp.uint32), rate, kind_thresholds(rest))
 
 
+def _thinned(table: jax.Array, envelope: jax.Array) -> Split:
+    """All errors drawn at the rate of the envelope, and only some kept."""
+    often = jnp.clip(jnp.maximum(envelope, table)[:, 1:], 0.0, 1.0)
+    rate = jnp.minimum(jnp.max(jnp.sum(often, axis=1)), 1)
+    scale = 1 / jnp.where(rate > 0, rate, 1)
+    none = jnp.zeros_like(often, jnp.uint32)
+    above = kind_thresholds(often * scale)
+    return Split(rate < 0, none, rate, above, _below(table[:, 1:] * scale))
+
+
+def _below(probs: jax.Array) -> jax.Array:
+    """uint32 thresholds that random words lie below with these probabilities."""
+    scaled = jnp.minimum(jnp.clip(probs, 0.0, 1.0) * np.float32(2.0**32), _BELOW)
+    return jnp.where(probs < 1, scaled.astype(jnp.uint32), _FULL)
+
+
 def kind_thresholds(probs: jax.Array) -> jax.Array:
     """Where a random word u decides for a kind: kind k or above if u < threshold[k - 1].
 
@@ -128,8 +164,7 @@ def kind_thresholds(probs: jax.Array) -> jax.Array:
       (..., K) uint32, falling. Added up as integers, so that the probability of a rare kind is not
       the difference of two rounded floats; the likeliest takes what rounding makes too much.
     """
-    widths = jnp.minimum(jnp.clip(probs, 0.0, 1.0) * np.float32(2.0**32), _BELOW)
-    widths = jnp.where(probs < 1, widths.astype(jnp.uint32), _FULL)
+    widths = _below(probs)
     kinds = jnp.arange(probs.shape[-1], dtype=jnp.int32)
     likeliest = kinds == jnp.argmax(probs, axis=-1, keepdims=True)
     others = jnp.sum(jnp.where(likeliest, 0, widths), axis=-1, keepdims=True, dtype=jnp.uint32)
@@ -241,9 +276,7 @@ def _redraw(cipher: Words, words: jax.Array, drawn: jax.Array, parts: Split) -> 
         sent = symbol_in(words, jnp.where(parts.is_coarse, word, 0))
         sent = jnp.where(parts.is_coarse, sent, held)
         fate = threefry(cipher, counter)[1]
-        error = jnp.zeros_like(shift)
-        for kind in range(3):
-            error += (fate < _of_symbol(parts.above[:, kind], sent)).astype(jnp.uint32)
+        error = _decide(fate, sent, parts.above, parts.widths)
         # Positions are distinct: sums of differences, mod 2^32, replace each symbol by its own.
         change = ((sent ^ error) - held) << shift
         drawn = drawn.at[word].add(change, mode="drop")
@@ -255,6 +288,40 @@ def _redraw(cipher: Words, words: jax.Array, drawn: jax.Array, parts: Split) -> 
     base = jnp.where(parts.rate >= _TINY, none, size)
     state = (base, none, zero + np.uint32(2), drawn)
     return lax.while_loop(lambda state: state[0] < size, turn, state)[3]
+
+
+def _errors_of_few(
+    cipher: Words, words: jax.Array, table: jax.Array, envelope: jax.Array | None
+) -> jax.Array:
+    """(W,) uint32 errors, a random word for each symbol: every probability to 2.4e-10."""
+    often = table if envelope is None else jnp.maximum(table, envelope)
+    above = kind_thresholds(often[:, 1:])
+    widths = None if envelope is None else _below(table[:, 1:])
+    rows = lax.iota(jnp.uint32, SYMBOLS_PER_WORD // 2)[:, None]
+    counter = rows * np.uint32(words.size) + lax.iota(jnp.uint32, words.size)
+    halves = threefry(cipher, (counter, jnp.zeros_like(counter)))
+    errors = jnp.zeros_like(words)
+    for half, drawn in enumerate(halves):
+        shift = (rows + np.uint32(half * (SYMBOLS_PER_WORD // 2))) << 1
+        kinds = _decide(drawn, (words >> shift) & 3, above, widths)
+        errors |= jnp.sum(kinds << shift, axis=0, dtype=jnp.uint32)
+    return errors
+
+
+def _decide(
+    drawn: jax.Array, sent: jax.Array, above: jax.Array, widths: jax.Array | None
+) -> jax.Array:
+    """uint32 errors that random words choose, of symbols sent; see `Split`."""
+    error = jnp.zeros_like(drawn)
+    thresholds = [_of_symbol(above[:, kind], sent) for kind in range(3)]
+    if widths is None:
+        for threshold in thresholds:
+            error += (drawn < threshold).astype(jnp.uint32)
+        return error
+    for kind, low in enumerate([*thresholds[1:], np.uint32(0)]):
+        own = drawn - low < jnp.minimum(_of_symbol(widths[:, kind], sent), thresholds[kind] - low)
+        error = jnp.where(own, np.uint32(kind + 1), error)
+    return error
 
 
 def _of_symbol(by_symbol: jax.Array, symbol: jax.Array) -> jax.Array:

@@ -13,7 +13,14 @@ from jaxqring.link.wire import FixedPoint, wrap
 from jaxqring.threefry import Words, cipher_key
 
 
-def receive(key: Words, words: jax.Array, channel: SymbolChannel, *, scramble: bool) -> jax.Array:
+def receive(
+    key: Words,
+    words: jax.Array,
+    channel: SymbolChannel,
+    *,
+    scramble: bool,
+    envelope: jax.Array | None = None,
+) -> jax.Array:
     """`transmit` without its checks.
 
     Args:
@@ -21,6 +28,8 @@ def receive(key: Words, words: jax.Array, channel: SymbolChannel, *, scramble: b
       words: (W,) uint32, 16 symbols each.
       channel: one link. Its erased symbols are replaced by a uniform guess.
       scramble: whether a pad makes errors independent of the words; then only their shape counts.
+      envelope: (4, 4) error table that links with common random numbers share; see
+        `sampling.through`.
 
     Returns:
       (W,) uint32.
@@ -30,12 +39,18 @@ def receive(key: Words, words: jax.Array, channel: SymbolChannel, *, scramble: b
     table = jnp.where(known, table, 0.25)  # white noise for NaN, which only a trace can bring
     if scramble:
         table = jnp.mean(table, axis=0, keepdims=True)
-    return _one_by_one(key, words, lax.stop_gradient(table))
+    tables = [table]
+    if envelope is not None:
+        shared = envelope.astype(jnp.float32)
+        tables.append(jnp.mean(shared, axis=0, keepdims=True) if scramble else shared)
+    send = _in_step if words.size <= sampling.FEW_WORDS else _one_by_one
+    return send(key, words, *map(lax.stop_gradient, tables))
 
 
+_in_step = jax.jit(sampling.through)
 # The work depends on the noise, so that links that are mapped over take turns: in step, each
 # would wait for the noisiest.
-_one_by_one = sequential_vmap(jax.jit(sampling.through))
+_one_by_one = sequential_vmap(_in_step)
 
 
 def transmit(
@@ -118,10 +133,16 @@ def moments(
     codes = jnp.asarray(codes)
     transition = channel.guessed().transition
     values = wrap(codes.astype(jnp.int32), wire.bits)
-    first, second = _jump_tables(wire.bits, transition)
-    # The jumps of the symbols are independent, so their variances add.
-    variance = _sum_over_symbols(jnp.maximum(second - first**2, 0), values)
-    return values.astype(transition.dtype) + _sum_over_symbols(first, values), variance
+    jump, variance = jump_moments(values, wire, transition)
+    return values.astype(transition.dtype) + jump, variance
+
+
+def jump_moments(
+    codes: jax.Array, wire: FixedPoint, transition: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Mean and variance of what a hop adds to a code: each (...) of (...) codes."""
+    first, spread = _jump_law(wire.bits, transition)
+    return _sum_over_symbols(first, codes), _sum_over_symbols(spread, codes)
 
 
 def mean_jump(codes: jax.Array, wire: FixedPoint, transition: jax.Array) -> jax.Array:
@@ -130,7 +151,7 @@ def mean_jump(codes: jax.Array, wire: FixedPoint, transition: jax.Array) -> jax.
     Linear in the matrix, (4, 4) or (bits / 2, 4, 4) with one for each symbol of a code, so that a
     tangent of T gives the tangent of the mean.
     """
-    return _sum_over_symbols(_jump_tables(wire.bits, transition)[0], codes)
+    return _sum_over_symbols(_jump_law(wire.bits, transition)[0], codes)
 
 
 def mean_slope(wire: FixedPoint, transition: jax.Array) -> jax.Array:
@@ -145,11 +166,25 @@ def mean_slope(wire: FixedPoint, transition: jax.Array) -> jax.Array:
       the mean is affine in the code (equal flip probabilities of both bits) this is its slope;
       elsewhere it is the best affine approximation.
     """
-    values = jnp.asarray(symbol_values(wire.bits), dtype=transition.dtype)
-    centred = values - jnp.mean(values, axis=1, keepdims=True)
+    centred = _centred_values(wire.bits, transition)
     transition = jnp.broadcast_to(transition, (wire.bits // 2, 4, 4))
     covariance = jnp.einsum("jr,jrm,jm->", centred, transition, centred, precision="highest")
     return covariance / jnp.sum(centred**2)
+
+
+def variance_slope(wire: FixedPoint, transition: jax.Array) -> jax.Array:
+    """() how far the variance of a received code follows the code sent, as `mean_slope`.
+
+    Zero for XOR-symmetric channels.
+    """
+    centred = _centred_values(wire.bits, transition)
+    _, spread = _jump_law(wire.bits, transition)
+    return jnp.sum(centred * spread) / jnp.sum(centred**2)
+
+
+def _centred_values(bits: int, transition: jax.Array) -> jax.Array:
+    values = jnp.asarray(symbol_values(bits), dtype=transition.dtype)
+    return values - jnp.mean(values, axis=1, keepdims=True)
 
 
 def symbol_values(bits: int) -> np.ndarray:
@@ -160,14 +195,17 @@ def symbol_values(bits: int) -> np.ndarray:
     return np.outer(weights[1::2], symbols >> 1) + np.outer(weights[::2], symbols & 1)
 
 
-def _jump_tables(bits: int, transition: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """(bits / 2, 4) mean and mean square of received less sent value, by symbol sent.
+def _jump_law(bits: int, transition: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """(bits / 2, 4) mean and variance of received less sent value, by symbol sent.
 
-    Of differences, and not of values, so that little noise does not drown in rounding.
+    Of differences, and not of values, so that little noise does not drown in rounding. Symbols
+    are independent, so that both add up over those of a code.
     """
     values = symbol_values(bits)
     jumps = jnp.asarray(values[:, :, None] - values[:, None, :], dtype=transition.dtype)
-    return jnp.sum(jumps * transition, axis=1), jnp.sum(jumps**2 * transition, axis=1)
+    mean = jnp.sum(jumps * transition, axis=1)
+    variance = jnp.sum(jumps**2 * transition, axis=1) - mean**2
+    return mean, jnp.where(variance >= 0, variance, 0)  # jnp.maximum halves the slope at zero
 
 
 def _sum_over_symbols(table: jax.Array, codes: jax.Array) -> jax.Array:

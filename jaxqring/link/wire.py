@@ -45,6 +45,15 @@ def lanes_of(bits: int) -> int:
     return _group(bits)[0]
 
 
+def symbol_place(symbol: jax.Array, size: int, bits: int) -> tuple[jax.Array, jax.Array]:
+    """Where symbol number `symbol` of `size` packed codes is: its word, and its shift (uint32)."""
+    groups = -(-size // lanes_of(bits))
+    code, position = symbol // (bits // 2), symbol % (bits // 2)
+    lane, group = code // groups, code % groups
+    bit = lane * bits + 2 * position
+    return bit // 32 * groups + group, (bit % 32).astype(jnp.uint32)
+
+
 def join(lanes: Sequence[jax.Array], bits: int) -> jax.Array:
     """Packs lanes without gaps.
 

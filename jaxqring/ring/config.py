@@ -14,9 +14,13 @@ from jaxqring.link.codes import Codewords
 from jaxqring.link.protection import Protection, Unequal, message_qubits, protected_part
 from jaxqring.link.superdense import SymbolChannel, check_transition
 from jaxqring.link.wire import BFloat16, FixedPoint, Float32, Wire
+from jaxqring.ring.control import Control
 from jaxqring.ring.cost import Cost, ring_cost
 
 NOISE_MODES = ("sampled", "gaussian", "mean", "off")
+DERIVATIVES = ("mean", "exact")
+#: Of a wire whose exact law is computed: it has 2^bits probabilities for each value.
+MAX_EXACT_BITS = 12
 
 
 @struct.dataclass
@@ -41,6 +45,10 @@ class Ring:
       nodes_per_device: k neighbouring nodes on each device; every leaf then has a leading axis k.
       simulate: how protected links are simulated. "attempts" draws whether each codeword arrives,
         "symbol" draws every symbol of every codeword; the distribution is the same.
+      derivative: what a derivative with respect to sampled noise follows. "mean" is the mean of
+        every hop given what was sent over it. "exact" is the exact mean and variance of what the
+        whole ring delivers, for FixedPoint wires of up to 12 bits; see `jaxqring.expected`.
+      control: how the errors are held while derivatives are estimated; see `jaxqring.couple`.
 
     Raises:
       TypeError: if the wire or the protection is of none of these kinds.
@@ -60,6 +68,8 @@ class Ring:
     scramble: bool = struct.field(pytree_node=False, default=True, kw_only=True)
     nodes_per_device: int = struct.field(pytree_node=False, default=1, kw_only=True)
     simulate: str = struct.field(pytree_node=False, default="attempts", kw_only=True)
+    derivative: str = struct.field(pytree_node=False, default="mean", kw_only=True)
+    control: Control | None = struct.field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         # Only what is static: this also runs whenever JAX rebuilds the pytree.
@@ -72,11 +82,24 @@ class Ring:
             )
         checks.one_of("scramble", self.scramble, (True, False))
         checks.one_of("simulate", self.simulate, SIMULATIONS)
+        checks.one_of("derivative", self.derivative, DERIVATIVES)
+        if self.derivative == "exact":
+            self._check_exact()
         if self.protection is not None:
             self._check_protection()
         count = self.nodes_per_device
         if not isinstance(count, int) or isinstance(count, bool) or count < 1:
             checks.refuse("nodes_per_device", "be a positive integer", count)
+
+    def _check_exact(self) -> None:
+        wire = self.wire
+        small = isinstance(wire, FixedPoint) and wire.bits <= MAX_EXACT_BITS
+        if not small or wire.rounding != "nearest":
+            rule = f"be a FixedPoint of at most {MAX_EXACT_BITS} bits, rounded to nearest, for an"
+            checks.refuse("wire", f"{rule} exact derivative", wire)
+        if self.noise != "sampled" or self.protection is not None:
+            rule = '"mean" unless noise is "sampled" and links are bare'
+            checks.refuse("derivative", f"be {rule}", self.derivative)
 
     def _check_protection(self) -> None:
         if not isinstance(self.protection, Protection):

@@ -21,6 +21,7 @@ from jaxqring.link.superdense import SymbolChannel
 from jaxqring.link.wire import FixedPoint
 from jaxqring.ring import schedule
 from jaxqring.ring.config import Ring, links_of
+from jaxqring.ring.exact import exact_tangent
 from jaxqring.ring.hops import Inputs, rounds_at_random, through_links
 from jaxqring.ring.lanes import in_lanes, one_lane, out_of_lanes, put_lanes
 from jaxqring.ring.plan import Counts, Plan, Trail
@@ -68,7 +69,9 @@ def _with_trail_jvp(plan: Plan, primals: tuple, tangents: tuple) -> tuple:
         d_values = values * 0  # not zeros: it has the type of a mapped value
     d_transition = transition_tangent(ring, tangents[1])
     here, bound = plan.place, plan.place.is_bound()
-    inner = plan._replace(keep_codes=d_transition is not None)
+    exact = d_transition is not None and ring.derivative == "exact"
+    follows_spread = ring.noise == "gaussian" and not ring.scramble
+    inner = plan._replace(keep_codes=d_transition is not None or follows_spread)
     if not bound:
         values, d_values, ring, d_transition, key = _all_nodes(
             values, d_values, ring, d_transition, key, here
@@ -76,7 +79,13 @@ def _with_trail_jvp(plan: Plan, primals: tuple, tangents: tuple) -> tuple:
         inner = inner._replace(place=Place(None, 1, here.num_nodes), replicated=False)
     # Through the function itself, so that its result can be differentiated once more.
     result, counts, trail = _with_trail(values, ring, key, inner)
-    moved = tangent(values, d_values, ring, d_transition, inner, trail)
+    keys = None
+    if key is not None and ring.draws:
+        keys = cipher_key(jnp.broadcast_to(key, inner.place.nodes().shape))
+    d_bare = None if exact else d_transition
+    moved = tangent(values, d_values, ring, d_bare, inner, trail, keys)
+    if exact:
+        moved += exact_tangent(values, result, ring, d_transition, inner, trail.step)
     if not bound:
         result, moved = here.own(result), here.own(moved)
         counts = _own_part(counts, here)
@@ -134,7 +143,13 @@ def _inputs(values: jax.Array, ring: Ring, key: jax.Array | None, plan: Plan) ->
     if key is not None and ring.draws:
         keys = cipher_key(jnp.broadcast_to(key, nodes.shape))
     size = values.shape[-1]
-    return Inputs(in_lanes(values, ring.wire), size, links, keys, laws)
+    envelopes = None
+    if ring.control is not None:
+        turns = (plan.place.num_nodes - 1) * (plan.reduce + plan.gather)
+        ring.control.check(plan.place.num_nodes, turns, size)
+        if ring.control.envelope is not None:
+            envelopes = links_of(ring.control.envelope, nodes)
+    return Inputs(in_lanes(values, ring.wire), size, links, keys, laws, envelopes)
 
 
 def _run(given: Inputs, ring: Ring, plan: Plan) -> tuple[jax.Array, Counts | None, Trail]:
@@ -201,6 +216,8 @@ def _run(given: Inputs, ring: Ring, plan: Plan) -> tuple[jax.Array, Counts | Non
     if collected is None:
         collected = jnp.stack(decoded(words), axis=1)
     result = out_of_lanes(collected, given.size)
+    if ring.control is not None and ring.control.calls is not None and given.keys is not None:
+        result = jnp.where(ring.control.knows(given.keys), result, jnp.nan)
     counts = None
     if plan.report:
         links = jax.tree.map(lambda each: jnp.sum(each, axis=0, dtype=jnp.uint32), seen)

@@ -10,7 +10,13 @@ import numpy as np
 from jaxqring.link.coded import Tally, deliver
 from jaxqring.link.protection import protected_part
 from jaxqring.link.superdense import SymbolChannel
-from jaxqring.link.transport import count_symbol_errors, mean_slope, moments, receive
+from jaxqring.link.transport import (
+    count_symbol_errors,
+    jump_moments,
+    mean_slope,
+    moments,
+    receive,
+)
 from jaxqring.link.wire import FixedPoint, Wire, pack
 from jaxqring.ring.config import Ring
 from jaxqring.ring.lanes import each_node
@@ -25,6 +31,7 @@ class Inputs(NamedTuple):
       size: how many of the values of a chunk are real; the rest pads the lanes.
       links: (k, 4 or 5, 4) the matrices of their links; None if noise is off.
       keys: their keys, each word (k,); None if nothing is drawn.
+      envelopes: (k, 4, 4) error tables that coupled links share; None without coupling.
       laws: (k, 2) what decides the attempts of their codewords; None if nothing does.
     """
 
@@ -33,6 +40,7 @@ class Inputs(NamedTuple):
     links: jax.Array | None
     keys: Words | None
     laws: jax.Array | None
+    envelopes: jax.Array | None = None
 
 
 def rounds_at_random(ring: Ring) -> bool:
@@ -65,8 +73,20 @@ def through_links(
     assert given.links is not None  # `Ring.check` has refused noise without links
     protection = ring.protection
     if protection is None:
-        draw = functools.partial(receive, scramble=ring.scramble)
-        received = each_node(draw, keys, words, SymbolChannel(given.links))
+        received = each_node(
+            lambda key, word, link, envelope: receive(
+                key, word, SymbolChannel(link), scramble=ring.scramble, envelope=envelope
+            ),
+            keys,
+            words,
+            given.links,
+            given.envelopes,
+        )
+        if ring.control is not None:
+            assert given.keys is not None  # sampled noise draws
+            received = ring.control.set_error(
+                received, words, given.size, wire.bits, given.keys, stream, nodes
+            )
         # Padding that fills the last words crosses no link.
         real = pack(jnp.full((given.size,), -1, jnp.int32), wire.bits)
         seen = count_symbol_errors((words ^ received) & real)
@@ -97,14 +117,52 @@ def _smooth_hop(words: jax.Array, link: Any, key: Words | None, ring: Ring) -> j
     wire = ring.wire
     assert isinstance(wire, FixedPoint)
     codes = jnp.stack(wire.part(words))
-    mean, variance = moments(codes, wire, SymbolChannel(effective_channel(link, ring)))
+    received, variance = moments(codes, wire, SymbolChannel(effective_channel(link, ring)))
     if key is not None:
-        typed = jax.random.wrap_key_data(jnp.stack(key), impl="threefry2x32")
-        mean += jnp.sqrt(variance) * jax.random.normal(typed, codes.shape, mean.dtype)
+        received += jnp.sqrt(variance) * _normal(key, codes.shape)
     # Clipped, not wrapped: the tails of the normal distribution have no bits to flip.
     edge = np.float32(2.0 ** (wire.bits - 1))
     last = np.nextafter(edge, np.float32(0)) if wire.bits > 25 else edge - 1
-    return wire.join(list(jnp.clip(jnp.round(mean), -edge, last).astype(jnp.int32)))
+    return wire.join(list(jnp.clip(jnp.round(received), -edge, last).astype(jnp.int32)))
+
+
+def _normal(key: Words, shape: tuple[int, ...]) -> jax.Array:
+    """The normal variates of one hop over one link."""
+    typed = jax.random.wrap_key_data(jnp.stack(key), impl="threefry2x32")
+    return jax.random.normal(typed, shape, jnp.float32)
+
+
+def normal_tangent(
+    words: jax.Array,
+    link: jax.Array,
+    d_link: jax.Array,
+    key: Words,
+    slope: jax.Array,
+    wire: FixedPoint,
+) -> tuple[jax.Array, jax.Array]:
+    """The tangent of the normal part of a "gaussian" hop, in codes.
+
+    Args:
+      words: (W,) as sent.
+      link: (4, 4) effective matrix.
+      d_link: (4, 4) its tangent.
+      key: of the hop.
+      slope: () of the variance on the code.
+      wire: of the codes.
+
+    Returns:
+      What the noise contributes, and what one code more contributes, (G L,) each: the tangent of
+      the standard deviation times the variate. A standard deviation below half a code, which
+      rounding swallows, counts as half a code, so that no derivative is infinite.
+    """
+    codes = jnp.stack(wire.part(words))
+
+    def variance(transition: jax.Array) -> jax.Array:
+        return jump_moments(codes, wire, transition)[1]
+
+    known, moved = jax.jvp(variance, (link,), (d_link,))
+    rate = _normal(key, codes.shape) / (2 * jnp.sqrt(jnp.where(known > 0.25, known, 0.25)))
+    return (rate * moved).reshape(-1), (rate * slope).reshape(-1)
 
 
 def effective_channel(transition: jax.Array, ring: Ring) -> jax.Array:

@@ -12,6 +12,10 @@ no sum wraps, and first-order otherwise. Quantisation passes tangents straight t
 where a value is clipped. A loop over the hops carries the tangents, linear in them, so that
 forward and reverse mode both work, and may be differentiated again with respect to anything; a
 derivative with respect to noise comes last, as its codes have no derivative of their own.
+
+With noise "gaussian" a hop delivers mean + deviation * normal variate, and the tangent of the
+deviation is added (reparameterisation), which makes quadratic losses right as well. With
+derivative="exact" the noise part is that of `jaxqring.ring.exact`.
 """
 
 import functools
@@ -23,13 +27,14 @@ from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
 from jaxqring import checks
-from jaxqring.link.transport import mean_jump
+from jaxqring.link.transport import mean_jump, variance_slope
 from jaxqring.link.wire import FixedPoint
 from jaxqring.ring import schedule
 from jaxqring.ring.config import Ring, links_of
-from jaxqring.ring.hops import code_slope, effective_channel
+from jaxqring.ring.hops import code_slope, effective_channel, normal_tangent
 from jaxqring.ring.lanes import each_node
 from jaxqring.ring.plan import Plan, Trail
+from jaxqring.threefry import Words, derive
 
 
 def transition_tangent(ring: Ring, tangent: Ring) -> jax.Array | None:
@@ -55,8 +60,19 @@ def tangent(
     d_transition: jax.Array | None,
     plan: Plan,
     trail: Trail,
+    keys: Words | None,
 ) -> jax.Array:
-    """The tangent of the result: a ring that carries tangents instead of codes."""
+    """The tangent of the result: a ring that carries tangents instead of codes.
+
+    Args:
+      values: as for `jaxqring.ring.engine.collective`.
+      d_values: their tangent.
+      ring: of the call.
+      d_transition: tangent of the matrices of the links, or None.
+      plan: of the call.
+      trail: what the call left.
+      keys: cipher keys (k,) of the call; None if nothing is drawn.
+    """
     place, wire = plan.place, ring.wire
     nodes, turns, size = place.nodes(), place.num_nodes - 1, values.shape[-1]
     if isinstance(wire, FixedPoint):
@@ -64,6 +80,7 @@ def tangent(
         lost = wire.saturates(values, trail.step, plan.num_terms) | jnp.isnan(values)
         d_values = jnp.where(lost, 0, d_values)
     slope, d_met = jnp.ones((nodes.shape[0], 1), jnp.float32), None
+    spread_slope = None
     if ring.noise != "off":
         links = links_of(ring.transition, nodes)
         effective = jax.vmap(functools.partial(effective_channel, ring=ring))
@@ -72,16 +89,31 @@ def tangent(
         else:
             met, d_met = jax.jvp(effective, (links,), (links_of(d_transition, nodes),))
         slope = jax.vmap(functools.partial(code_slope, wire=wire))(met)[:, None]
+        # The spread of scrambled links does not follow the codes: `variance_slope` is zero.
+        if ring.noise == "gaussian" and (d_met is not None or not ring.scramble):
+            spread_slope = jax.vmap(functools.partial(variance_slope, wire))(met)
+            d_met = jnp.zeros_like(met) if d_met is None else d_met
 
     def moved_mean(words: Any, d_link: jax.Array) -> jax.Array:
         assert isinstance(wire, FixedPoint)  # `transition_tangent` has refused others
         codes = jnp.stack(wire.part(words))
         return trail.step * mean_jump(codes, wire, d_link).reshape(-1)[:size]
 
+    def moved_spread(
+        words: Any, link: Any, d_link: Any, key: Words, spread_slope: Any, moving: Any
+    ) -> jax.Array:
+        assert isinstance(wire, FixedPoint)
+        noise, data = normal_tangent(words, link, d_link, key, spread_slope, wire)
+        return trail.step * noise[:size] + data[:size] * moving
+
     def hop(moving: jax.Array, index: jax.Array, words: Any) -> tuple:
         noisy = slope * moving
         if d_met is not None:
             noisy += jax.vmap(moved_mean)(words, d_met)
+        if spread_slope is not None:
+            noisy += jax.vmap(moved_spread)(
+                words, met, d_met, derive(keys, index, nodes), spread_slope, moving
+            )
         if plan.mends:
             noisy = jnp.where(index >= turns * plan.reduce, moving, noisy)
         return place.shift(noisy), None

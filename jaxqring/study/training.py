@@ -1,0 +1,114 @@
+"""A whole training as one pure function of a ring and its keys, to map over and differentiate."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import optax
+import pydantic
+from jax import lax
+
+from jaxqring import checks
+from jaxqring.ring import Ring, pmean
+from jaxqring.train import data as datasets
+from jaxqring.train.config import DataConfig, check_fields
+from jaxqring.train.models import MODELS
+
+AXIS = "nodes"
+
+Outcomes = dict[str, jax.Array]
+Training = Callable[..., Outcomes]
+
+
+@pydantic.with_config(extra="forbid")
+@dataclasses.dataclass(frozen=True)
+class TaskConfig:
+    """What a study trains, over and over.
+
+    Attributes:
+      data: what to learn.
+      model: "mlp" or "cnn".
+      nodes: N, the nodes of the ring; one device carries them all.
+      batch_per_node: images a node sees in a step, drawn with replacement.
+      steps: updates of a training.
+      learning_rate: of Adam at the first step; it falls to zero along half a cosine.
+    """
+
+    data: DataConfig = DataConfig()
+    model: Literal["cnn", "mlp"] = "mlp"
+    nodes: int = 8
+    batch_per_node: int = 32
+    steps: int = 200
+    learning_rate: float = 4e-3
+
+    def __post_init__(self) -> None:
+        check_fields(self, "task.")
+        checks.within("task.learning_rate", self.learning_rate, 1e-9, 1e3)
+
+
+def training(task: TaskConfig) -> Training:
+    """The training of a task: `train(ring, keys, learning_rate=None) -> outcomes`.
+
+    The function is pure and takes traced rings. `keys` (steps,) are typed, one for each
+    all-reduce; the initial parameters and the images of a step are drawn from them as well, by
+    other streams. Every node holds its replica, and each step is rematerialised in reverse mode,
+    so that memory grows by one state a step. Outcomes are (): "loss" and "accuracy" on the test
+    set, "soft_accuracy" (the mean probability of the right class, which has a derivative), each
+    in the mean over the replicas.
+    """
+    data = datasets.load(task.data)
+    model = MODELS[task.model](num_classes=data.num_classes)
+
+    def scores_of(params: Any, images: jax.Array) -> jax.Array:
+        return model.apply({"params": params}, images)
+
+    def loss_of(params: Any, images: jax.Array, labels: jax.Array) -> jax.Array:
+        scores = scores_of(params, images)
+        return optax.softmax_cross_entropy_with_integer_labels(scores, labels).mean()
+
+    def train(
+        ring: Ring, keys: jax.Array, learning_rate: jax.Array | float | None = None
+    ) -> Outcomes:
+        images, labels = jnp.asarray(data.train_images), jnp.asarray(data.train_labels)
+        rate = task.learning_rate if learning_rate is None else learning_rate
+        optimizer = optax.scale_by_adam()
+        ring = ring.replace(nodes_per_device=task.nodes)  # type: ignore[attr-defined]
+
+        def replicas(tree: Any) -> Any:
+            return jax.tree.map(lambda x: jnp.broadcast_to(x, (task.nodes, *jnp.shape(x))), tree)
+
+        def average(gradients: Any, key: jax.Array) -> Any:
+            one = jax.tree.map(lambda leaf: leaf[None], gradients)  # one device that has them all
+            mean = jax.vmap(lambda g: pmean(g, AXIS, ring=ring, key=key), axis_name=AXIS)(one)
+            return jax.tree.map(lambda leaf: leaf[0], mean)
+
+        @jax.checkpoint
+        def step(state: tuple, inputs: tuple) -> tuple[tuple, None]:
+            params, moments = state
+            key, number = inputs
+            shape = (task.nodes, task.batch_per_node)
+            chosen = jax.random.randint(key, shape, 0, labels.shape[0])
+            gradients = jax.vmap(jax.grad(loss_of))(params, images[chosen], labels[chosen])
+            gradients = average(gradients, key)
+            slowed = rate * (1 + jnp.cos(jnp.pi * number / task.steps)) / 2
+            updates, moments = optimizer.update(gradients, moments, params)
+            params = jax.tree.map(lambda p, update: p - slowed * update, params, updates)
+            return (params, moments), None
+
+        first = model.init(keys[0], images[:1])["params"]
+        params = replicas(first)
+        start = params, optimizer.init(params)
+        numbers = jnp.arange(task.steps, dtype=jnp.float32)
+        (params, _), _ = lax.scan(step, start, (keys, numbers))
+        scores = jax.vmap(scores_of, in_axes=(0, None))(params, jnp.asarray(data.test_images))
+        truth = jnp.asarray(data.test_labels)
+        right = jnp.take_along_axis(jax.nn.log_softmax(scores), truth[None, :, None], axis=-1)
+        return {
+            "loss": -jnp.mean(right),
+            "accuracy": jnp.mean((jnp.argmax(scores, axis=-1) == truth).astype(jnp.float32)),
+            "soft_accuracy": jnp.mean(jnp.exp(right)),
+        }
+
+    return train
