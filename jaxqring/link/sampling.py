@@ -318,7 +318,7 @@ def _decide(
         for threshold in thresholds:
             error += (drawn < threshold).astype(jnp.uint32)
         return error
-    for kind, low in enumerate([*thresholds[1:], np.uint32(0)]):
+    for kind, low in enumerate([*thresholds[1:], jnp.zeros_like(drawn)]):
         own = drawn - low < jnp.minimum(_of_symbol(widths[:, kind], sent), thresholds[kind] - low)
         error = jnp.where(own, np.uint32(kind + 1), error)
     return error

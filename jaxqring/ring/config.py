@@ -93,8 +93,8 @@ class Ring:
 
     def _check_exact(self) -> None:
         wire = self.wire
-        small = isinstance(wire, FixedPoint) and wire.bits <= MAX_EXACT_BITS
-        if not small or wire.rounding != "nearest":
+        fixed = isinstance(wire, FixedPoint) and wire.rounding == "nearest"
+        if not fixed or wire.bits > MAX_EXACT_BITS:
             rule = f"be a FixedPoint of at most {MAX_EXACT_BITS} bits, rounded to nearest, for an"
             checks.refuse("wire", f"{rule} exact derivative", wire)
         if self.noise != "sampled" or self.protection is not None:

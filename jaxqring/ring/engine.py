@@ -69,7 +69,6 @@ def _with_trail_jvp(plan: Plan, primals: tuple, tangents: tuple) -> tuple:
         d_values = values * 0  # not zeros: it has the type of a mapped value
     d_transition = transition_tangent(ring, tangents[1])
     here, bound = plan.place, plan.place.is_bound()
-    exact = d_transition is not None and ring.derivative == "exact"
     follows_spread = ring.noise == "gaussian" and not ring.scramble
     inner = plan._replace(keep_codes=d_transition is not None or follows_spread)
     if not bound:
@@ -82,10 +81,11 @@ def _with_trail_jvp(plan: Plan, primals: tuple, tangents: tuple) -> tuple:
     keys = None
     if key is not None and ring.draws:
         keys = cipher_key(jnp.broadcast_to(key, inner.place.nodes().shape))
-    d_bare = None if exact else d_transition
-    moved = tangent(values, d_values, ring, d_bare, inner, trail, keys)
-    if exact:
-        moved += exact_tangent(values, result, ring, d_transition, inner, trail.step)
+    if ring.derivative == "exact" and d_transition is not None:
+        moved = exact_tangent(values, result, ring, d_transition, inner, trail.step)
+        moved += tangent(values, d_values, ring, None, inner, trail, keys)
+    else:
+        moved = tangent(values, d_values, ring, d_transition, inner, trail, keys)
     if not bound:
         result, moved = here.own(result), here.own(moved)
         counts = _own_part(counts, here)

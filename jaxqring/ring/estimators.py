@@ -4,18 +4,23 @@ A sampled symbol error is a step function of its probability: its derivative is 
 has one, and says nothing about the expectation. Each estimator here stands for the derivative of
 the expectation, at a price of its own:
 
-| estimator  | values    | unbiased                                          | spread            |
-|------------|-----------|---------------------------------------------------|-------------------|
-| "mean"     | sampled   | where the loss is linear in the sums, none wraps  | small             |
-| "gaussian" | normal    | where it is quadratic in codes that errors of a normal law describe | small |
-| "exact"    | sampled   | quadratic in one all-reduce, wraps included; up to 12 bits | of quadratic losses as "score" |
-| "score"    | sampled   | always                                            | diverges as error^(-1/2) |
-| "russo"    | sampled   | always                                            | grows with the number of symbols |
+* "mean": sampled values, tangents of the mean of every hop given what was sent (see
+  `jaxqring.ring.tangent`). Unbiased where the loss is linear in the sums and none wraps; knows
+  nothing of the variance, which is most of what noise does to a converged training.
+* "gaussian": normal noise of the same mean and variance, reparameterised. Unbiased for its own
+  noise up to rounding; its noise differs from symbol errors in the second order of their
+  probability, and in how sums wrap.
+* "exact": sampled values, tangents of the exact mean and variance of what the ring delivers, wraps
+  included. Unbiased for losses that are quadratic in one all-reduce; wires of up to 12 bits.
+* "score": unbiased for any loss. Its spread diverges as error^(-1/2).
+* "russo": unbiased for any loss, with a bounded spread at low noise that grows with the number of
+  symbols.
 
 "mean", "gaussian" and "exact" differentiate through the training. "score" and "russo" only run it,
 so that they need no memory, take losses that have no derivative, and know every wrap and rounding.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -28,7 +33,7 @@ from jax.custom_derivatives import SymbolicZero
 from jaxqring import checks
 from jaxqring.link.superdense import SymbolChannel
 from jaxqring.link.transport import receive
-from jaxqring.link.wire import FixedPoint, pack, packed_size
+from jaxqring.link.wire import pack, packed_size
 from jaxqring.ring.config import Ring
 from jaxqring.ring.control import Control, Site
 from jaxqring.ring.cost import Cost
@@ -77,7 +82,8 @@ def expected(
     Raises:
       TypeError: if an argument is of another type.
       ValueError: if the ring has no sampled noise, the estimator cannot give its derivative, or
-        the samples are too few; for a loss with calls of another cost.
+        the samples are too few; for a loss with calls of another cost; for a derivative of a loss
+        that has none, such as an accuracy, unless the estimator is "score" or "russo".
 
     "score" and "russo" return NaN for a loss that calls with other keys. The derivative that
     "score" cannot give, with respect to a kind of error that has probability zero, is NaN.
@@ -104,7 +110,9 @@ def expected(
             derivative="exact" if estimator == "exact" else "mean",
         )
         runs = _each(lambda own: loss(held, jax.random.split(own, calls)), key, samples, batch)
-        return jax.tree.map(lambda run: jnp.mean(run, axis=0), runs)
+        # A () of each outcome, so that one without a derivative is seen.
+        mean = jax.tree.map(lambda run: jnp.mean(run, axis=0), runs)
+        return jax.tree.map(lambda value: _followed(value, ring.transition, estimator), mean)
     assert cost is not None  # `_check` has refused that
     if estimator == "score":
         outcomes, weights = _score(loss, ring, key, samples, calls, cost, batch)
@@ -415,6 +423,23 @@ def _averaged(runs: tuple[Any, Any], ring: Ring) -> tuple[Any, Any]:
     return mean, weights
 
 
+@functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
+def _followed(value: jax.Array, transition: jax.Array, estimator: str) -> jax.Array:
+    """A value that must have a derivative if the links have one."""
+    return value
+
+
+def _followed_jvp(estimator: str, primals: tuple, tangents: tuple) -> tuple[jax.Array, Any]:
+    moved, links = tangents
+    if isinstance(moved, SymbolicZero) and not isinstance(links, SymbolicZero):
+        rule = 'be "score" or "russo" for a loss that has no derivative, as an accuracy has none'
+        checks.refuse("estimator", rule, estimator)
+    return primals[0], moved
+
+
+_followed.defjvp(_followed_jvp, symbolic_zeros=True)
+
+
 @jax.custom_jvp
 def _attach(mean: jax.Array, weights: jax.Array, probs: jax.Array) -> jax.Array:
     """The mean, with the derivative `weights` with respect to `probs`."""
@@ -437,8 +462,8 @@ def _last(weights: jax.Array, probs: jax.Array) -> jax.Array:
 def _last_jvp(primals: tuple, tangents: tuple) -> tuple[jax.Array, jax.Array]:
     if not isinstance(tangents[1], SymbolicZero):
         raise ValueError(
-            '`estimator` must be "mean" or "exact" in a transform that differentiates twice, but'
-            ' got "score" or "russo", whose derivatives have none of their own.'
+            '`estimator` must not be "score" or "russo" where it is differentiated twice, but got'
+            " one of them, whose derivatives have none of their own."
         )
     weights = primals[0]
     return weights, jnp.zeros_like(weights)

@@ -152,8 +152,8 @@ def normal_tangent(
 
     Returns:
       What the noise contributes, and what one code more contributes, (G L,) each: the tangent of
-      the standard deviation times the variate. A standard deviation below half a code, which
-      rounding swallows, counts as half a code, so that no derivative is infinite.
+      the standard deviation times the variate. It fades out below half a code, where rounding
+      swallows the noise, so that no derivative is infinite: at zero noise that of the mean is left.
     """
     codes = jnp.stack(wire.part(words))
 
@@ -161,7 +161,8 @@ def normal_tangent(
         return jump_moments(codes, wire, transition)[1]
 
     known, moved = jax.jvp(variance, (link,), (d_link,))
-    rate = _normal(key, codes.shape) / (2 * jnp.sqrt(jnp.where(known > 0.25, known, 0.25)))
+    deviation = jnp.sqrt(known)
+    rate = _normal(key, codes.shape) * deviation / (2 * jnp.maximum(known, 0.25))
     return (rate * moved).reshape(-1), (rate * slope).reshape(-1)
 
 

@@ -91,6 +91,7 @@ def tangent(
         slope = jax.vmap(functools.partial(code_slope, wire=wire))(met)[:, None]
         # The spread of scrambled links does not follow the codes: `variance_slope` is zero.
         if ring.noise == "gaussian" and (d_met is not None or not ring.scramble):
+            assert isinstance(wire, FixedPoint)  # `Ring` has refused others
             spread_slope = jax.vmap(functools.partial(variance_slope, wire))(met)
             d_met = jnp.zeros_like(met) if d_met is None else d_met
 
@@ -111,6 +112,7 @@ def tangent(
         if d_met is not None:
             noisy += jax.vmap(moved_mean)(words, d_met)
         if spread_slope is not None:
+            assert keys is not None  # normal noise draws
             noisy += jax.vmap(moved_spread)(
                 words, met, d_met, derive(keys, index, nodes), spread_slope, moving
             )

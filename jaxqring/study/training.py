@@ -36,7 +36,7 @@ class TaskConfig:
       learning_rate: of Adam at the first step; it falls to zero along half a cosine.
     """
 
-    data: DataConfig = DataConfig()
+    data: DataConfig = dataclasses.field(default_factory=DataConfig)
     model: Literal["cnn", "mlp"] = "mlp"
     nodes: int = 8
     batch_per_node: int = 32
@@ -61,7 +61,7 @@ def training(task: TaskConfig) -> Training:
     data = datasets.load(task.data)
     model = MODELS[task.model](num_classes=data.num_classes)
 
-    def scores_of(params: Any, images: jax.Array) -> jax.Array:
+    def scores_of(params: Any, images: jax.Array) -> Any:
         return model.apply({"params": params}, images)
 
     def loss_of(params: Any, images: jax.Array, labels: jax.Array) -> jax.Array:
