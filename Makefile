@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 # Two workers: the suite is sized for two cores.
-BENCHMARKS := transport collectives transition training compiling
+BENCHMARKS := transport collectives transition training compiling sweep
 PYTEST := $(BIN)/python -m pytest -n 2
 
 .PHONY: demo test test-slow lint format bench clean

@@ -1,9 +1,11 @@
-"""The command line: `jaxqring train` and `jaxqring budget`.
+"""The command line: `jaxqring train`, `budget`, `sweep` and `sensitivity`.
 
 A configuration comes from a TOML file, and any value of it can be overridden by a flag:
 
     jaxqring train --config configs/demo.toml --steps 100 --runs.2.fidelity 0.99
     jaxqring budget --config configs/budget.toml --hardware.length 20e3
+    jaxqring sweep --config configs/sweep_fidelity.toml --seeds 2 --task.steps 100
+    jaxqring sensitivity --config configs/sensitivity.toml --seeds 8
 """
 
 import os
@@ -20,7 +22,7 @@ from rich.table import Table
 
 from jaxqring.train.config import TrainConfig, load_config
 
-COMMANDS = ("train", "budget")
+COMMANDS = ("train", "budget", "sweep", "sensitivity")
 
 Config = TypeVar("Config")
 
@@ -36,7 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             console.print(f"unknown command {arguments[0]!r}: choose {', '.join(COMMANDS)}")
         return 0 if asked_for_help else 2
     try:
-        command = {"train": _train, "budget": _budget}[arguments[0]]
+        commands = (_train, _budget, _sweep, _sensitivity)
+        command = dict(zip(COMMANDS, commands, strict=True))[arguments[0]]
         return command(arguments[1:], console)
     except (ValueError, TypeError) as error:
         console.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
@@ -73,6 +76,35 @@ def _budget(arguments: list[str], console: Console) -> int:
     return 0
 
 
+def _sweep(arguments: list[str], console: Console) -> int:
+    from jaxqring.study import sweep_figures, sweep_job
+
+    about = "Train over and over, on rings whose links differ; --config FILE reads TOML."
+    config = _parse(arguments, sweep_job.SweepConfig(), "sweep", about)
+    _offer_cores(config.devices)
+    table = sweep_job.run_sweep(config, console)
+    console.print(sweep_job.sweep_table(table, f"{config.name}: {config.task.steps} steps"))
+    figures = sweep_figures.draw_sweep(config.folder, table)
+    for path in [config.folder / "results.csv", *figures]:
+        console.print(f"wrote {path}", highlight=False, markup=False, soft_wrap=True)
+    return 0
+
+
+def _sensitivity(arguments: list[str], console: Console) -> int:
+    from jaxqring.study import sensitivity_job as job
+
+    about = "What the physics of each link does to a training; --config FILE reads TOML."
+    config = _parse(arguments, job.SensitivityConfig(), "sensitivity", about)
+    _offer_cores(config.devices)
+    table = job.run_sensitivity(config, console)
+    title = f"{config.name}: {config.task.steps} steps, {config.seeds} seeds, ± standard error"
+    console.print(job.sensitivity_table(table, title))
+    figures = [job.draw_sensitivity(config.folder, table, name) for name in config.outcomes]
+    for path in [config.folder / "results.csv", *figures]:
+        console.print(f"wrote {path}", highlight=False, markup=False, soft_wrap=True)
+    return 0
+
+
 def _parse(arguments: list[str], default: Config, command: str, about: str) -> Config:
     """A configuration from `--config FILE`, if given, and the flags beside it."""
     kind, flags = type(default), []
@@ -91,6 +123,12 @@ def _offer_host_devices(nodes: int) -> None:
     """Makes `nodes` devices of the host, for machines with fewer accelerators."""
     if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
         jax.config.update("jax_num_cpu_devices", nodes)
+
+
+def _offer_cores(devices: int | None) -> None:
+    """As many devices of the host as it has cores: each carries a training of its own."""
+    cores = os.cpu_count() or 1
+    _offer_host_devices(min(cores, devices or cores))
 
 
 def summary_table(summary: dict[str, Any]) -> Table:

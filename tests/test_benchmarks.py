@@ -23,6 +23,11 @@ BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
         ("transition", ["--batch", "16"], ["TensorCircuit-NG", "with Jacobian"]),
         ("training", ["--steps", "1"], ["classical", "ring-protected", "error 1e-3"]),
         ("compiling", ["--nodes", "2", "--size", "1e3"], ["lax.pmean", "2 nodes: first"]),
+        (
+            "sweep",
+            ["--fraction", "0.016", "--steps", "2", "--sample", "2", "--processes", "1"],
+            ["1 trace", "x sweep", "processes"],
+        ),
     ],
 )
 def test_a_benchmark_prints_its_table_and_writes_it(name, options, words, tmp_path):

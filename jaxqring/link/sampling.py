@@ -46,7 +46,8 @@ _BELOW = np.float32(2.0**32 - 2.0**8)
 _FULL = np.uint32(2**32 - 1)
 _TINY = np.finfo(np.float32).tiny
 # Up to here every symbol is drawn by itself, which costs less than looking for the errors.
-FEW_WORDS = 256
+FEW_WORDS = 128
+_WHOLE = 64
 
 
 class Split(NamedTuple):
@@ -97,11 +98,15 @@ def through(
         return words ^ _errors_of_few(cipher, words, table, envelope)
     parts = split(table) if envelope is None else _thinned(table, envelope)
 
+    # Of odd lengths XLA makes loops that are not vectorised, which take 15 times as long.
+    size = words.size
+    words = jnp.pad(words, (0, -size % _WHOLE))
+
     def coarse(words: jax.Array) -> jax.Array:
         return words ^ _coarse_errors(cipher, words, parts.levels)
 
     drawn = lax.cond(parts.is_coarse, coarse, lambda words: words, words)
-    return _redraw(cipher, words, drawn, parts)
+    return _redraw(cipher, words, drawn, parts, size)[:size]
 
 
 def _mapped_alike(*arrays: jax.Array) -> list[jax.Array]:
@@ -233,7 +238,9 @@ def gaps(words: jax.Array, scale: jax.Array, longest: int) -> jax.Array:
     return 1 + jnp.minimum(log * scale, np.float32(longest)).astype(jnp.int32)
 
 
-def _redraw(cipher: Words, words: jax.Array, drawn: jax.Array, parts: Split) -> jax.Array:
+def _redraw(
+    cipher: Words, words: jax.Array, drawn: jax.Array, parts: Split, size: int
+) -> jax.Array:
     """Draws a fraction of the symbols again.
 
     Args:
@@ -241,8 +248,8 @@ def _redraw(cipher: Words, words: jax.Array, drawn: jax.Array, parts: Split) -> 
       words: (W,) as sent.
       drawn: (W,) as received so far; updated in place.
       parts: what is drawn.
+      size: how many of the words count.
     """
-    size = words.shape[0]
     stretch = min(_STRETCH, size * SYMBOLS_PER_WORD)
     lanes = 32
     while lanes < _MAX_LANES and lanes * _ROWS * 32 < stretch:
@@ -265,7 +272,7 @@ def _redraw(cipher: Words, words: jax.Array, drawn: jax.Array, parts: Split) -> 
 
         position = lax.scan(add, before, gap)[1].reshape(batch)
         word = base + (position >> 4)
-        word = jnp.where(position < stretch, word, size)
+        word = jnp.where(position < stretch, word, words.size)
         shift = ((position & 15) << 1).astype(jnp.uint32)
 
         def symbol_in(held: jax.Array, at: jax.Array) -> jax.Array:
