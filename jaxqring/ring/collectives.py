@@ -69,7 +69,7 @@ def psum(
 
     >>> ring = Ring(noise="off")
     >>> total = jax.vmap(lambda x: psum(x, "nodes", ring=ring, key=None), axis_name="nodes")
-    >>> total(jnp.arange(8.0).reshape(4, 2))[0]
+    >>> jax.jit(total)(jnp.arange(8.0).reshape(4, 2))[0]
     Array([12., 16.], dtype=float32)
     """
     return _summed(x, axis_name, ring, key, replicated, with_report, mean=False)
@@ -90,7 +90,7 @@ def pmean(
 
     >>> ring = Ring(noise="off")
     >>> mean = jax.vmap(lambda x: pmean(x, "nodes", ring=ring, key=None), axis_name="nodes")
-    >>> mean(jnp.arange(8.0).reshape(4, 2))[0]
+    >>> jax.jit(mean)(jnp.arange(8.0).reshape(4, 2))[0]
     Array([3., 4.], dtype=float32)
     """
     return _summed(x, axis_name, ring, key, replicated, with_report, mean=True)
@@ -153,7 +153,7 @@ def psum_scatter(
 
     >>> ring = Ring(noise="off")
     >>> part = lambda x: psum_scatter(x, "nodes", ring=ring, key=None)
-    >>> jax.vmap(part, axis_name="nodes")(jnp.arange(4.0).reshape(2, 2))
+    >>> jax.jit(jax.vmap(part, axis_name="nodes"))(jnp.arange(4.0).reshape(2, 2))
     Array([2., 4.], dtype=float32)
     """
     place = _check_call(x, axis_name, ring, key, with_report)
@@ -221,7 +221,7 @@ def all_gather(
 
     >>> ring = Ring(noise="off")
     >>> gather = jax.vmap(lambda x: all_gather(x, "nodes", ring=ring, key=None), axis_name="nodes")
-    >>> gather(jnp.array([1.0, 2.0, 3.0]))[0]
+    >>> jax.jit(gather)(jnp.array([1.0, 2.0, 3.0]))[0]
     Array([1., 2., 3.], dtype=float32)
     """
     place = _check_call(x, axis_name, ring, key, with_report, adds=False)

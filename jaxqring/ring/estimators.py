@@ -230,7 +230,8 @@ def _check(
         if samples < 2:
             checks.refuse("samples", "be at least 2 for a baseline of the other samples", samples)
         if not checks.is_traced(ring.transition):
-            known = np.asarray(SymbolChannel(ring.transition).guessed().xor_probs)
+            with jax.ensure_compile_time_eval():
+                known = np.asarray(SymbolChannel(ring.transition).guessed().xor_probs)
             if np.any(known[..., 1:] <= 0):
                 rule = 'have every kind of error for the estimator "score"; "russo" needs none'
                 checks.refuse("ring.channel", rule, known)

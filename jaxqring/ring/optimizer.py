@@ -64,7 +64,7 @@ def all_reduce(
     >>> params = {"w": jnp.zeros(3)}
     >>> state = optimizer.init(params)
     >>> step = jax.vmap(optimizer.update, in_axes=(0, None), axis_name="nodes")
-    >>> updates, state = step({"w": jnp.ones((4, 3))}, state)
+    >>> updates, state = jax.jit(step)({"w": jnp.ones((4, 3))}, state)
     >>> float(updates["w"][0, 0]), float(optax.tree.get(state, "qubits")[0])
     (-0.1..., 48.0)
     """

@@ -199,7 +199,7 @@ def _check(estimators: Sequence[str], seeds: Any, mode: str, confidence: float) 
 
 
 def _labels(at: Parameters) -> list[str]:
-    """ "name" or "name[link]" for each value, in the order of `ravel_pytree`."""
+    """What each value is called, `name` or `name[link]`, in the order of `ravel_pytree`."""
     return [
         name if value.ndim == 0 else f"{name}[{link}]"
         for name, value in sorted(at.items())
