@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 # Two workers: the suite is sized for two cores.
-BENCHMARKS := transport collectives transition training compiling sweep
-PYTEST := $(BIN)/python -m pytest -n 2
+BENCHMARKS := transport collectives transition training compiling estimators sweep
+# Neighbouring tests share compiled programs: each worker takes a half, and then what is left over.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 
 .PHONY: demo test test-slow lint format bench clean
 

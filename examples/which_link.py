@@ -105,7 +105,7 @@ def main():
     print("link  fidelity  readout  symbol error   gain in loss by one round of distillation")
     print("                 error                        gradient           brute force")
     for link in range(NODES):
-        cells = (f"{m[link]:8.4f} ± {e[link]:.4f}" for m, e in zip(means, errors, strict=True))
+        cells = (f"{m[link]:8.5f} ± {e[link]:.5f}" for m, e in zip(means, errors, strict=True))
         print(
             f"{link:4}  {FIDELITY[link]:8.4f}  {READOUT[link]:7.4f}  {wrong[link]:12.4f}   ",
             "   ".join(cells),

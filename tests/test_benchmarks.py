@@ -24,6 +24,11 @@ BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
         ("training", ["--steps", "1"], ["classical", "ring-protected", "error 1e-3"]),
         ("compiling", ["--nodes", "2", "--size", "1e3"], ["lax.pmean", "2 nodes: first"]),
         (
+            "estimators",
+            ["--runs", "8", "--errors", "1e-3"],
+            ["quadratic, 0.001, russo", "std of a run", "bias"],
+        ),
+        (
             "sweep",
             ["--fraction", "0.016", "--steps", "2", "--sample", "2", "--processes", "1"],
             ["1 trace", "x sweep", "processes"],

@@ -35,7 +35,7 @@ def sensitivity(
     *,
     seeds: int | Sequence[int],
     calls: int,
-    estimators: Sequence[str] = ("mean", DIFFERENCE),
+    estimators: Sequence[str] = ("gaussian", DIFFERENCE),
     cost: Cost | None = None,
     samples: int | None = None,
     widths: Parameters | None = None,
@@ -96,7 +96,7 @@ def sensitivity(
     >>> make = lambda at: Ring(superdense(werner(fidelity=at["fidelity"])), FixedPoint(8))
     >>> table = sensitivity(train, make, {"fidelity": 0.98}, seeds=8, calls=1)
     >>> table["estimator"].tolist()
-    ['mean', 'difference']
+    ['gaussian', 'difference']
     """
     make, at = _on_links(ring) if isinstance(ring, Ring) else (ring, parameters)
     if isinstance(ring, Ring) and parameters is not None:

@@ -176,15 +176,17 @@ def draw_sensitivity(folder: Path, table: dict[str, np.ndarray], outcome: str) -
       The path of the figure.
     """
     names = list(dict.fromkeys(table["parameter"].tolist()))
+    ratios = [2.5 + len(np.unique(table["link"][table["parameter"] == name])) for name in names]
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(3 + 5.5 * len(names), 4.6), layout="constrained")
-        panels = figure.subplots(1, len(names), squeeze=False)[0]
+        figure = Figure(figsize=(2 + 0.75 * sum(ratios), 4.6), layout="constrained")
+        panels = figure.subplots(1, len(names), squeeze=False, width_ratios=ratios)[0]
         for axes, name in zip(panels, names, strict=True):
             mine = (table["parameter"] == name) & (table["outcome"] == outcome)
             _bars(axes, {column: values[mine] for column, values in table.items()})
             axes.set_title(name.replace("_", " "), fontsize=13)
-        panels[0].set_ylabel(f"d {outcome.replace('_', ' ')} / d parameter")
-        panels[-1].legend(fontsize=11, loc="best")
+        unit = " (nats per unit)" if outcome == "loss" else " (per unit)"
+        panels[0].set_ylabel(f"d {outcome.replace('_', ' ')} / d parameter{unit}")
+        panels[0].legend(fontsize=11, loc="best", title="95% intervals", title_fontsize=11)
         return save(figure, folder / f"{outcome}.png")
 
 
@@ -206,7 +208,7 @@ def _bars(axes: Axes, rows: dict[str, np.ndarray]) -> None:
             edgecolor="0.25",
             hatch="///" if is_difference else None,
             error_kw={"capsize": 3, "lw": 1.3, "ecolor": "black"},
-            label="finite difference" if is_difference else f'"{estimator}"',
+            label="finite difference" if is_difference else estimator,
         )
     first = rows["estimator"] == estimators[0]
     links, values = rows["link"][first], rows["value"][first]
