@@ -96,21 +96,33 @@ class Mapping:
         return _mapped(self.name, function, size, shared)
 
 
-@pytest.fixture(params=MAPPINGS)
-def every_mapping(request: pytest.FixtureRequest) -> Mapping:
-    """Each of the four mappings in turn."""
-    return Mapping(request.param)
+def _mappings(*slow: str) -> Callable:
+    """A fixture of the four mappings, the ones that are named among the slow tests."""
+    marked = [
+        pytest.param(name, marks=[pytest.mark.slow] if name in slow else []) for name in MAPPINGS
+    ]
+    return pytest.fixture(params=marked)
 
 
 # pmap is shard_map without checks inside, so what few tests leave out here is near to it.
-@pytest.fixture(
-    params=[
-        pytest.param(name, marks=[pytest.mark.slow] if name in UNCHECKED else [])
-        for name in MAPPINGS
-    ]
-)
+@_mappings("shard_map_unchecked")
+def every_mapping(request: pytest.FixtureRequest) -> Mapping:
+    """Each of the four mappings in turn, what pmap is made of among the slow tests."""
+    return Mapping(request.param)
+
+
+@_mappings(*UNCHECKED)
 def mapping(request: pytest.FixtureRequest) -> Mapping:
     """Each of the four mappings in turn, the two unchecked ones among the slow tests."""
+    return Mapping(request.param)
+
+
+@_mappings(*UNCHECKED, "shard_map_checked")
+def vmap_first(request: pytest.FixtureRequest) -> Mapping:
+    """Each of the four mappings in turn, all but the cheapest among the slow tests.
+
+    For what takes a path that other tests take under every mapping.
+    """
     return Mapping(request.param)
 
 

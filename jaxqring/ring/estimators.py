@@ -99,7 +99,7 @@ def expected(
     ...     ring = Ring(superdense(werner(fidelity=fidelity)), FixedPoint(6, clip=7.0))
     ...     cost = ring.cost(1, num_nodes=3)
     ...     return expected(loss, ring, jax.random.key(0), estimator="russo", samples=64, cost=cost)
-    >>> bool(jax.grad(error)(0.99) < 0)
+    >>> bool(jax.jit(jax.grad(error))(0.99) < 0)
     True
     """
     _check(ring, estimator, samples, calls, cost, batch)

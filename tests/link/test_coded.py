@@ -48,10 +48,10 @@ def sender(protection, mode, size, bits):
     # What is compiled here runs for milliseconds, and takes seconds to optimise.
     fast = {"xla_backend_optimization_level": 0}
     compiled = jax.jit(jax.vmap(send, in_axes=(0, None, None, None)), compiler_options=fast)
+    law_of = jax.jit(lambda matrix: attempt_law(protection, SymbolChannel(matrix)))
 
     def run(keys, codes, matrix):
-        law = attempt_law(protection, SymbolChannel(matrix)) if mode == "attempts" else None
-        return compiled(keys, codes, matrix, law)
+        return compiled(keys, codes, matrix, law_of(matrix) if mode == "attempts" else None)
 
     return run
 

@@ -119,7 +119,7 @@ def test_the_failure_probability_is_that_of_the_convolved_weights(name, heralded
     np.testing.assert_allclose(got, expected, rtol=1e-3, atol=1e-12)
 
 
-@pytest.mark.parametrize("n, k, bits", [(255, 223, 8), (15, 11, 4), (63, 50, 8)])
+@pytest.mark.parametrize("n, k, bits", [(255, 223, 8), slow(15, 11, 4), slow(63, 50, 8)])
 def test_without_loss_a_reed_solomon_word_fails_with_a_binomial_tail(n, k, bits):
     code = reed_solomon(n, k, symbol_bits=bits)
     fidelity = np.array(fill([0.25, 0.5, 0.9, 0.97, 0.99, 0.999, 1.0]))
@@ -158,8 +158,12 @@ TINY = {
 }
 
 
-@pytest.mark.parametrize("name", TINY)
-@pytest.mark.parametrize("heralded", [False, True])
+# What the quick tests enumerate: an odd count, an even one, few erasures, and binary codes.
+TINY_FIRST = ("repetition(3)", "(4,2,1,4)", "(2,1,0,6), one erasure", "bch(7,4)", "(8,4), binary")
+
+
+@pytest.mark.parametrize("name", [name if name in TINY_FIRST else slow(name) for name in TINY])
+@pytest.mark.parametrize("heralded", [slow(False), True])
 def test_failures_and_residual_errors_are_those_of_all_patterns(name, heralded):
     code, erasures = TINY[name]
     links = [ref.bell_link([0.8, 0.1, 0.07, 0.03], 0.85 if heralded else 1.0)]
@@ -266,7 +270,7 @@ def test_a_table_decoder_of_rs_15_11_fails_exactly_where_the_code_says():
     assert abs(beyond.sum() - size * prob) < ref.binomial_band(size, prob)
 
 
-@pytest.mark.parametrize("n, k", [(8, 4), (72, 64)])
+@pytest.mark.parametrize("n, k", [slow(8, 4), (72, 64)])
 def test_an_extended_hamming_code_fails_exactly_where_secded_says(n, k):
     """Its parity checks: the columns are all odd-weight ones of a kind, so that single errors have
     a syndrome each and double errors have none of them; three erasures have one solution."""

@@ -28,6 +28,9 @@ SYMBOLS = 16 * WORDS
 # Without a coarse part, near where it begins to pay, and with one; 1.0 without one again.
 TOTALS = (1e-4, 1e-3, 0.01, 0.024, 0.026, 0.1, 0.3, 0.75, 1.0)
 SHARES = np.array([0.5, 0.3, 0.2])
+FEW = sampling.FEW_WORDS  # up to here there is a random word for each symbol
+
+slow_case = functools.partial(pytest.param, marks=pytest.mark.slow)
 
 # Compiled once for each shape.
 through = jax.jit(sampling.through)
@@ -478,16 +481,155 @@ def test_rates_hold_to_one_in_a_thousand(total):
     assert_binomial(counts, 100 * SYMBOLS, stated(table)[0, 1:])
 
 
+# --- Short messages -------------------------------------------------------------------------------
+
+
+@functools.partial(jax.jit, static_argnums=3)
+def many_short(key, words, tables, number):
+    """(number, links, W) errors of short messages: each link its table, each message its key."""
+    keys = derive(key, jnp.arange(number)[:, None], jnp.arange(len(tables)))
+    of_links = jax.vmap(sampling.through, in_axes=(0, None, 0))
+    return jax.vmap(of_links, in_axes=(0, None, None))(keys, words, tables) ^ words
+
+
+# No errors, rare ones, two rows with kinds that do not happen, and nothing but errors.
+SHORT = [np.zeros(3), [1e-3, 0, 2e-3], 0.3 * SHARES, [0.0, 0.25, 0.0], [0.25, 0.0, 0.75]]
+
+
+@pytest.mark.parametrize("rows", [1, 4])
+def test_short_messages_have_the_rates_for_each_symbol_sent(rows):
+    """Five links, mapped over, with 4,194,304 symbols each, in messages of FEW words. Counts of
+    four kinds for each symbol sent, and for each of sixteen positions of a word."""
+    levels = [np.roll(SHORT, shift, axis=0) for shift in range(rows)]  # rows that differ
+    tables = np.stack([table_of(*(level[link] for level in levels)) for link in range(5)])
+    words = random_words(FEW, seed=17)
+    errors = np.asarray(many_short(cipher(17), words, tables, WORDS // FEW))
+    sent = symbols(words)
+    for link in range(5):
+        probs = np.broadcast_to(stated(tables[link]), (4, 4))
+        kinds = symbols(errors[:, link].ravel()).reshape(-1, 16 * FEW)
+        for symbol in range(4):
+            assert_counts_agree(
+                np.bincount(kinds[:, sent == symbol].ravel(), minlength=4), probs[symbol]
+            )
+        mix = [probs[sent.reshape(-1, 16)[:, place]].mean(axis=0) for place in range(16)]
+        for place in range(16):
+            assert_counts_agree(np.bincount(kinds[:, place::16].ravel(), minlength=4), mix[place])
+
+
+def test_neighbouring_symbols_and_messages_of_short_ones_are_independent():
+    """Joint counts of kinds: 2,097,152 disjoint pairs of neighbours, of halves of a word that one
+    draw gives, and of the same symbol of two messages."""
+    table = table_of(0.3 * SHARES)
+    errors = np.asarray(
+        many_short(cipher(18), random_words(FEW, seed=18), table[None], WORDS // FEW)
+    )
+    kinds = symbols(errors.ravel()).reshape(-1, FEW, 16).astype(int)
+    joint = np.outer(stated(table)[0], stated(table)[0])
+    for first, second in (
+        (kinds[..., 0::2], kinds[..., 1::2]),
+        (kinds[..., :8], kinds[..., 8:]),
+        (kinds[0::2], kinds[1::2]),
+        (kinds[:, 0::2], kinds[:, 1::2]),
+    ):
+        assert_counts_agree(np.bincount((4 * first + second).ravel(), minlength=16), joint)
+
+
+# --- Links that share their random numbers --------------------------------------------------------
+
+coupled = jax.jit(jax.vmap(sampling.through, in_axes=(None, None, 0, None)))
+
+
+def family(rows):
+    """(3, S, 4) two tables in no order, and one below both; and (S, 4) their envelope."""
+    one = [[0.004, 0.008, 0.001], [0.02, 0, 0.01], [0.001, 0.001, 0.04], [0.1, 0.05, 0.2]][:rows]
+    other = [[0.008, 0.002, 0.001], [0.01, 0.03, 0], [0.002, 0.001, 0.01], [0.2, 0.01, 0.3]][:rows]
+    low = 0.4 * np.minimum(one, other)
+    tables = np.stack([table_of(*errors) for errors in (one, other, low)])
+    return tables, tables.max(axis=0)
+
+
+@functools.cache
+def coupled_errors(rows, few):
+    """(SYMBOLS,) symbols sent, and (3, SYMBOLS) errors of the members of a family."""
+    tables, envelope = family(rows)
+    if not few:
+        words = random_words(seed=19)
+        received = np.asarray(coupled(cipher(19), words, tables, envelope))
+        return symbols(words), np.stack([symbols(words ^ each) for each in received])
+    words = random_words(FEW, seed=20)
+    keys = derive(cipher(20), jnp.arange(WORDS // FEW))
+    received = jax.jit(jax.vmap(coupled, in_axes=(0, None, None, None)))(
+        keys, words, tables, envelope
+    )
+    errors = np.moveaxis(np.asarray(received) ^ words, 1, 0).reshape(3, -1)
+    return np.tile(symbols(words), WORDS // FEW), np.stack([symbols(each) for each in errors])
+
+
+EACH_FAMILY = pytest.mark.parametrize(
+    "rows, few", [(1, True), (4, False), slow_case(1, False), slow_case(4, True)]
+)
+
+
+@EACH_FAMILY
+def test_each_of_coupled_links_has_its_own_rates(rows, few):
+    """4,194,304 symbols, in messages of 2^18 words or of FEW: counts of four kinds of error for
+    each of four symbols sent, on each of three links."""
+    tables, _ = family(rows)
+    sent, errors = coupled_errors(rows, few)
+    for table, kinds in zip(tables, errors, strict=True):
+        probs = np.broadcast_to(stated(table), (4, 4))
+        counts = np.bincount(4 * sent + kinds, minlength=16).reshape(4, 4)
+        for symbol in range(4):
+            assert_counts_agree(counts[symbol], probs[symbol])
+
+
+@EACH_FAMILY
+def test_errors_are_shared_as_far_as_two_coupled_links_may_have_them(rows, few):
+    """Exact: each error of the link below the others is the same error on both of them; and two
+    links never have different ones. 4,194,304 symbols: as many are shared as the lesser of the
+    probabilities of each kind says."""
+    tables, _ = family(rows)
+    sent, (one, other, low) = coupled_errors(rows, few)
+    assert (low > 0).sum() > 1000
+    for above in (one, other):
+        np.testing.assert_array_equal(above[low > 0], low[low > 0])
+    both = (one > 0) & (other > 0)
+    np.testing.assert_array_equal(one[both], other[both])
+    least = np.broadcast_to(np.minimum(stated(tables[0]), stated(tables[1])), (4, 4)).copy()
+    least[:, 0] = 1 - least[:, 1:].sum(axis=1)
+    counts = np.bincount(4 * sent + np.where(both, one, 0), minlength=16).reshape(4, 4)
+    for symbol in range(4):
+        assert_counts_agree(counts[symbol], least[symbol])
+
+
+@pytest.mark.parametrize("size", [FEW, 2**14])
+def test_equal_links_with_the_same_key_and_envelope_have_the_same_words(size):
+    """Exact, beside whatever other link; another key gives others."""
+    tables, envelope = family(1)
+    words = random_words(size, seed=21)
+    received = coupled(cipher(21), words, tables[[0, 0, 1]], envelope)
+    np.testing.assert_array_equal(received[0], received[1])
+    again = coupled(cipher(21), words, tables[[2, 1, 0]], envelope)
+    np.testing.assert_array_equal(received[0], again[2])
+    assert np.any(again[0] != again[1])
+    assert np.any(coupled(cipher(22), words, tables[[0, 0, 1]], envelope)[0] != received[0])
+    # The envelope is taken to be no lower than the table.
+    assert np.any(received[0] != words)
+    own = coupled(cipher(21), words, tables[[0, 0, 1]], tables[0])[0]
+    below = coupled(cipher(21), words, tables[[0, 0, 1]], 0 * tables[0])[0]
+    np.testing.assert_array_equal(own, below)
+
+
 # --- Structure ------------------------------------------------------------------------------------
 
 ANY = {1: table_of([0.1, 0.05, 0.003]), 4: noise_table(4, 0.3)}
-slow_case = functools.partial(pytest.param, marks=pytest.mark.slow)
 
 
 @pytest.mark.parametrize(
     "size, rows",
-    [(0, 1), (0, 4), (1, 1), (31, 4)]
-    + [slow_case(*case) for case in [(1, 4), (2, 1), (2, 4), (3, 1), (3, 4), (31, 1), (1000, 4)]],
+    [(0, 1), (0, 4), (1, 1), (FEW, 4), (FEW + 1, 4)]
+    + [slow_case(*case) for case in [(1, 4), (2, 4), (31, 1), (FEW + 1, 1), (1000, 4)]],
 )
 def test_any_number_of_words_goes_through(size, rows):
     """100 keys. A symbol is hit with 0.075 or more by each, and by none with 4e-4 at most; a
@@ -547,7 +689,9 @@ def test_rates_too_low_to_be_normal_numbers_are_no_error():
     words = random_words(seed=13)
     for rate in (1e-45, 1e-40, 1e-38):
         table = np.array([[1, rate, 0, 0]], np.float32)
-        assert all(np.isfinite(leaf).all() for leaf in split_of(table[None, :, 1:]))
+        assert all(
+            np.isfinite(leaf).all() for leaf in jax.tree.leaves(split_of(table[None, :, 1:]))
+        )
         np.testing.assert_array_equal(through(cipher(13), words, table), words)
 
 
@@ -575,11 +719,13 @@ def test_short_gaps_are_as_right_as_long_ones():
 LEVELS = (0.0, 1e-3, 0.024, 0.3, 1.0)
 
 
-@pytest.mark.parametrize("rows", [1, pytest.param(4, marks=pytest.mark.slow)])
-def test_links_that_are_mapped_over_get_the_bits_of_single_ones_from_one_trace(rows):
+@pytest.mark.parametrize(
+    "size, rows", [(FEW, 4), (FEW + 1, 1), slow_case(FEW, 1), slow_case(FEW + 1, 4)]
+)
+def test_links_that_are_mapped_over_get_the_bits_of_single_ones_from_one_trace(size, rows):
     """Exact, for five noise levels on both sides of the coarse part, twice."""
     chex.clear_trace_counter()
-    words = random_words(5 * 64, seed=14).reshape(5, 64)
+    words = random_words(5 * size, seed=14).reshape(5, size)
     keys = derive(cipher(14), jnp.arange(5))
     tables = np.stack([noise_table(rows, total) for total in LEVELS])
 
@@ -595,14 +741,15 @@ def test_links_that_are_mapped_over_get_the_bits_of_single_ones_from_one_trace(r
             np.testing.assert_array_equal(
                 received[link], through(own, words[link], tables[level]), err_msg=str(level)
             )
-            assert np.array_equal(received[link], words[link]) == (level == 0)
+            if level != 1:  # which may have no error
+                assert np.array_equal(received[link], words[link]) == (level == 0)
 
 
 @pytest.mark.parametrize("scramble", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_links_with_rbg_keys_are_mapped_over_bit_for_bit(scramble):
     """Exact, for five noise levels, and equal to what the sampler makes of the key and the table;
     JAX's own bits of an rbg key depend on the mapping."""
-    words = random_words(5 * 64, seed=15).reshape(5, 64)
+    words = random_words(5 * (FEW + 1), seed=15).reshape(5, FEW + 1)
     keys = jax.random.split(jax.random.key(15, impl="rbg"), 5)
     probs = [stated(noise_table(1, total))[0] for total in LEVELS]
     matrices = [[[q[r ^ m] for m in range(4)] for r in range(4)] for q in probs]
@@ -628,7 +775,8 @@ def test_what_varies_over_devices_may_be_any_of_the_arguments(own, rows, ring_me
     """Exact, under a shard_map that checks what varies, on two devices."""
     split = PartitionSpec("nodes")
     keys = derive(cipher(16), jnp.arange(2))
-    words = random_words(2 * 64, seed=16)
+    size = FEW + 1
+    words = random_words(2 * size, seed=16)
     tables = np.concatenate([noise_table(rows, total) for total in (0.3, 0.01)])
 
     def send(*arguments):
@@ -638,9 +786,9 @@ def test_what_varies_over_devices_may_be_any_of_the_arguments(own, rows, ring_me
 
     single = [word[0] for word in keys]
     arguments = {
-        "keys": (*keys, words[:64], tables[:rows]),
+        "keys": (*keys, words[:size], tables[:rows]),
         "words": (*single, words, tables[:rows]),
-        "tables": (*single, words[:64], tables),
+        "tables": (*single, words[:size], tables),
     }[own]
     specs = [
         split if name == own else PartitionSpec() for name in ("keys", "keys", "words", "tables")
@@ -650,10 +798,10 @@ def test_what_varies_over_devices_may_be_any_of_the_arguments(own, rows, ring_me
             send, mesh=ring_mesh(2), in_specs=tuple(specs), out_specs=split, check_vma=True
         )
     )
-    received = np.asarray(mapped(*arguments)).reshape(2, 64)
+    received = np.asarray(mapped(*arguments)).reshape(2, size)
     for node in range(2):
         key = tuple(word[node if own == "keys" else 0] for word in keys)
-        sent = words[64:] if own == "words" and node else words[:64]
+        sent = words[size:] if own == "words" and node else words[:size]
         table = tables[rows:] if own == "tables" and node else tables[:rows]
         np.testing.assert_array_equal(received[node], through(key, sent, table))
-    assert np.any(received[0] ^ words[:64])
+    assert np.any(received[0] ^ words[:size])

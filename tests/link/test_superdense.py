@@ -17,8 +17,9 @@ import tensorcircuit as tc
 
 import jaxqring as jq
 
-SETTINGS = 240
+FIRST, SETTINGS = 36, 240  # 36 have each kind of pair with each kind of first channel
 PRECISIONS = {"float32": 1e-6, "float64": 1e-12}
+slow = functools.partial(pytest.param, marks=pytest.mark.slow)
 
 
 @pytest.fixture
@@ -136,10 +137,12 @@ def reference_transition(seed):
 # --- The whole calculation, twice -----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
-def test_transition_equals_the_dense_density_matrix_calculation(precision):
+# The two precisions among the quick tests take a witness each.
+@pytest.mark.parametrize("precision", [slow("float32"), "float64"])
+@pytest.mark.parametrize("seeds", [range(FIRST), slow(range(FIRST, SETTINGS))], ids=str)
+def test_transition_equals_the_dense_density_matrix_calculation(precision, seeds):
     with jax.enable_x64(precision == "float64"):
-        for seed in range(SETTINGS):
+        for seed in seeds:
             package, reference = draw_setting(seed)
             found = package().transition
             assert found.dtype == precision
@@ -184,7 +187,7 @@ def tensorcircuit_transition(
     return np.array(columns).T
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("precision", ["float32", slow("float64")])
 def test_transition_equals_tensorcircuits_density_matrix_simulator(precision):
     for seed in range(1000, 1027):  # every kind of channel at every stage
         package, reference = draw_setting(seed)
@@ -320,7 +323,14 @@ def everything(vector, heralded=False, matrices=False):
     ).transition
 
 
-@pytest.mark.parametrize("heralded, matrices", [(False, False), (True, True)])
+@functools.cache
+def jacobians(heralded, matrices):
+    """In forward and in reverse mode, compiled once for each precision."""
+    link = functools.partial(everything, heralded=heralded, matrices=matrices)
+    return jax.jit(jax.jacfwd(link)), jax.jit(jax.jacrev(link))
+
+
+@pytest.mark.parametrize("heralded, matrices", [(False, False), slow(True, True)])
 def test_jacobian_of_every_parameter_equals_central_differences(x64, heralded, matrices):
     def link(vector):
         return everything(vector, heralded, matrices)
@@ -331,8 +341,8 @@ def test_jacobian_of_every_parameter_equals_central_differences(x64, heralded, m
     shifts = step * np.eye(len(point))
     differences = (evaluate(point + shifts) - evaluate(point - shifts)) / (2 * step)
     differences = np.moveaxis(np.asarray(differences), 0, -1)
-    for jacobian in (jax.jacfwd, jax.jacrev):
-        found = jax.jit(jacobian(link))(jnp.asarray(point))
+    for jacobian in jacobians(heralded, matrices):
+        found = jacobian(jnp.asarray(point))
         np.testing.assert_allclose(found, differences, atol=1e-8)
     assert np.all(np.abs(differences).max((0, 1)) > 1e-4)  # no parameter is idle
 
@@ -463,13 +473,26 @@ IDLE = {
 }
 
 
-# The far ends, of complete noise, are among the slow tests; the ends without noise are not.
-FAR = {name for name in EDGES if name.endswith(" 1") and "survival" not in name}
+#: One end of each kind of parameter; all others are among the slow tests.
+NEAR = {
+    "werner fidelity 1",
+    "bell diagonal",
+    "pauli x 0",
+    "pauli sum 1",
+    "depolarizing mix 0",
+    "damping gamma 0",
+    "generalized excited at gamma 0",
+    "thermal time 0",
+    "thermal t2 at 2 t1",
+    "thermal time at t1 infinite",
+    "gate error 0",
+    "readout error 0",
+    "readout matrices",
+    "heralded survival 1",
+}
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(x, marks=[pytest.mark.slow] if x in FAR else []) for x in EDGES]
-)
+@pytest.mark.parametrize("name", [x if x in NEAR else slow(x) for x in EDGES])
 def test_derivative_at_the_edge_of_a_domain_is_finite_and_full(name):
     link, at, inward = EDGES[name]
 
@@ -491,13 +514,13 @@ def test_derivative_at_the_edge_of_a_domain_is_finite_and_full(name):
         np.testing.assert_allclose(found, expected, atol=2e-5)
 
 
-@pytest.mark.parametrize("x64_on", [False, True])
+@pytest.mark.parametrize("x64_on", [slow(False), True])
 def test_all_derivatives_together_are_finite_at_exactly_zero_noise(x64_on):
     zero = dict.fromkeys(PARAMETERS, 0.0) | {"fidelity": 1.0, "t1": 3.0, "t2": 2.0, "survival": 1.0}
     with jax.enable_x64(x64_on):
         point = jnp.array(list(zero.values()))
-        for jacobian in (jax.jacfwd, jax.jacrev):
-            slopes = np.asarray(jax.jit(jacobian(everything))(point))
+        for jacobian in jacobians(heralded=False, matrices=False):
+            slopes = np.asarray(jacobian(point))
             assert np.all(np.isfinite(slopes))
             np.testing.assert_allclose(slopes.sum(0), 0.0, atol=1e-5)  # columns stay at one
 
@@ -810,18 +833,7 @@ def test_scrambling_keeps_the_mean_errors_and_makes_them_independent_of_the_symb
 probability = st.floats(0, 1)
 
 
-@hypothesis.settings(deadline=None, max_examples=150)
-@hypothesis.given(
-    st.lists(probability, min_size=14, max_size=14),
-    st.floats(0.25, 1),
-    st.floats(1e-3, 1e3),
-    st.floats(1e-3, 2),
-    st.floats(0, 1e3),
-    st.booleans(),
-)
-def test_columns_are_probability_distributions_for_any_parameters(
-    p, fidelity, t1, t2_ratio, time, heralded
-):
+def check_columns(p, fidelity, t1, t2_ratio, time, heralded):
     link = jq.superdense(
         jq.werner(fidelity=fidelity),
         before=jq.generalized_amplitude_damping(gamma=p[0], excited_population=p[1]).then(
@@ -844,6 +856,19 @@ def test_columns_are_probability_distributions_for_any_parameters(
     assert matrix.min() > -1e-6
     assert matrix.max() < 1 + 1e-6
     assert float(link.clipped) == 0
+
+
+@pytest.mark.parametrize("examples", [30, slow(150)])
+def test_columns_are_probability_distributions_for_any_parameters(examples):
+    given = hypothesis.given(
+        st.lists(probability, min_size=14, max_size=14),
+        st.floats(0.25, 1),
+        st.floats(1e-3, 1e3),
+        st.floats(1e-3, 2),
+        st.floats(0, 1e3),
+        st.booleans(),
+    )
+    hypothesis.settings(deadline=None, max_examples=examples)(given(check_columns))()
 
 
 # --- Refusal --------------------------------------------------------------------------------------

@@ -1,3 +1,4 @@
+import functools
 import itertools
 import threading
 from fractions import Fraction
@@ -24,6 +25,7 @@ from jaxqring.quantum import (
 from jaxqring.quantum.paulis import PAULIS
 
 XOR = np.arange(4)[:, None] ^ np.arange(4)
+slow = functools.partial(pytest.param, marks=pytest.mark.slow)
 
 
 @pytest.fixture
@@ -241,7 +243,7 @@ def test_werner_capacity_has_the_analytic_gradient_at_its_threefold_eigenvalue(x
     np.testing.assert_allclose(slope(fidelity), np.log2(3 * fidelity / (1 - fidelity)), rtol=1e-9)
 
 
-@pytest.mark.parametrize("wide", [False, True])
+@pytest.mark.parametrize("wide", [False, slow(True)])
 def test_dense_coding_gradient_is_finite_at_degenerate_pairs(wide):
     with jax.enable_x64(wide):
 
@@ -285,7 +287,19 @@ ASSISTED = [
 ]
 
 
-@pytest.mark.parametrize("function, kraus, noise", ASSISTED)
+def first_of_each(cases, extra):
+    """All cases, those of a function after its first among the slow tests but for `extra`."""
+    functions = [function for function, _, _ in cases]
+    return [
+        case if functions.index(case[0]) == at or case[2] in extra else slow(*case)
+        for at, case in enumerate(cases)
+    ]
+
+
+@pytest.mark.parametrize(
+    "function, kraus, noise",
+    first_of_each(ASSISTED, [{"gamma": 0.8}, {"gamma": 0.9, "excited_population": 0.3}]),
+)
 def test_assisted_capacity_is_the_best_of_all_bloch_inputs(x64, function, kraus, noise):
     tried, best = dense_assisted(kraus(**noise))
     found = float(function(**noise))
@@ -358,7 +372,9 @@ UNASSISTED = [
 ]
 
 
-@pytest.mark.parametrize("function, kraus, noise", UNASSISTED)
+@pytest.mark.parametrize(
+    "function, kraus, noise", first_of_each(UNASSISTED, [{"gamma": 0.5}, {"gamma": 0.95}])
+)
 def test_unassisted_capacity_is_the_best_holevo_information_of_any_ensemble(
     x64, function, kraus, noise
 ):
@@ -399,7 +415,7 @@ def test_entanglement_triples_the_capacity_of_a_nearly_useless_depolarizing_chan
 
 
 @pytest.mark.parametrize("received", [4, 5])
-@pytest.mark.parametrize("concentration", [0.3, 1.0, 100.0])
+@pytest.mark.parametrize("concentration", [0.3, slow(1.0), slow(100.0)])
 def test_symbol_capacity_meets_its_dual(x64, received, concentration):
     transitions = random_transitions(6, received, concentration)
     found = information.discrete_memoryless_capacity(transitions)
@@ -565,6 +581,7 @@ def test_single_precision_follows_double(x64):
         )
 
 
+@pytest.mark.slow
 def test_batches_follow_scalars_and_parameters_broadcast(x64):
     points = domain()
     scalars = everywhere(points)
@@ -589,7 +606,7 @@ def test_noiseless_channels_carry_two_bits_with_pairs_and_one_without(x64):
             np.testing.assert_allclose(values[0], 1.0, atol=1e-6, err_msg=name)
 
 
-@pytest.mark.parametrize("wide", [False, True])
+@pytest.mark.parametrize("wide", [False, slow(True)])
 def test_symbol_gradients_are_finite_at_zero_noise_and_at_no_signal(wide):
     with jax.enable_x64(wide):
         unreached = np.vstack([np.eye(4), np.zeros(4)])

@@ -13,7 +13,6 @@ import jaxqring as jq
 from jaxqring.quantum.operations import NEVER
 
 TOLERANCE = {False: 1e-5, True: 1e-12}
-both_precisions = pytest.mark.parametrize("x64_on", [False, True])
 #: Both precisions, of which double is the one where less can go wrong.
 single_first = pytest.mark.parametrize(
     "x64_on", [False, pytest.param(True, marks=pytest.mark.slow)]
@@ -133,7 +132,7 @@ def references(protocol):
     return third, [np.array(field) for field in zip(*found, strict=True)]
 
 
-@both_precisions
+@pytest.mark.parametrize("x64_on", [pytest.param(False, marks=pytest.mark.slow), True])
 @pytest.mark.parametrize("operation", ["swap", "dejmps", "bbpssw"])
 def test_any_two_states_become_what_four_qubits_make_of_them_twice(operation, x64_on):
     third, (once, success, twice, success_again) = references(operation)

@@ -455,9 +455,9 @@ def test_a_code_breaks_even_where_its_net_rate_is_one_bit(name):
     assert below < 1 - 1e-7 < 1 + 1e-7 < above
 
 
-def test_a_code_that_halves_the_rate_never_breaks_even():
-    for copies in (2, 3):
-        assert jq.break_even_fidelity(repetition(copies)) is None
+@pytest.mark.parametrize("copies", [slow(2), 3])
+def test_a_code_that_halves_the_rate_never_breaks_even(copies):
+    assert jq.break_even_fidelity(repetition(copies)) is None
 
 
 @pytest.mark.slow

@@ -32,6 +32,7 @@ from jaxqring.ring import engine
 
 AXIS = "nodes"
 KEY = jax.random.key(20260720)
+slow = functools.partial(pytest.param, marks=pytest.mark.slow)
 
 
 # --- Per-node functions, at module level so that every test shares their compiled programs --------
@@ -190,16 +191,16 @@ def expected_tree(tree, num_nodes, bits, clip="max"):
 # --- Noise off ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("num_nodes", [2, 3, 5, 8])
+@pytest.mark.parametrize("num_nodes", [slow(2), slow(3), 5, slow(8)])
 def test_psum_without_noise_is_the_exact_sum_of_codes(every_mapping, num_nodes):
     tree = mixed_tree(num_nodes)  # 17 values: no ring here divides them
     total = every_mapping(run_psum, num_nodes, shared=2)(tree, Ring(noise="off"), None)
     assert_same_bits(total, expected_tree(tree, num_nodes, 16))
 
 
-def test_pmean_is_psum_divided_by_the_number_of_nodes(mapping):
+def test_pmean_is_psum_divided_by_the_number_of_nodes(vmap_first):
     tree = mixed_tree(3)
-    mean = mapping(run_pmean, 3, shared=2)(tree, Ring(noise="off"), None)
+    mean = vmap_first(run_pmean, 3, shared=2)(tree, Ring(noise="off"), None)
     expected = expected_tree(tree, 3, 16)
     for got, leaf in zip(jax.tree.leaves(mean), jax.tree.leaves(expected), strict=True):
         got = np.asarray(got)
@@ -213,7 +214,8 @@ def test_pmean_is_psum_divided_by_the_number_of_nodes(mapping):
 
 
 @pytest.mark.parametrize(
-    "bits, num_nodes", [(8, 8), (10, 3), (16, 5), (24, 2), (28, 2), (32, 3), (32, 8)]
+    "bits, num_nodes",
+    [(8, 8), (10, 3), slow(16, 5), slow(24, 2), slow(28, 2), (32, 3), slow(32, 8)],
 )
 def test_psum_is_exact_at_every_width(vmapped, bits, num_nodes):
     tree = mixed_tree(num_nodes, seed=bits)
@@ -223,9 +225,9 @@ def test_psum_is_exact_at_every_width(vmapped, bits, num_nodes):
     assert_same_bits(total, expected_tree(tree, num_nodes, bits))
 
 
-def test_psum_is_exact_for_sizes_below_the_number_of_nodes(mapping):
+def test_psum_is_exact_for_sizes_below_the_number_of_nodes(vmap_first):
     x = jnp.asarray(np.random.default_rng(1).normal(size=(5, 3)), jnp.float32)
-    total = mapping(run_psum, 5, shared=2)(x, Ring(noise="off"), None)
+    total = vmap_first(run_psum, 5, shared=2)(x, Ring(noise="off"), None)
     assert_same_bits(total, expected_tree(x, 5, 16))
 
 
@@ -236,34 +238,35 @@ def test_psum_over_one_node_only_quantises(vmapped):
     assert not np.array_equal(total, x)
 
 
-def test_psum_of_float64_leaves_keeps_their_type_under_x64(mapping):
+def test_psum_of_float64_leaves_keeps_their_type_under_x64(vmap_first):
     with jax.enable_x64(True):
         x = jnp.asarray(np.random.default_rng(3).normal(size=(3, 7)), jnp.float64)
         assert x.dtype == jnp.float64
-        total = mapping(run_psum, 3, shared=2)({"wide": x}, Ring(noise="off"), None)
+        total = vmap_first(run_psum, 3, shared=2)({"wide": x}, Ring(noise="off"), None)
         assert_same_bits(total, expected_tree({"wide": x}, 3, 16))
 
 
-def test_psum_with_a_given_clip_clips_to_it_and_counts(mapping):
+def test_psum_with_a_given_clip_clips_to_it_and_counts(vmap_first):
     x = np.random.default_rng(4).normal(size=(3, 11)).astype(np.float32)
     ring = Ring(noise="off", wire=FixedPoint(12, clip=0.75))
-    total, report = mapping(run_psum_report, 3, shared=2)(jnp.asarray(x), ring, None)
+    total, report = vmap_first(run_psum_report, 3, shared=2)(jnp.asarray(x), ring, None)
     assert_same_bits(total, expected_tree(jnp.asarray(x), 3, 12, clip=0.75))
     outside = int((np.abs(x) > 0.75).sum())
     assert 0 < outside < x.size
     assert np.asarray(report.saturated).tolist() == [outside] * 3
 
 
-def test_stochastic_rounding_is_within_a_step_a_node_and_the_same_on_all_nodes(mapping):
+def test_stochastic_rounding_is_within_a_step_a_node_and_the_same_on_all_nodes(vmap_first):
     x = np.random.default_rng(5).normal(size=(3, 23)).astype(np.float32)
     ring = Ring(noise="off", wire=FixedPoint(8, rounding="stochastic"))
-    total = np.asarray(mapping(run_psum, 3, shared=2)(jnp.asarray(x), ring, KEY))
+    total = np.asarray(vmap_first(run_psum, 3, shared=2)(jnp.asarray(x), ring, KEY))
     nearest, step, _ = fixed_point_sum(x, 8)
     assert (total == total[0]).all()
     assert (total != nearest * step).any()
     assert (np.abs(total[0] - x.astype(np.float64).sum(0)) < 3 * step).all()
 
 
+@pytest.mark.slow
 def test_stochastic_rounding_is_unbiased(vmapped):
     # Codes 0.3 and -0.8, 20,000 times: the mean of their sum has a standard error of
     # sqrt((0.21 + 0.16) / 20,000) = 0.0043; six of them are exceeded with probability 2e-9.
@@ -275,7 +278,7 @@ def test_stochastic_rounding_is_unbiased(vmapped):
 
 
 @pytest.mark.parametrize(
-    "wire, round_to", [(Float32(), np.float32), (BFloat16(), ml_dtypes.bfloat16)]
+    "wire, round_to", [slow(Float32(), np.float32), (BFloat16(), ml_dtypes.bfloat16)]
 )
 def test_float_wires_add_in_ring_order_identically_on_all_nodes(mapping, wire, round_to):
     x = np.random.default_rng(6).normal(size=(5, 13)).astype(np.float32)
@@ -324,6 +327,7 @@ def test_psum_scatter_and_all_gather_have_the_semantics_of_lax(mapping):
     check_semantics(mapping(run_scatter_and_gather, 3, shared=1))
 
 
+@pytest.mark.slow
 def test_every_dimension_and_axis_has_the_semantics_of_lax(vmapped):
     check_semantics(vmapped(run_every_split, 3, shared=1))
 
@@ -334,12 +338,12 @@ def run_halves(x, ring):
     return part, whole, psum(x, AXIS, ring=ring, key=None)
 
 
-def test_psum_is_the_all_gather_of_the_psum_scatter(mapping):
+def test_psum_is_the_all_gather_of_the_psum_scatter(vmap_first):
     x = {
         "a": jnp.asarray(np.random.default_rng(8).normal(size=(4, 8)), jnp.float32),
         "b": jnp.asarray(np.random.default_rng(9).normal(size=(4, 4, 2)), jnp.bfloat16),
     }
-    part, whole, total = mapping(run_halves, 4, shared=1)(x, Ring(noise="off"))
+    part, whole, total = vmap_first(run_halves, 4, shared=1)(x, Ring(noise="off"))
     assert part["a"].shape == (4, 2)
     assert part["b"].shape == (4, 1, 2)
     assert_same_bits(whole["a"], total["a"])
@@ -359,10 +363,12 @@ def test_empty_trees_pass_through_with_an_empty_report(vmapped):
     assert np.asarray(report.replica_agreement).tolist() == [1, 1, 1]
 
 
-def test_fixed_point_turns_nan_and_infinity_into_numbers_and_counts_them(mapping):
+def test_fixed_point_turns_nan_and_infinity_into_numbers_and_counts_them(vmap_first):
     x = np.random.default_rng(10).normal(size=(3, 11)).astype(np.float32)
     x[0, 1], x[1, 1], x[2, 5] = np.nan, np.inf, -np.inf
-    total, report = mapping(run_psum_report, 3, shared=2)(jnp.asarray(x), Ring(noise="off"), None)
+    total, report = vmap_first(run_psum_report, 3, shared=2)(
+        jnp.asarray(x), Ring(noise="off"), None
+    )
     width = 14
     finite = np.where(np.isfinite(x), x, 0)
     _, step, _ = fixed_point_sum(finite, 16)
@@ -406,7 +412,8 @@ def assert_same_on_fewer_devices(results, expected_results, nodes_per_device):
             assert_same_bits(got, np.asarray(reference)[:devices])
 
 
-@pytest.mark.parametrize("nodes_per_device", [2, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("nodes_per_device", [2, 4])
 def test_same_key_gives_the_same_psum_however_many_nodes_a_device_carries(
     mapping, nodes_per_device, one_node_per_device
 ):
@@ -417,7 +424,7 @@ def test_same_key_gives_the_same_psum_however_many_nodes_a_device_carries(
     assert_same_on_fewer_devices([result], one_node_per_device[:1], nodes_per_device)
 
 
-@pytest.mark.parametrize("nodes_per_device", [pytest.param(2, marks=pytest.mark.slow), 4])
+@pytest.mark.parametrize("nodes_per_device", [slow(2), 4])
 def test_same_key_gives_the_same_halves_however_many_nodes_a_device_carries(
     vmapped, nodes_per_device, one_node_per_device
 ):
@@ -590,11 +597,11 @@ def test_the_mean_of_a_noisy_psum_is_that_of_the_chain(vmapped, values):
 # --- noise="mean" and noise="gaussian" ------------------------------------------------------------
 
 
-def test_mean_mode_delivers_the_rounded_mean_of_every_hop(mapping):
+def test_mean_mode_delivers_the_rounded_mean_of_every_hop(vmap_first):
     # G1: a hop takes the code v to (1 - 2f) v - f, rounded. No tie can arise for f = 1/15.
     values = np.random.default_rng(14).integers(-31, 32, (4, 9))
     ring = Ring(superdense(werner(fidelity=0.9)), wire=FixedPoint(8, clip=31.0), noise="mean")
-    total = mapping(run_psum, 4, shared=2)(jnp.asarray(values, jnp.float32), ring, None)
+    total = vmap_first(run_psum, 4, shared=2)(jnp.asarray(values, jnp.float32), ring, None)
     flip = 1 / 15
 
     def hop(code):
@@ -670,17 +677,18 @@ def test_replica_agreement_is_that_of_the_outputs(vmapped, one_node_per_device):
 def test_replica_agreement_compares_bits_over_nodes_and_devices(vmapped):
     zero = np.float32(0)
     x = jnp.array([[zero, 1, np.nan, 2], [-zero, 1, np.nan, 3]] * 2)
-    alone = jax.vmap(lambda leaf: replica_agreement(leaf, AXIS), axis_name=AXIS)(x)
+    alone = jax.jit(jax.vmap(lambda leaf: replica_agreement(leaf, AXIS), axis_name=AXIS))(x)
     assert alone.tolist() == [0.5] * 4  # -0 differs from 0, NaN is equal to itself
     together = jax.vmap(
         lambda leaf: replica_agreement(leaf, AXIS, nodes_per_device=2), axis_name=AXIS
-    )(x.reshape(2, 2, 4))
+    )
+    together = jax.jit(together)(x.reshape(2, 2, 4))
     assert together.tolist() == [0.5] * 2
 
 
-def test_without_noise_all_replicas_agree(mapping):
+def test_without_noise_all_replicas_agree(vmap_first):
     x = jnp.asarray(np.random.default_rng(16).normal(size=(3, 11)), jnp.float32)
-    _, report = mapping(run_psum_report, 3, shared=2)(x, Ring(noise="off"), None)
+    _, report = vmap_first(run_psum_report, 3, shared=2)(x, Ring(noise="off"), None)
     assert np.asarray(report.replica_agreement).tolist() == [1, 1, 1]
     assert np.asarray(report.errors_per_link).tolist() == [[0, 0, 0]] * 3
     assert np.asarray(report.clipped_parameters).tolist() == [0, 0, 0]
@@ -692,9 +700,9 @@ def run_from_fidelity(x, fidelity, key):
     return psum(x, AXIS, ring=ring, key=key, with_report=True)
 
 
-def test_a_traced_fidelity_out_of_its_domain_is_clipped_and_flagged(mapping):
+def test_a_traced_fidelity_out_of_its_domain_is_clipped_and_flagged(vmap_first):
     x = jnp.asarray(np.random.default_rng(17).normal(size=(2, 6)), jnp.float32)
-    run = mapping(run_from_fidelity, 2, shared=2)
+    run = vmap_first(run_from_fidelity, 2, shared=2)
     flags = {}
     for fidelity in (0.9, 1.2, 0.1, float("nan")):
         total, report = run(x, jnp.float32(fidelity), KEY)
@@ -705,6 +713,7 @@ def test_a_traced_fidelity_out_of_its_domain_is_clipped_and_flagged(mapping):
     assert list(flags.values()) == [[0] * 2, [1] * 2, [1] * 2, [1] * 2]
 
 
+@pytest.mark.slow
 def test_a_noisy_float_wire_delivers_what_the_bits_say_and_counts_it(vmapped):
     # Each bit is flipped with probability 1/3 a hop, so that the last of four hops leaves all
     # eight bits of an exponent one with probability 3^-8 = 1.5e-4 at the least, and 1/256 where
@@ -755,9 +764,9 @@ def run_replicated(x):
     return psum(x, AXIS, ring=Ring(noise="off"), key=None, replicated=True)
 
 
-def test_replicated_gives_the_same_bits_under_every_mapping(mapping):
+def test_replicated_gives_the_same_bits_under_every_mapping(vmap_first):
     x = jnp.asarray(np.random.default_rng(20).normal(size=(3, 7)), jnp.float32)
-    assert_same_bits(mapping(run_replicated, 3)(x), expected_tree(x, 3, 16))
+    assert_same_bits(vmap_first(run_replicated, 3)(x), expected_tree(x, 3, 16))
 
 
 def gradient_step(params, batch, key, *, vary=False, empty=False):
@@ -826,7 +835,7 @@ def equations(jaxpr):
                 yield from equations(inner)
 
 
-@pytest.mark.parametrize("noise", ["off", "sampled", "gaussian"])
+@pytest.mark.parametrize("noise", [slow("off"), "sampled", slow("gaussian")])
 def test_the_program_does_not_grow_with_the_ring(noise):
     ring = Ring(superdense(werner(fidelity=0.9)), noise=noise)
     sizes = {}

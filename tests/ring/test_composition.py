@@ -215,19 +215,21 @@ def test_a_fixed_wire_makes_no_infinity_of_narrow_floats(dtype):
         ),
         axis_name="nodes",
     )
-    total, mean = run(values)
+    total, mean = jax.jit(run)(values)
     assert np.all(np.isfinite(np.asarray(total, np.float32)))
     assert np.all(np.isfinite(np.asarray(mean, np.float32)))
     if dtype == "float16":  # whose sum fits the float32 in which it is divided
         np.testing.assert_allclose(np.asarray(mean, np.float32), top, rtol=2e-3)
 
 
+@jax.jit
+def report_of(transition):
+    return over_nodes(jq.Ring(jq.SymbolChannel(transition)))(VALUES)[1]
+
+
 @pytest.mark.parametrize("entry", [np.nan, 1.5])
 def test_a_traced_matrix_that_is_none_is_flagged(entry):
-    def run(transition):
-        return over_nodes(jq.Ring(jq.SymbolChannel(transition)))(VALUES)[1]
-
-    report = jax.jit(run)(jnp.eye(4).at[0, 0].set(entry))
+    report = report_of(jnp.eye(4).at[0, 0].set(entry))
     assert float(report.clipped_parameters[0]) == 1
     if np.isnan(entry):  # a quarter of each row is all that is known: three of four are wrong
         assert float(report.symbol_error_rate[0]) > 0.1
@@ -237,7 +239,7 @@ def test_a_certain_error_happens_to_every_symbol():
     link = jq.superdense(jq.werner(fidelity=1.0), sent=jq.bit_flip(error_prob=1.0))
     words = jnp.zeros((100_000,), jnp.uint32)
     # 1.6 million symbols; one escapes with probability 4e-4 at the resolution of 2^-32.
-    assert np.all(np.asarray(jq.transmit(words, link, KEY)) == 0xAAAAAAAA)
+    assert np.all(np.asarray(jax.jit(jq.transmit)(words, link, KEY)) == 0xAAAAAAAA)
 
 
 def test_what_is_known_to_be_the_same_everywhere_can_be_gathered():

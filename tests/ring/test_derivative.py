@@ -24,6 +24,7 @@ from jaxqring import (
 
 AXIS = "nodes"
 KEY = jax.random.key(20260721)
+slow = functools.partial(pytest.param, marks=pytest.mark.slow)
 
 
 def chain_mean(x, fidelities):
@@ -81,12 +82,12 @@ def data_gradient(x, weights, ring, key):
     return jax.grad(weighted)(x, weights, ring, key)
 
 
-def test_without_noise_the_gradient_is_that_of_the_exact_sum_and_zero_where_clipped(mapping):
+def test_without_noise_the_gradient_is_that_of_the_exact_sum_and_zero_where_clipped(vmap_first):
     rng = np.random.default_rng(0)
     x = rng.uniform(-2, 2, (3, 7)).astype(np.float32)
     weights = rng.normal(size=(3, 7)).astype(np.float32)
     ring = Ring(noise="off", wire=FixedPoint(16, clip=1.0))
-    run = mapping(data_gradient, 3, shared=2)
+    run = vmap_first(data_gradient, 3, shared=2)
     gradient = run(jnp.asarray(x), jnp.asarray(weights), ring, None)
     clipped = np.abs(x) > 1
     assert 3 < clipped.sum() < 18
@@ -119,7 +120,7 @@ def test_jvp_and_vjp_without_noise_are_those_of_lax(vmapped, collective):
         assert np.abs(np.asarray(got)).max() > 0.1
 
 
-def test_the_gradient_of_the_data_is_the_product_of_the_slopes_of_its_hops(mapping):
+def test_the_gradient_of_the_data_is_the_product_of_the_slopes_of_its_hops(vmap_first):
     # Chunk j starts at node j and is complete at node j - 1. The input of node m crosses the links
     # m, ..., j - 2 before, and i's result another i - (j - 1) hops.
     fidelities = np.array([0.95, 0.9, 0.85, 0.99])
@@ -128,7 +129,7 @@ def test_the_gradient_of_the_data_is_the_product_of_the_slopes_of_its_hops(mappi
     x = rng.normal(size=(4, 7)).astype(np.float32)
     weights = rng.normal(size=(4, 7)).astype(np.float32)
     ring = werner_ring(jnp.asarray(fidelities, jnp.float32))
-    run = mapping(data_gradient, 4, shared=2)
+    run = vmap_first(data_gradient, 4, shared=2)
     gradient = run(jnp.asarray(x), jnp.asarray(weights), ring, KEY)
     expected = np.zeros((4, 7))
     for coordinate in range(7):
@@ -145,6 +146,7 @@ def test_the_gradient_of_the_data_is_the_product_of_the_slopes_of_its_hops(mappi
     assert np.abs(expected - plain).max() > 0.1
 
 
+@pytest.mark.slow
 def test_equal_links_weigh_an_input_by_its_distance(vmapped):
     # G1 with exact numbers: F = 0.9, s = 1 - 2/15; three nodes, chunk 0 = [x0 -> x1 -> x2].
     ring = werner_ring(0.9)
@@ -210,6 +212,7 @@ def test_at_fidelity_one_the_derivative_of_the_noise_is_exact_and_not_zero(mappi
         np.testing.assert_allclose(off_diagonal, 0, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_derivative_of_the_noise_is_that_of_the_mean_of_the_chain(vmapped):
     # 3 x 40,000 copies of each node's code: the mean of their tangents within six of their own
     # standard errors of the slope of the chain (fails with probability 2e-8 for 9 means), and
@@ -266,7 +269,7 @@ def dot_product_test(x, moved, cotangent, transition, moved_transition, key):
     return lax.psum((left, right), AXIS), forward, data, links
 
 
-def test_forward_and_reverse_mode_are_transposes_of_each_other(mapping):
+def test_forward_and_reverse_mode_are_transposes_of_each_other(vmap_first):
     rng = np.random.default_rng(4)
 
     def draw(*shape):
@@ -274,7 +277,7 @@ def test_forward_and_reverse_mode_are_transposes_of_each_other(mapping):
 
     transition = superdense(werner(fidelity=jnp.full((3, 3), 0.9))).transition
     moved_transition = draw(3, 4, 4)
-    run = mapping(dot_product_test, 3, shared=1)
+    run = vmap_first(dot_product_test, 3, shared=1)
     (left, right), forward, data, links = run(
         draw(8), draw(8), draw(8), transition, moved_transition, KEY
     )
@@ -284,6 +287,7 @@ def test_forward_and_reverse_mode_are_transposes_of_each_other(mapping):
         assert np.abs(np.asarray(found)).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_the_gradient_of_shared_links_is_summed_by_shard_map_and_local_elsewhere(mapping_named):
     x = jnp.asarray(CODES, jnp.float32)
     weights = jnp.asarray(np.random.default_rng(5).normal(size=(3, 6)), jnp.float32)
@@ -348,7 +352,7 @@ def test_derivatives_go_through_a_scan_over_steps(vmapped):
 # --- What there is no derivative of ---------------------------------------------------------------
 
 
-def test_a_float_wire_has_no_derivative_of_its_noise(mapping):
+def test_a_float_wire_has_no_derivative_of_its_noise(vmap_first):
     def gradient(x, fidelity, key):
         def loss(fidelity):
             return jnp.sum(psum(x, AXIS, ring=werner_ring(fidelity, wire=Float32()), key=key))
@@ -356,7 +360,7 @@ def test_a_float_wire_has_no_derivative_of_its_noise(mapping):
         return jax.grad(loss)(fidelity)
 
     with pytest.raises(ValueError, match=r"`ring\.wire` must be a FixedPoint for a derivative"):
-        mapping(gradient, 2, shared=2)(jnp.ones((2, 4)), jnp.float32(0.9), KEY)
+        vmap_first(gradient, 2, shared=2)(jnp.ones((2, 4)), jnp.float32(0.9), KEY)
 
 
 def test_a_noisy_float_wire_passes_the_data_on_as_far_as_words_stay_whole(vmapped):
@@ -374,7 +378,7 @@ def test_a_noisy_float_wire_passes_the_data_on_as_far_as_words_stay_whole(vmappe
     np.testing.assert_allclose(gradient, expected, rtol=1e-4)
 
 
-@pytest.mark.parametrize("wire", [FixedPoint(16), Float32()])
+@pytest.mark.parametrize("wire", [FixedPoint(16), slow(Float32())])
 def test_no_channel_is_needed_for_the_derivative_without_noise(vmapped, wire):
     run = vmapped(data_gradient, 3, shared=2)
     x = jnp.ones((3, 4))
@@ -392,16 +396,16 @@ def report_gradient(x, ring, key):
     return jax.grad(loss, has_aux=True)(x)
 
 
-def test_a_report_may_be_asked_for_under_grad(mapping):
+def test_a_report_may_be_asked_for_under_grad(vmap_first):
     x = jnp.ones((2, 4))
-    run = mapping(report_gradient, 2, shared=2)
+    run = vmap_first(report_gradient, 2, shared=2)
     gradient, report = run(x, werner_ring(0.9), KEY)
     assert np.asarray(report.symbol_errors).tolist() == [report.errors_per_link[0].sum()] * 2
     assert np.isfinite(np.asarray(gradient)).all()
     assert (np.asarray(gradient) > 1).all()
 
 
-@pytest.mark.parametrize("noise", ["gaussian", "mean"])
+@pytest.mark.parametrize("noise", ["gaussian", slow("mean")])
 def test_the_smooth_modes_have_the_slopes_of_the_sampled_one(vmapped, noise):
     x = jnp.asarray(np.random.default_rng(6).normal(size=(2, 4)), jnp.float32)
     weights = jnp.arange(1.0, 9.0).reshape(2, 4)
@@ -420,10 +424,10 @@ def test_the_smooth_modes_have_the_slopes_of_the_sampled_one(vmapped, noise):
     "collective, noise, nodes_per_device",
     [
         ("psum", "sampled", 1),
-        pytest.param("psum", "sampled", 2, marks=pytest.mark.slow),
-        pytest.param("psum", "gaussian", 1, marks=pytest.mark.slow),
-        pytest.param("psum_scatter", "sampled", 1, marks=pytest.mark.slow),
-        pytest.param("all_gather", "off", 1, marks=pytest.mark.slow),
+        slow("psum", "sampled", 2),
+        slow("psum", "gaussian", 1),
+        slow("psum_scatter", "sampled", 1),
+        slow("all_gather", "off", 1),
     ],
 )
 def test_differentiating_around_a_jit_or_a_scan_gives_the_derivative_of_the_plain_program(

@@ -201,8 +201,8 @@ def test_the_same_key_gives_the_same_bits_however_many_nodes_a_device_carries(
 @pytest.mark.parametrize(
     "protection, fidelity, simulate, others",
     [
-        (SMALL, 0.95, "attempts", ("vmap",)),
-        slow(SMALL, 0.95, "attempts", ("pmap",)),
+        (SMALL, 0.95, "attempts", ()),
+        slow(SMALL, 0.95, "attempts", ("pmap", "vmap")),
         slow(reed_solomon(255, 223), 0.98, "attempts", ("pmap", "vmap")),
         slow(reed_solomon(255, 223), 0.98, "symbol", ("pmap", "vmap")),
         slow(Retransmit(secded(72, 64), 2, 1), 0.97, "attempts", ("pmap", "vmap")),
@@ -546,7 +546,7 @@ def communications(jaxpr, times=1):
 
 
 @pytest.mark.parametrize("replicated", [False, True])
-@pytest.mark.parametrize("simulate", ["attempts", "symbol"])
+@pytest.mark.parametrize("simulate", ["attempts", slow("symbol")])
 def test_protection_adds_no_communication(ring_mesh, simulate, replicated):
     def traced(ring, key):
         def per_device(x):

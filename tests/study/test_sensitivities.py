@@ -184,9 +184,18 @@ def test_a_job_writes_a_table_and_figures(tmp_path):
         assert draw_sensitivity(config.folder, table, outcome).stat().st_size > 10_000
     # Again from the folder, by the command line.
     (tmp_path / "job.toml").write_text(
-        "links = { fidelity = [0.97, 0.99], readout_error = [0.01] }\nseeds = 3\n[task]\nnodes = 2\n"
-        'batch_per_node = 4\nsteps = 4\noptimizer = "sgd"\nlearning_rate = 0.1\n'
-        '[task.data]\nname = "digits"\n'
+        """
+        seeds = 3
+        links = { fidelity = [0.97, 0.99], readout_error = [0.01] }
+        [task]
+        nodes = 2
+        batch_per_node = 4
+        steps = 4
+        optimizer = "sgd"
+        learning_rate = 0.1
+        [task.data]
+        name = "digits"
+        """
     )
     flags = ["--config", str(tmp_path / "job.toml"), "--out", str(tmp_path)]
     before = (config.folder / "points.jsonl").read_bytes()

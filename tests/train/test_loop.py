@@ -295,6 +295,7 @@ def test_shard_map_gives_the_numbers_of_pmap(job, tmp_path):
     assert metrics_of(other.folder) == lines["classical"] + lines["noisy"]
 
 
+@pytest.mark.slow
 def test_a_single_node_has_nobody_to_talk_to(tmp_path):
     runs = (RunConfig("alone"),)
     config = dataclasses.replace(SMALL, nodes=1, steps=1, runs=runs, out=str(tmp_path))
@@ -394,6 +395,7 @@ def test_a_job_cut_off_goes_on_from_its_checkpoint(again, small, monkeypatch):
     assert outcome(again) == small
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_not_trained_again(again):
     train(again)
     (again.folder / "summary.json").unlink()
