@@ -28,7 +28,8 @@ def printed(name, *options):
 def readme():
     output = printed("readme.py")
     error, cost = output.splitlines()
-    assert float(re.search(r": ([0-9.]+)$", error).group(1)) < 0.05
+    # Weights of up to 2, and the noise of the last steps on top.
+    assert float(re.search(r": ([0-9.]+)$", error).group(1)) < 0.3
     # Three numbers on eight nodes: one code of 16 bits in each of 14 hops.
     assert "num_nodes=8, rounds=14, bits=224, qubits=112, pairs=112" in cost
 

@@ -18,6 +18,12 @@ the expectation, at a price of its own:
 
 "mean", "gaussian" and "exact" differentiate through the training. "score" and "russo" only run it,
 so that they need no memory, take losses that have no derivative, and know every wrap and rounding.
+
+Bias measured by `benchmarks/estimators.py`, over trainings of 50 steps on eight nodes, a quadratic
+and a logistic regression: "mean" -100 to -106 %, as noise acts through its variance there;
+"gaussian" within 10 % of zero (the bar) at a symbol error of 1e-4, -10 and -12 % at 1e-3, -12 and
+-7 % at 1e-2, each to 4 %; "score" and "russo" within two bars. `finite_difference` has the least
+spread of all that are unbiased, but needs two trainings for each parameter.
 """
 
 import functools
