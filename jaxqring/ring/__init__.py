@@ -4,7 +4,8 @@ from jaxqring.ring.budget import Budget, break_even_fidelity, budget
 from jaxqring.ring.collectives import all_gather, pmean, psum, psum_scatter
 from jaxqring.ring.config import Ring
 from jaxqring.ring.cost import Cost
-from jaxqring.ring.estimators import couple, expected, finite_difference
+from jaxqring.ring.differences import couple, finite_difference
+from jaxqring.ring.estimators import expected
 from jaxqring.ring.exact import chain_law
 from jaxqring.ring.optimizer import AllReduceState, all_reduce
 from jaxqring.ring.report import Report, replica_agreement

@@ -6,6 +6,7 @@ either is a reconstruction of ours. Everything here is in closed form and can be
 with respect to the hardware that made the pairs.
 """
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -162,7 +163,7 @@ def budget(
             ("compute_time", compute_time),
         )
     )
-    bare = ring.replace(protection=None).cost(size, nodes, collective=collective)  # type: ignore[attr-defined]
+    bare = dataclasses.replace(ring, protection=None).cost(size, nodes, collective=collective)
     chunk = bare.bits // (bare.rounds * ring.wire.bits) if bare.rounds else 0
     codewords, first = message_qubits(code, chunk, ring.wire.bits, channel)
     wrong, repeats, turns = _repetition(code, channel, codewords * nodes)

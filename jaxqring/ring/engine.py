@@ -8,6 +8,7 @@ result included, and twice that where chunks do not fill whole words and are pad
 The derivative is in `jaxqring.ring.tangent`.
 """
 
+import dataclasses
 import functools
 
 import jax
@@ -113,7 +114,7 @@ def _all_nodes(
         ) from None
     if ring.noise != "off":
         links = place.everyone(links_of(ring.transition, nodes))
-        ring = ring.replace(channel=SymbolChannel(links))  # type: ignore[attr-defined]
+        ring = dataclasses.replace(ring, channel=SymbolChannel(links))
     if d_transition is not None:
         d_transition = place.everyone(links_of(d_transition, nodes))
     if key is not None and ring.draws:

@@ -1,5 +1,6 @@
 """What a percent of fidelity buys: derivatives of a training's outcome, with error bars."""
 
+import dataclasses
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -134,7 +135,14 @@ def sensitivity(
         static=["estimator"],
         folder=folder,
         devices=devices,
-        about={"parameters": {n: v.tolist() for n, v in at.items()}, "calls": calls, "job": about},
+        about={
+            "parameters": {name: value.tolist() for name, value in at.items()},
+            "ends": [end.tolist() for end in ends],
+            "calls": calls,
+            "samples": samples,
+            "mode": "forward" if forward else "reverse",
+            "job": about,
+        },
         console=console,
     )
     return _summary(table, at, labels, confidence)
@@ -151,9 +159,7 @@ def _on_links(ring: Ring) -> tuple[Callable[[Parameters], Ring], Parameters]:
     def make(at: Parameters) -> Ring:
         errors = jnp.stack([at[name] for name in names], axis=-1)
         all_probs = jnp.concatenate([1 - jnp.sum(errors, -1, keepdims=True), errors], axis=-1)
-        return ring.replace(  # type: ignore[attr-defined]
-            channel=SymbolChannel(xor_symmetric(all_probs))
-        )
+        return dataclasses.replace(ring, channel=SymbolChannel(xor_symmetric(all_probs)))
 
     return make, {name: probs[..., kind + 1] for kind, name in enumerate(names)}
 

@@ -21,7 +21,7 @@ _LABELS = {
     "gate_error": "white noise in the Bell measurement (weight)",
     "readout_error": "readout error of a bit (probability)",
     "survival": "pairs that arrive (probability)",
-    "learning_rate": "learning rate of Adam, at the first step",
+    "learning_rate": "learning rate, at the first step",
     "bits": "width of a value on the wire (bits)",
     "nodes": "nodes of the ring",
 }

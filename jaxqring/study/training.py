@@ -88,7 +88,7 @@ def training(task: TaskConfig) -> Training:
         # The root of a second moment of zero has no derivative without `eps_root`.
         adam = optax.scale_by_adam(eps_root=1e-12)
         optimizer = adam if task.optimizer == "adam" else optax.trace(0.9)
-        ring = ring.replace(nodes_per_device=task.nodes)  # type: ignore[attr-defined]
+        ring = dataclasses.replace(ring, nodes_per_device=task.nodes)
 
         def replicas(tree: Any) -> Any:
             return jax.tree.map(lambda x: jnp.broadcast_to(x, (task.nodes, *jnp.shape(x))), tree)

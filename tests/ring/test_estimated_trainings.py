@@ -14,7 +14,7 @@ from jax import lax
 
 import jaxqring as jq
 from jaxqring import FixedPoint, Ring, superdense, werner
-from jaxqring.ring.estimators import couple, expected, finite_difference
+from jaxqring.ring import couple, expected, finite_difference
 
 AXIS = "nodes"
 KEY = jax.random.key(20260724)
@@ -248,3 +248,19 @@ def test_a_second_derivative_is_refused(estimator):
     for second in (jax.grad(jax.grad(run)), jax.jacfwd(jax.jacfwd(run))):
         with pytest.raises(ValueError, match=r"^`estimator` must .* differentiated twice.*\."):
             jax.eval_shape(second, 0.1)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"samples": 0}, "`samples` must be a positive integer"),
+        ({"calls": 1.0}, "`calls` must be a positive integer"),
+        ({"batch": -1}, "`batch` must be a positive integer"),
+        ({"high": training_ring(0.1).replace(wire=FixedPoint(12))}, "`high` must differ from"),
+        ({"low": Ring(noise="off")}, "`rings` must have links"),
+    ],
+)
+def test_differences_that_are_none_are_refused(change, message):
+    ends = {"low": training_ring(0.1), "high": training_ring(0.2), "width": 0.1, "key": KEY}
+    with pytest.raises(ValueError, match=message):
+        finite_difference(lambda ring, keys: jnp.float32(0), **(ends | change))

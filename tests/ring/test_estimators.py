@@ -14,7 +14,7 @@ from jax import lax
 
 import jaxqring as jq
 from jaxqring import FixedPoint, Ring, superdense, werner
-from jaxqring.ring.estimators import expected, finite_difference
+from jaxqring.ring import expected, finite_difference
 
 AXIS = "nodes"
 KEY = jax.random.key(20260723)

@@ -121,8 +121,13 @@ def test_forward_and_reverse_mode_agree_and_a_folder_is_gone_on_with(tmp_path):
         lines = list(csv.DictReader(file))
     each = [float(line["sum/fidelity"]) for line in lines]
     np.testing.assert_allclose(np.mean(each), rows(both[0], outcome="sum")["derivative"])
+    # Whatever else an estimate depends on makes it another study.
+    options = {"seeds": 4, "calls": 1, "estimators": ["mean"], "mode": "forward"}
+    for change in ({"samples": 2}, {"mode": "reverse"}, {"widths": {"fidelity": 0.004}}):
+        with pytest.raises(ValueError, match="`folder` must be empty or hold the same sweep"):
+            sensitivity(train, make, at, folder=tmp_path, **(options | change))
     with pytest.raises(ValueError, match="`folder` must be empty or hold the same sweep"):
-        sensitivity(train, make, {"fidelity": 0.9}, seeds=4, calls=1, folder=tmp_path)
+        sensitivity(train, make, {"fidelity": 0.9}, folder=tmp_path, **options)
 
 
 def test_a_ring_is_differentiated_with_respect_to_its_pauli_errors():
