@@ -82,7 +82,8 @@ def through(
       envelope: (S, 4) float32, at least `table` for the errors 1, 2 and 3, if links shall share
         their random numbers: errors are drawn as often as it says, and then confirmed with the
         probability that is left. Of two links with the same envelope and key, an error on one is
-        the same error on the other wherever that is likelier to have it.
+        the same error on the other wherever that is likelier to have it. An envelope whose errors
+        add up to more than one is left aside.
 
     Returns:
       (W,) uint32.
@@ -93,6 +94,9 @@ def through(
         words, table, first, second = _mapped_alike(words, table, *key)
     else:
         words, table, envelope, first, second = _mapped_alike(words, table, envelope, *key)
+        # Links too far apart to share their errors, which would fill more than all symbols.
+        shares = jnp.all(jnp.sum(envelope[:, 1:], axis=1) <= 1)
+        envelope = jnp.where(shares, envelope, table)
     cipher = first, second
     if words.size <= FEW_WORDS:
         return words ^ _errors_of_few(cipher, words, table, envelope)

@@ -805,3 +805,23 @@ def test_what_varies_over_devices_may_be_any_of_the_arguments(own, rows, ring_me
         table = tables[rows:] if own == "tables" and node else tables[:rows]
         np.testing.assert_array_equal(received[node], through(key, sent, table))
     assert np.any(received[0] ^ words[:size])
+
+
+@pytest.mark.parametrize("size", [100, 5000])
+def test_links_too_far_apart_to_share_errors_keep_their_own_probabilities(size):
+    # 160,000 symbols or more; six standard deviations, four counts: fails with probability 1e-8.
+    table = jnp.array([[0.25, 0.6, 0.1, 0.05]], jnp.float32)
+    envelope = jnp.array([[0.0, 0.65, 0.6, 0.05]], jnp.float32)
+    turns = 160_000 // (16 * size) + 1
+    words = jnp.zeros((size,), jnp.uint32)
+
+    def draw(number):
+        return sampling.through((jnp.uint32(5), number), words, table, envelope)
+
+    errors = np.asarray(
+        jax.jit(lambda n: jax.lax.map(draw, n))(jnp.arange(turns, dtype=jnp.uint32))
+    )
+    symbols = (errors[..., None] >> np.arange(0, 32, 2, dtype=np.uint32)) & 3
+    found = np.bincount(symbols.ravel(), minlength=4) / symbols.size
+    probs = np.asarray(table[0], np.float64)
+    assert (np.abs(found - probs) <= 6 * np.sqrt(probs * (1 - probs) / symbols.size)).all()
