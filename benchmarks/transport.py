@@ -6,17 +6,15 @@ symbols in one call as stim in eight batches. The copy is XLA's, of the same wor
 twice stim at every noise, and half the speed of the copy at 1e-4.
 """
 
-import multiprocessing
-import os
-
 import jax
 import jax.numpy as jnp
 import stim
 from timing import medians, parser, report
+from workers import Workers
 
 import jaxqring as jq
 
-CORES, PAIRS, INSTANCES, CALLS = 2, 64, 32_768, 4
+PAIRS, INSTANCES, CALLS = 64, 32_768, 4
 
 
 def stim_task(error, batches):
@@ -36,11 +34,11 @@ def stim_task(error, batches):
     return run
 
 
-def our_task(function):
+def our_task(function, batches):
     # One program for all noises: the link is an argument.
     function = jax.jit(function)
 
-    def prepared(error, batches):
+    def prepared(error):
         link = jq.superdense(jq.werner(fidelity=1.0), sent=jq.depolarizing(error_prob=error))
         words = jax.random.bits(jax.random.key(1), (batches * PAIRS * INSTANCES // 16,))
         key = jax.random.key(0)
@@ -54,48 +52,15 @@ def our_task(function):
     return prepared
 
 
-def worker(pipe, core, batches):
-    """Runs the tasks that it is told to, by name and noise, and says when each is done."""
-    os.sched_setaffinity(0, {core})
-    tasks = {
-        "ours": our_task(jq.transmit),
-        "unscrambled": our_task(lambda w, link, k: jq.transmit(w, link, k, scramble=False)),
-        "copy": our_task(lambda w, link, k: jnp.copy(w)),
-        "stim": stim_task,
+def make_tasks(batches):
+    return {
+        "ours": our_task(jq.transmit, batches),
+        "unscrambled": our_task(
+            lambda w, link, k: jq.transmit(w, link, k, scramble=False), batches
+        ),
+        "copy": our_task(lambda w, link, k: jnp.copy(w), batches),
+        "stim": lambda error: stim_task(error, batches),
     }
-    ready = {}
-    while order := pipe.recv():
-        name, error = order
-        if order not in ready:
-            ready[order] = tasks[name](error, batches)
-        ready[order]()
-        pipe.send(True)
-
-
-class Workers:
-    """One process on each core, which work at the same time."""
-
-    def __init__(self, batches):
-        context = multiprocessing.get_context("spawn")
-        cores = sorted(os.sched_getaffinity(0))[:CORES]
-        self.pipes, self.processes = [], []
-        for core in cores:
-            mine, theirs = context.Pipe()
-            process = context.Process(target=worker, args=(theirs, core, batches), daemon=True)
-            process.start()
-            self.pipes.append(mine)
-            self.processes.append(process)
-
-    def run(self, name, error):
-        for pipe in self.pipes:
-            pipe.send((name, error))
-        for pipe in self.pipes:
-            pipe.recv()
-
-    def close(self):
-        for pipe, process in zip(self.pipes, self.processes, strict=True):
-            pipe.send(None)
-            process.join()
 
 
 def main():
@@ -105,7 +70,7 @@ def main():
     )
     options.add_argument("--batches", type=int, default=8, help="2^21 symbols each, in one call")
     options = options.parse_args()
-    workers = Workers(options.batches)
+    workers = Workers(make_tasks, options.batches)
     symbols = len(workers.pipes) * CALLS * options.batches * PAIRS * INSTANCES
     rows = []
     for error in options.errors:

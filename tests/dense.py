@@ -5,6 +5,8 @@ Qubit A (sent) is the left factor, symbol m = 2a + b is sent as X^a Z^b, and T[r
 probability of the Bell outcome r.
 """
 
+import functools
+
 import numpy as np
 
 I2 = np.eye(2, dtype=complex)
@@ -143,3 +145,53 @@ def transition(
 def xor_probs(matrix):
     """q(e) = mean over m of T[m XOR e, m]."""
     return np.array([np.mean([matrix[m ^ e, m] for m in range(4)]) for e in range(4)])
+
+
+# --- GHZ states -----------------------------------------------------------------------------------
+
+
+def tensor(factors):
+    return functools.reduce(np.kron, factors)
+
+
+def ghz(parties, sign=1):
+    """(|0...0> + sign |1...1>) / sqrt(2)."""
+    vector = np.zeros(2**parties, dtype=complex)
+    vector[0], vector[-1] = np.sqrt(0.5), sign * np.sqrt(0.5)
+    return vector
+
+
+def on_qubit(kraus, rho, qubit):
+    """The channel on one of the qubits of rho."""
+    before, after = 2**qubit, len(rho) // 2 ** (qubit + 1)
+    return act([tensor([np.eye(before), k, np.eye(after)]) for k in kraus], rho)
+
+
+def noisy_ghz(kraus_of_each, white=0.0):
+    """The GHZ state after a channel on each party's qubit, mixed with white noise."""
+    rho = projector(ghz(len(kraus_of_each)))
+    for qubit, kraus in enumerate(kraus_of_each):
+        rho = on_qubit(kraus, rho, qubit)
+    return (1 - white) * rho + white * np.eye(len(rho)) / len(rho)
+
+
+def product_of_paulis(coefficients):
+    """The product of one operator for each qubit, given by (N, 4) coefficients of I, X, Y, Z."""
+    return tensor([np.einsum("i,iab->ab", row, PAULIS) for row in np.asarray(coefficients)])
+
+
+def born(rho, axes):
+    """(2^N,) probabilities of the outcomes along (N, 3) axes, the first party's bit the highest."""
+    effects = []
+    for axis in np.asarray(axes):
+        spin = np.einsum("i,iab->ab", axis, PAULIS[1:])
+        effects.append([(I2 + spin) / 2, (I2 - spin) / 2])
+    size = len(effects)
+    return np.array(
+        [
+            np.trace(
+                rho @ tensor([pair[(o >> (size - 1 - i)) & 1] for i, pair in enumerate(effects)])
+            ).real
+            for o in range(2**size)
+        ]
+    )

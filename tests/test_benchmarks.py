@@ -33,6 +33,11 @@ BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
             ["--fraction", "0.016", "--steps", "2", "--sample", "2", "--processes", "1"],
             ["1 trace", "x sweep", "processes"],
         ),
+        (
+            "secure",
+            ["--size", "1e3", "--batches", "1", "--sizes", "800"],
+            ["SecAgg+", "stim, 2 cores", "plain ring", "X outcomes of 64 parties"],
+        ),
     ],
 )
 def test_a_benchmark_prints_its_table_and_writes_it(name, options, words, tmp_path):
@@ -50,7 +55,7 @@ def test_a_benchmark_prints_its_table_and_writes_it(name, options, words, tmp_pa
 
 
 def test_every_benchmark_is_run_by_make_and_by_a_test():
-    scripts = {path.stem for path in BENCHMARKS.glob("*.py")} - {"timing"}
+    scripts = {path.stem for path in BENCHMARKS.glob("*.py")} - {"timing", "workers"}
     makefile = (BENCHMARKS.parent / "Makefile").read_text()
     listed = next(line for line in makefile.splitlines() if line.startswith("BENCHMARKS := "))
     assert set(listed.split()[2:]) == scripts

@@ -12,12 +12,15 @@ from jaxqring.quantum.channels import (
     pauli,
     thermal_relaxation,
 )
+from jaxqring.quantum.ghz import GHZSource, PlantedSource, fused, plus_states
 from jaxqring.quantum.operations import best_purification_time, distill, hashing_yield, swap
 from jaxqring.quantum.pairs import Pair, bell_diagonal, from_density_matrix, werner
 
 __all__ = [
     "Channel",
+    "GHZSource",
     "Pair",
+    "PlantedSource",
     "amplitude_damping",
     "bell_diagonal",
     "best_purification_time",
@@ -27,10 +30,12 @@ __all__ = [
     "distill",
     "from_density_matrix",
     "from_kraus",
+    "fused",
     "generalized_amplitude_damping",
     "hashing_yield",
     "identity",
     "pauli",
+    "plus_states",
     "swap",
     "thermal_relaxation",
     "werner",

@@ -16,6 +16,7 @@ from jaxqring.link.superdense import SymbolChannel, check_transition
 from jaxqring.link.wire import BFloat16, FixedPoint, Float32, Wire
 from jaxqring.ring.control import Control
 from jaxqring.ring.cost import Cost, ring_cost
+from jaxqring.ring.masking import Masks
 
 NOISE_MODES = ("sampled", "gaussian", "mean", "off")
 DERIVATIVES = ("mean", "exact")
@@ -49,6 +50,8 @@ class Ring:
         every hop given what was sent over it. "exact" is the exact mean and variance of what the
         whole ring delivers, for FixedPoint wires of up to 12 bits; see `jaxqring.expected`.
       control: how the errors are held while derivatives are estimated; see `jaxqring.couple`.
+      masks: zero-sum masks on the codes; set by `jaxqring.secure_psum`, which checks that they may
+        be there.
 
     Raises:
       TypeError: if the wire or the protection is of none of these kinds.
@@ -70,6 +73,7 @@ class Ring:
     simulate: str = struct.field(pytree_node=False, default="attempts", kw_only=True)
     derivative: str = struct.field(pytree_node=False, default="mean", kw_only=True)
     control: Control | None = struct.field(default=None, kw_only=True)
+    masks: Masks | None = struct.field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         # Only what is static: this also runs whenever JAX rebuilds the pytree.
@@ -87,6 +91,8 @@ class Ring:
             self._check_exact()
         if self.protection is not None:
             self._check_protection()
+        if self.masks is not None:
+            self._check_masks()
         count = self.nodes_per_device
         if not isinstance(count, int) or isinstance(count, bool) or count < 1:
             checks.refuse("nodes_per_device", "be a positive integer", count)
@@ -100,6 +106,15 @@ class Ring:
         if self.noise != "sampled" or self.protection is not None:
             rule = '"mean" unless noise is "sampled" and links are bare'
             checks.refuse("derivative", f"be {rule}", self.derivative)
+
+    def _check_masks(self) -> None:
+        if not isinstance(self.wire, FixedPoint):
+            checks.refuse("wire", "be a FixedPoint under masks, which add up mod 2^bits", self.wire)
+        if self.noise not in ("sampled", "off"):
+            rule = 'be "sampled" or "off" under masks, which leave codes no mean'
+            checks.refuse("noise", rule, self.noise)
+        if self.derivative != "mean":
+            checks.refuse("derivative", 'be "mean" under masks', self.derivative)
 
     def _check_protection(self) -> None:
         if not isinstance(self.protection, Protection):

@@ -117,6 +117,9 @@ def _all_nodes(
         ring = dataclasses.replace(ring, channel=SymbolChannel(links))
     if d_transition is not None:
         d_transition = place.everyone(links_of(d_transition, nodes))
+    if ring.masks is not None and ring.masks.errors is not None:
+        masks = dataclasses.replace(ring.masks, errors=place.everyone(ring.masks.errors))
+        ring = dataclasses.replace(ring, masks=masks)
     if key is not None and ring.draws:
         data = place.everyone(jax.random.key_data(jnp.broadcast_to(key, nodes.shape)))
         key = jax.random.wrap_key_data(data, impl=jax.random.key_impl(key))
@@ -150,7 +153,7 @@ def _inputs(values: jax.Array, ring: Ring, key: jax.Array | None, plan: Plan) ->
         ring.control.check(plan.place.num_nodes, turns, size)
         if ring.control.envelope is not None:
             envelopes = links_of(ring.control.envelope, nodes)
-    return Inputs(in_lanes(values, ring.wire), size, links, keys, laws, envelopes)
+    return Inputs(in_lanes(values, ring.wire.lanes), size, links, keys, laws, envelopes)
 
 
 def _run(given: Inputs, ring: Ring, plan: Plan) -> tuple[jax.Array, Counts | None, Trail]:
@@ -169,7 +172,15 @@ def _run(given: Inputs, ring: Ring, plan: Plan) -> tuple[jax.Array, Counts | Non
         else:
             row, at = one_lane(given.values, chunk, lane), chunk
         key = None if rounding is None else derive(rounding, at, lane)
-        return jax.vmap(lambda own, k: wire.encode(own, scale, plan.num_terms, k))(row, key)
+        codes = jax.vmap(lambda own, k: wire.encode(own, scale, plan.num_terms, k))(row, key)
+        return codes if ring.masks is None else masked(codes, at, lane)
+
+    def masked(codes: jax.Array, chunk: jax.Array, lane: int) -> jax.Array:
+        assert ring.masks is not None
+        draw = functools.partial(
+            ring.masks.codes, lane=lane, size=codes.shape[1], bits=wire.bits, nodes=place.num_nodes
+        )
+        return wire.add(codes, jax.vmap(draw)(nodes, chunk))
 
     def add(chunk: jax.Array, words: jax.Array) -> jax.Array:
         lanes = jax.vmap(wire.part)(words)
@@ -193,7 +204,11 @@ def _run(given: Inputs, ring: Ring, plan: Plan) -> tuple[jax.Array, Counts | Non
         return place.shift(received), (seen, words if plan.keep_codes else None)
 
     chunk = first % place.num_nodes if plan.reduce else None
-    start = jax.vmap(wire.join)([own_codes(chunk, lane) for lane in range(wire.lanes)])
+    own = [own_codes(chunk, lane) for lane in range(wire.lanes)]
+    off = None if ring.masks is None else ring.masks.first_errors(wire.lanes)
+    if off is not None:
+        own = [wire.add(codes, off[:, lane]) for lane, codes in enumerate(own)]
+    start = jax.vmap(wire.join)(own)
     by_gather = plan.ends_in_gather()
     loops = plan.gather and not by_gather
     collected = None

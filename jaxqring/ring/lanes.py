@@ -9,15 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxqring.link.wire import Wire
 
-
-def in_lanes(values: jax.Array, wire: Wire) -> jax.Array:
+def in_lanes(values: jax.Array, lanes: int) -> jax.Array:
     """(..., c) as (..., L, G), padded with zeros."""
     *lead, size = values.shape
-    groups = -(-size // wire.lanes)
-    padding = [(0, 0)] * len(lead) + [(0, groups * wire.lanes - size)]
-    return jnp.pad(values, padding).reshape(*lead, wire.lanes, groups)
+    groups = -(-size // lanes)
+    padding = [(0, 0)] * len(lead) + [(0, groups * lanes - size)]
+    return jnp.pad(values, padding).reshape(*lead, lanes, groups)
 
 
 def out_of_lanes(values: jax.Array, size: int) -> jax.Array:

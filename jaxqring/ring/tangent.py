@@ -43,6 +43,12 @@ def transition_tangent(ring: Ring, tangent: Ring) -> jax.Array | None:
         return None
     if isinstance(tangent.channel.transition, SymbolicZero):
         return None
+    if ring.masks is not None:
+        raise ValueError(
+            "`ring` must not be differentiated with respect to noise under masks, but got a"
+            " derivative: an error on a masked code has mean zero, and all it does is variance;"
+            " `expected` estimates the derivative of that."
+        )
     if not isinstance(ring.wire, FixedPoint):
         checks.refuse(
             "ring.wire",
@@ -81,7 +87,8 @@ def tangent(
         d_values = jnp.where(lost, 0, d_values)
     slope, d_met = jnp.ones((nodes.shape[0], 1), jnp.float32), None
     spread_slope = None
-    if ring.noise != "off":
+    # On masked codes an error moves the sum up as often as down: its mean follows what was sent.
+    if ring.noise != "off" and ring.masks is None:
         links = links_of(ring.transition, nodes)
         effective = jax.vmap(functools.partial(effective_channel, ring=ring))
         if d_transition is None:

@@ -24,7 +24,8 @@ from jaxqring.link import (
 )
 from jaxqring.quantum import werner
 from jaxqring.ring import Budget, Ring, budget
-from jaxqring.train.config import CodeConfig, check_fields, check_file_name
+from jaxqring.train.config import CodeConfig
+from jaxqring.train.fields import check_fields, check_file_name
 from jaxqring.train.files import to_json, write_whole
 
 #: Infidelities of the curves in the figure.

@@ -23,7 +23,7 @@ from jaxqring.ring.estimators import ESTIMATORS
 from jaxqring.study.links import PARAMETERS, LinkConfig, check_parameter
 from jaxqring.study.sensitivities import DIFFERENCE, sensitivity
 from jaxqring.study.training import TaskConfig, payload, training
-from jaxqring.train.config import check_fields, check_file_name
+from jaxqring.train.fields import check_fields, check_file_name
 from jaxqring.train.figures import COLOURS, STYLE, save
 
 #: Outcomes of a training that have a derivative.

@@ -18,7 +18,7 @@ from jaxqring.ring import Ring
 from jaxqring.study.links import PARAMETERS, LinkConfig, check_parameter
 from jaxqring.study.sweeps import sweep
 from jaxqring.study.training import TaskConfig, training
-from jaxqring.train.config import check_fields, check_file_name
+from jaxqring.train.fields import check_fields, check_file_name
 
 #: What shapes the computation, and takes a compilation for each value.
 STATIC = ("bits", "nodes")

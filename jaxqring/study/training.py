@@ -14,7 +14,8 @@ from jax import lax
 from jaxqring import checks
 from jaxqring.ring import Ring, pmean
 from jaxqring.train import data as datasets
-from jaxqring.train.config import DataConfig, check_fields
+from jaxqring.train.config import DataConfig
+from jaxqring.train.fields import check_fields
 from jaxqring.train.models import MODELS
 
 AXIS = "nodes"

@@ -5,7 +5,7 @@ import json
 import math
 import tomllib
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Literal, TypeVar
 
 import pydantic
 
@@ -28,28 +28,9 @@ from jaxqring.link.protection import Protection
 from jaxqring.link.wire import Wire
 from jaxqring.quantum import depolarizing, werner
 from jaxqring.ring import Ring
-
-
-def check_fields(config: Any, prefix: str = "") -> None:
-    """Refuses what no field of its kind can be: unknown choices, names, counts and seeds."""
-    for name, hint in get_type_hints(type(config)).items():
-        value = getattr(config, name)
-        if get_origin(hint) is Literal:
-            checks.one_of(prefix + name, value, get_args(hint))
-        elif hint is int:
-            least, rule = (
-                (0, "be an integer of at least 0")
-                if name in ("seed", "t", "top_symbols", "resync_every", "rounds")
-                else (1, "be a positive integer")
-            )
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                checks.refuse(prefix + name, rule, value)
-
-
-def check_file_name(argument: str, name: str) -> None:
-    """Refuses a name that no file can have."""
-    if not name or any(c in name for c in "/\\\0") or name in (".", ".."):
-        checks.refuse(argument, "be a name that a file can have", name)
+from jaxqring.secure.collectives import MIN_PARTIES
+from jaxqring.train.fields import check_fields, check_file_name
+from jaxqring.train.security import SecurityConfig
 
 
 @pydantic.with_config(extra="forbid")
@@ -145,6 +126,7 @@ class RunConfig:
       simulate: of protected links: "attempts" or "symbol"; the distribution is the same.
       resync_every: steps between two averagings of parameters and optimizer states over the
         error-free classical channel, for runs whose replicas drift; 0 for never.
+      security: masks on what is sent; none by default.
     """
 
     name: str = "ring-noisy"
@@ -158,6 +140,7 @@ class RunConfig:
     protection: CodeConfig | None = None
     simulate: Literal["attempts", "symbol"] = "attempts"
     resync_every: int = 0
+    security: SecurityConfig | None = None
 
     def __post_init__(self) -> None:
         check_fields(self, "runs.")
@@ -166,6 +149,14 @@ class RunConfig:
         checks.within("runs.fidelity", self.fidelity, 0.25, 1.0)
         checks.within("runs.error_prob", self.error_prob)
         Ring(wire=self.codes(), noise=self.noise, protection=self.guard())
+        if self.security is None:
+            return
+        if self.collective == "classical":
+            checks.refuse("runs.security", "be left out of a classical run", self.security)
+        if self.wire != "fixed":
+            checks.refuse("runs.wire", 'be "fixed" under masks', self.wire)
+        if self.noise not in ("sampled", "off"):
+            checks.refuse("runs.noise", 'be "sampled" or "off" under masks', self.noise)
 
     def codes(self) -> Wire:
         """The wire of this run."""
@@ -204,6 +195,7 @@ class TrainConfig:
       eval_every: steps between two looks at the test set; a checkpoint is written with each.
       mapping: "pmap" or "shard_map".
       resume: whether to go on with an interrupted job of the same configuration.
+      security: of every ring run that has none of its own; none by default.
       runs: the trainings to compare.
     """
 
@@ -219,6 +211,7 @@ class TrainConfig:
     eval_every: int = 25
     mapping: Literal["pmap", "shard_map"] = "pmap"
     resume: bool = True
+    security: SecurityConfig | None = None
     runs: tuple[RunConfig, ...] = (RunConfig("ring-protected", protection=CodeConfig()),)
 
     def __post_init__(self) -> None:
@@ -229,7 +222,17 @@ class TrainConfig:
         names = [run.name for run in self.runs]
         if not names or len(set(names)) < len(names):
             checks.refuse("runs", "hold at least one run, each with a name of its own", names)
+        if self.security is not None:
+            own = [
+                run
+                if run.security is not None or run.collective == "classical"
+                else dataclasses.replace(run, security=self.security)
+                for run in self.runs
+            ]
+            object.__setattr__(self, "runs", tuple(own))
         for run in self.runs:
+            if run.security is not None and self.nodes < MIN_PARTIES:
+                checks.refuse("nodes", f"be at least {MIN_PARTIES} under masks", self.nodes)
             wire = run.codes()
             if run.collective == "ring" and isinstance(wire, FixedPoint):
                 wire.code_bits(self.nodes)

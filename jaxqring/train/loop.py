@@ -19,7 +19,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from jaxqring import checks
 from jaxqring.link import Float32
+from jaxqring.quantum import GHZSource
 from jaxqring.ring import Ring, replica_agreement
+from jaxqring.secure import Security
 from jaxqring.train import data as datasets
 from jaxqring.train.config import RunConfig, TrainConfig
 from jaxqring.train.files import (
@@ -31,6 +33,7 @@ from jaxqring.train.files import (
     write_whole,
 )
 from jaxqring.train.models import MODELS
+from jaxqring.train.security import promise
 from jaxqring.train.step import AXIS, node_correct, node_resync, node_step, over_nodes
 
 TEST_BATCH = 1000
@@ -150,7 +153,9 @@ def _finish(
         state = serialization.from_state_dict(state, saved)
     count = sum(leaf[0].size for leaf in jax.tree.leaves(state.params))
     key = jax.random.fold_in(jax.random.key(config.seed), 1)
-    step_fn = over_nodes(node_step(ring), config.mapping, devices, shared=(2,))
+    source, security = _masking(run, config, count)
+    secured = node_step(ring, source, security)
+    step_fn = over_nodes(secured, config.mapping, devices, shared=(2,))
     correct_fn = over_nodes(node_correct, config.mapping, devices, shared=(1, 2))
     resync_fn = over_nodes(node_resync, config.mapping, devices, shared=())
 
@@ -198,8 +203,20 @@ def _finish(
         "steps": len(lines),
         "seconds": round(time.monotonic() - start, 2),
     }
+    if source is not None and security is not None:
+        result["security"] = promise(security, source, count, run.bits, lines)
     write_whole(done, (to_json(result) + "\n").encode())
     return result
+
+
+def _masking(
+    run: RunConfig, config: TrainConfig, count: int
+) -> tuple[GHZSource | None, Security | None]:
+    """The GHZ states of a secure run and how they are verified; None for other runs."""
+    if run.security is None:
+        return None, None
+    source = run.security.source(config.nodes, run.fidelity)
+    return source, run.security.build(source, count, config.steps, run.bits)
 
 
 def _initial_state(config: TrainConfig, data: datasets.Dataset) -> TrainState:

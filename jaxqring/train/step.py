@@ -12,18 +12,27 @@ from jax import lax
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
-from jaxqring.ring import Ring, pmean, replica_agreement
+from jaxqring.quantum import GHZSource
+from jaxqring.ring import Report, Ring, pmean, replica_agreement
+from jaxqring.secure import Security, secure_pmean
 
 AXIS = "nodes"
 
 NodeStep = Callable[[TrainState, tuple, jax.Array], tuple[TrainState, dict[str, jax.Array]]]
 
 
-def node_step(ring: Ring | None) -> NodeStep:
+def node_step(
+    ring: Ring | None, source: GHZSource | None = None, security: Security | None = None
+) -> NodeStep:
     """The step of one node: gradients of its own batch, averaged over the nodes, then an update.
+
+    A secure step whose GHZ states fail verification changes neither parameters nor optimizer; its
+    number counts, so that the next one has fresh states.
 
     Args:
       ring: how to average; None for `lax.pmean` in float32.
+      source: of GHZ states, for a secure average.
+      security: how they are verified; with `source`.
 
     Returns:
       (state, (images, labels), key) -> (state, metrics); the metrics are the same on all nodes.
@@ -38,31 +47,59 @@ def node_step(ring: Ring | None) -> NodeStep:
             return loss, jnp.mean(jnp.argmax(scores, axis=-1) == labels)
 
         (loss, accuracy), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.params)
+        metrics: dict[str, Any] = {
+            "symbol_errors": jnp.uint32(0),
+            "saturated": jnp.uint32(0),
+            "retransmissions": jnp.uint32(0),
+            "undelivered": jnp.uint32(0),
+        }
+        secure = None
         if ring is None:
             gradients = lax.pmean(gradients, AXIS)
-            metrics = {
-                "symbol_errors": jnp.uint32(0),
-                "saturated": jnp.uint32(0),
-                "retransmissions": jnp.uint32(0),
-                "undelivered": jnp.uint32(0),
-                "replica_agreement": replica_agreement(gradients, AXIS),
-            }
+            metrics["replica_agreement"] = replica_agreement(gradients, AXIS)
         else:
             step_key = jax.random.fold_in(key, state.step)
-            gradients, report = pmean(gradients, AXIS, ring=ring, key=step_key, with_report=True)
-            metrics = {
-                "symbol_errors": report.symbol_errors,
-                "saturated": report.saturated,
-                "retransmissions": report.retransmissions,
-                "undelivered": report.undelivered,
-                "replica_agreement": report.replica_agreement,
-            }
+            if source is None or security is None:
+                gradients, report = pmean(
+                    gradients, AXIS, ring=ring, key=step_key, with_report=True
+                )
+            else:
+                gradients, secure = secure_pmean(
+                    gradients,
+                    AXIS,
+                    ring=ring,
+                    source=source,
+                    security=security,
+                    key=step_key,
+                    with_report=True,
+                )
+                report = secure.ring
+            metrics |= _counts(report)
         metrics["loss"], metrics["train_accuracy"] = lax.pmean(jnp.stack([loss, accuracy]), AXIS)
-        state = state.apply_gradients(grads=gradients)
-        metrics["replica_drift"] = replica_drift(state.params, AXIS)
-        return state, metrics
+        after = state.apply_gradients(grads=gradients)
+        if secure is not None:
+            after = secure.keep(after, state).replace(step=after.step)
+            metrics |= {
+                "aborted": secure.aborted.astype(jnp.uint32),
+                "attempts": secure.attempts,
+                "ghz_copies": secure.copies,
+                "wrong_sums": secure.wrong_sums,
+                "uncorrected_sums": secure.uncorrected,
+            }
+        metrics["replica_drift"] = replica_drift(after.params, AXIS)
+        return after, metrics
 
     return step
+
+
+def _counts(report: Report) -> dict[str, Any]:
+    return {
+        "symbol_errors": report.symbol_errors,
+        "saturated": report.saturated,
+        "retransmissions": report.retransmissions,
+        "undelivered": report.undelivered,
+        "replica_agreement": report.replica_agreement,
+    }
 
 
 def replica_drift(params: Any, axis_name: str) -> jax.Array:

@@ -1,0 +1,557 @@
+"""Masks against the Fourier transform of dense GHZ states, and their noise against its law.
+
+Statistical tests have fixed keys and state their sample size. Each comparison of counts fails by
+chance with probability `CHANCE`, 1e-9 for a chi-square; there are fewer than 100 of them.
+"""
+
+import functools
+import itertools
+
+import dense
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+import jaxqring as jq
+from jaxqring.quantum.channels import Channel
+from jaxqring.quantum.ghz import GHZSource, fused
+from jaxqring.secure.masks import masks, prime_modulus, sum_error_law, sum_errors
+from jaxqring.threefry import cipher_key
+
+CHANCE = 1e-11
+
+slow_case = functools.partial(pytest.param, marks=pytest.mark.slow)
+
+#: Compiled once for each number of parties, shape, width and realisation.
+draw = jax.jit(masks, static_argnums=(2, 3, 4))
+errors_of = jax.jit(sum_errors, static_argnums=(2, 3))
+HADAMARD = np.array([[1, 1], [1, -1]]) / np.sqrt(2)
+
+
+@pytest.fixture
+def x64():
+    with jax.enable_x64(True):
+        yield
+
+
+# --- Dense states: copy r carries the bit 2^r of each party's number ------------------------------
+
+
+def numbers_first(vector, parties, bits):
+    """(d, ..., d) amplitudes by the parties' numbers, of a product over copies of N qubits each.
+
+    The last copy stands first, so that it becomes the highest bit.
+    """
+    tensor = vector.reshape([2] * (parties * bits))
+    order = [copy * parties + party for party in range(parties) for copy in range(bits)]
+    return tensor.transpose(order).reshape([2**bits] * parties)
+
+
+def fourier(amplitudes):
+    """|j> -> sum_k omega^(j k) |k> / sqrt(d) for each party: NumPy's inverse transform."""
+    return np.fft.ifftn(amplitudes, norm="ortho")
+
+
+def hadamards(amplitudes, bits):
+    """A Hadamard on every qubit in place of the transform."""
+    matrix = dense.tensor([HADAMARD] * bits)
+    for party in range(amplitudes.ndim):
+        amplitudes = np.moveaxis(np.tensordot(matrix, amplitudes, (1, party)), 0, party)
+    return amplitudes
+
+
+def masks_law(copies, parties):
+    """(d, ..., d) probabilities of the masks, of the states of the copies, bit 2^0 first.
+
+    Each is a list of vectors with an equal share.
+    """
+    bits = len(copies)
+    laws = [
+        np.abs(fourier(numbers_first(dense.tensor(vectors[::-1]), parties, bits))) ** 2
+        for vectors in itertools.product(*copies)
+    ]
+    return np.mean(laws, axis=0)
+
+
+def twirled(vector, parties):
+    """The state under every choice of the twirl: phases of thirds of a turn, and all flips.
+
+    The difference of two bits is -1, 0 or 1, and no two differ by three: thirds do what all
+    phases do.
+    """
+    bits = (np.arange(2**parties)[:, None] >> np.arange(parties)[::-1]) & 1
+    flips = [np.arange(2**parties), np.arange(2**parties)[::-1]]
+    found = []
+    for turns in itertools.product(range(3), repeat=parties - 1):
+        phases = np.array([*turns, -sum(turns)])
+        turned = vector * np.exp(2j * np.pi / 3 * (bits @ phases))
+        found += [turned[flip] for flip in flips]
+    return found
+
+
+def twirled_matrix(rho, parties):
+    """The same of a density matrix: the mean over the twirl."""
+    ones = twirled(np.ones(2**parties, complex), parties)[::2]
+    turned = np.mean([dense.projector(phases) for phases in ones], axis=0) * rho
+    return (turned + turned[::-1, ::-1]) / 2
+
+
+def masks_law_of_matrices(copies, parties):
+    """`masks_law` of density matrices, bit 2^0 first."""
+    bits = len(copies)
+    size = parties * bits
+    rho = dense.tensor(copies[::-1]).reshape([2] * (2 * size))
+    order = [copy * parties + party for party in range(parties) for copy in range(bits)]
+    rho = rho.transpose([*order, *(size + np.array(order))])
+    transform = fourier_matrix(2**bits)
+    unitary = dense.tensor([transform] * parties)
+    rho = unitary @ rho.reshape(2**size, 2**size) @ unitary.conj().T
+    return np.diag(rho).real.reshape([2**bits] * parties)
+
+
+def fourier_matrix(size):
+    """Written out, against which `fourier` is held."""
+    return np.array(
+        [[np.exp(2j * np.pi * j * k / size) for j in range(size)] for k in range(size)]
+    ) / np.sqrt(size)
+
+
+def sums_of(parties, size):
+    return functools.reduce(np.add.outer, [np.arange(size)] * parties) % size
+
+
+def sum_law(law):
+    """(d,) law of the sum, which must be independent of any N - 1 masks, and these uniform."""
+    parties, size = law.ndim, law.shape[0]
+    total = sums_of(parties, size)
+    errors = np.array([law[total == e].sum() for e in range(size)])
+    for last in range(parties):
+        # The joint law of the sum's error and of all masks but one.
+        for error in range(size):
+            joint = np.where(total == error, law, 0).sum(axis=last)
+            np.testing.assert_allclose(joint, errors[error] / size ** (parties - 1), atol=1e-14)
+    return errors
+
+
+SIZES = [
+    (bits, parties) for bits in (1, 2, 3, 4, 6) for parties in (2, 3, 4) if bits * parties <= 12
+]
+
+
+@pytest.mark.parametrize("bits, parties", SIZES)
+def test_qubit_ghz_states_in_the_fourier_basis_are_uniform_masks_of_zero_sum(bits, parties):
+    """b qubit GHZ states are one of 2^b levels, and P(k) = d^(1 - N) where the sum is zero."""
+    size = 2**bits
+    state = numbers_first(dense.tensor([dense.ghz(parties)] * bits), parties, bits)
+    levels = np.zeros([size] * parties)
+    levels[(np.arange(size),) * parties] = 1 / np.sqrt(size)
+    np.testing.assert_allclose(state, levels, atol=1e-14)
+    law = np.abs(fourier(state)) ** 2
+    expected = np.where(sums_of(parties, size) == 0, float(size) ** (1 - parties), 0)
+    np.testing.assert_allclose(law, expected, atol=1e-14)
+
+
+def test_the_fourier_transform_of_these_tests_has_the_sign_and_order_that_it_states():
+    rng = np.random.default_rng(0)
+    vector = rng.normal(size=8) + 1j * rng.normal(size=8)
+    np.testing.assert_allclose(fourier(vector), fourier_matrix(8) @ vector, atol=1e-14)
+    one = np.eye(2)
+    # Bit 2^0 of the first party of two, and nothing else.
+    copies = [np.kron(one[1], one[0]), np.kron(one[0], one[0])]
+    np.testing.assert_array_equal(
+        np.argwhere(numbers_first(np.kron(*copies[::-1]), 2, 2)), [[1, 0]]
+    )
+
+
+@pytest.mark.parametrize("bits, parties", [(1, 3), (2, 3), (3, 4)])
+def test_hadamards_in_place_of_the_transform_give_masks_of_zero_xor(bits, parties):
+    size = 2**bits
+    state = numbers_first(dense.tensor([dense.ghz(parties)] * bits), parties, bits)
+    law = np.abs(hadamards(state, bits)) ** 2
+    xor = functools.reduce(np.bitwise_xor.outer, [np.arange(size)] * parties)
+    expected = np.where(xor == 0, float(size) ** (1 - parties), 0)
+    np.testing.assert_allclose(law, expected, atol=1e-14)
+    # Their sums are anything even, which is why a ring that adds cannot use them.
+    sums = [law[sums_of(parties, size) == e].sum() for e in range(size)]
+    assert sums[0] < 1 - 1e-3 or bits == 1
+
+
+# --- The law of the errors of sums ----------------------------------------------------------------
+
+VISIBILITY = {"X": 0.0, "Y": 0.0, "Z": -1.0}
+
+
+@pytest.mark.parametrize(
+    "bits, parties",
+    [(1, 2), (1, 3), (1, 4), (2, 2), (2, 3), (2, 4), (3, 2), (3, 3), slow_case(3, 4)],
+)
+@pytest.mark.parametrize("pauli", "XYZ")
+def test_a_pauli_error_on_any_qubit_has_the_law_of_its_visibility(pauli, bits, parties, x64):
+    """Twirled, and exact: a copy with an error is mixed over the twirl, which leaves the others."""
+    error = dict(zip("IXYZ", dense.PAULIS, strict=True))[pauli]
+    perfect = dense.ghz(parties)
+    for copy, party in itertools.product(range(bits), range(parties)):
+        wrong = dense.tensor([error if i == party else dense.I2 for i in range(parties)]) @ perfect
+        copies = [[perfect]] * bits
+        copies[copy] = twirled(wrong, parties)
+        visibility = np.ones(bits)
+        visibility[copy] = VISIBILITY[pauli]
+        expected = sum_error_law(visibility, bits)
+        np.testing.assert_allclose(sum_law(masks_law(copies, parties)), expected, atol=1e-13)
+
+
+@pytest.mark.parametrize("bits, parties", [(1, 3), (2, 2), (2, 3), (3, 3)])
+def test_without_the_twirl_phase_errors_have_the_same_law_and_bit_flips_another(bits, parties, x64):
+    """A flip of the highest bit shifts a number by half of d, which no outcome sees."""
+    perfect = dense.ghz(parties)
+    total = sums_of(parties, 2**bits)
+    for copy, party in itertools.product(range(bits), range(parties)):
+        for pauli in "XZ":
+            error = dict(zip("IXYZ", dense.PAULIS, strict=True))[pauli]
+            gates = [error if i == party else dense.I2 for i in range(parties)]
+            copies = [[perfect]] * bits
+            copies[copy] = [dense.tensor(gates) @ perfect]
+            law = masks_law(copies, parties)
+            visibility = np.ones(bits)
+            if pauli == "Z":
+                visibility[copy] = -1
+                expected = sum_error_law(visibility, bits)
+                np.testing.assert_allclose(sum_law(law), expected, atol=1e-13)
+            else:
+                visibility[copy] = copy == bits - 1
+                found = [law[total == e].sum() for e in range(2**bits)]
+                np.testing.assert_allclose(found, sum_error_law(visibility, bits), atol=1e-13)
+
+
+@pytest.mark.parametrize("bits, parties", [(2, 2), (2, 3), (3, 2)])
+def test_noise_of_finite_strength_has_the_law_of_the_visibility_of_the_source(bits, parties, x64):
+    """Every qubit of every copy depolarised, damped, or in a random channel; and white noise."""
+    rng = np.random.default_rng(bits + parties)
+    for kraus, white in (
+        (dense.pauli_kraus(0.05, 0.05, 0.05), 0.0),
+        (dense.damping_kraus(0.3), 0.1),
+        (dense.random_kraus(rng, 2), 0.0),
+    ):
+        source = GHZSource(
+            parties, noise=Channel(jnp.asarray(dense.transfer_matrix(kraus))), white=white
+        )
+        rho = twirled_matrix(dense.noisy_ghz([kraus] * parties, white), parties)
+        law = masks_law_of_matrices([rho] * bits, parties)
+        expected = sum_error_law(source.visibility, bits)
+        np.testing.assert_allclose(sum_law(law), expected, atol=1e-13)
+
+
+@pytest.mark.parametrize("bits, parties", [(2, 2), (2, 3), (3, 2)])
+def test_any_states_have_the_law_of_their_visibilities(bits, parties, x64):
+    """Random density matrices, another for each copy: of each one number is left."""
+    states = [dense.random_state(np.random.default_rng(s), 2**parties) for s in range(bits)]
+    plus, minus = dense.ghz(parties), dense.ghz(parties, -1)
+    visibility = np.array(
+        [(plus.conj() @ rho @ plus - minus.conj() @ rho @ minus).real for rho in states]
+    )
+    law = masks_law_of_matrices([twirled_matrix(rho, parties) for rho in states], parties)
+    np.testing.assert_allclose(sum_law(law), sum_error_law(visibility, bits), atol=1e-13)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 5, 20])
+def test_the_law_of_errors_is_one_of_probabilities(bits, x64):
+    for visibility in (1.0, 0.9, 0.0, -0.5, -1.0):
+        law = np.asarray(sum_error_law(visibility, bits))
+        assert law.shape == (2**bits,)
+        assert law.min() > -1e-15
+        assert law.sum() == pytest.approx(1, abs=1e-12)
+        assert law[0] == pytest.approx(((1 + visibility) / 2) ** bits, abs=1e-12)
+        np.testing.assert_allclose(law[1:], law[:0:-1], atol=1e-15)  # e and -e alike
+    assert law[2**bits >> 1] == (1.0 if bits == 1 else pytest.approx(0, abs=1e-15))
+
+
+# --- Sampled masks --------------------------------------------------------------------------------
+
+
+def assert_binomial(counts, size, probs):
+    """Each count within the exact tails of Binomial(size, prob), `CHANCE` for each."""
+    counts, probs = np.broadcast_arrays(np.asarray(counts), np.asarray(probs, np.float64))
+    low, high = stats.binom.ppf(CHANCE / 2, size, probs), stats.binom.isf(CHANCE / 2, size, probs)
+    assert np.all((low <= counts) & (counts <= high)), (counts, low, high)
+
+
+def assert_counts_agree(counts, probs):
+    """Chi-square where at least 100 are expected, at 1e-9; exact tails of each of the others."""
+    counts, probs = np.ravel(counts), np.clip(np.ravel(probs), 0, 1)
+    many = counts.sum() * probs >= 100
+    assert_binomial(counts[~many], counts.sum(), probs[~many])
+    found = counts[many]
+    expected = probs[many] / probs[many].sum() * found.sum()
+    statistic = np.sum((found - expected) ** 2 / expected)
+    assert many.sum() < 2 or statistic < stats.chi2.isf(1e-9, many.sum() - 1), statistic
+
+
+def assert_uniform(*numbers, size):
+    """The numbers (S,) below `size` are jointly uniform."""
+    index = functools.reduce(lambda left, right: left * size + right, numbers)
+    assert_counts_agree(
+        np.bincount(index.astype(np.int64), minlength=size ** len(numbers)),
+        np.full(size ** len(numbers), float(size) ** -len(numbers)),
+    )
+
+
+def combined(drawn, bits, realisation):
+    """What the masks (N, ...) add up to."""
+    drawn = np.asarray(drawn).astype(np.uint64)
+    if realisation == "xor":
+        return np.bitwise_xor.reduce(drawn, axis=0)
+    return drawn.sum(axis=0) % modulus_of(bits, realisation)
+
+
+def modulus_of(bits, realisation):
+    return prime_modulus(bits) if realisation == "prime" else 2**bits
+
+
+@pytest.mark.parametrize(
+    "realisation, bits, parties, shape",
+    [
+        ("qft", 1, 2, (7,)),
+        ("qft", 8, 3, ()),
+        ("qft", 16, 5, (3, 5)),
+        ("qft", 31, 3, (9000,)),  # more than a block
+        ("qft", 32, 2, (40,)),
+        slow_case("qft", 3, 100, (8192,)),
+        slow_case("qft", 5, 3, (16385,)),
+        ("prime", 1, 2, (7,)),
+        ("prime", 4, 3, (3, 5)),
+        ("prime", 15, 5, (40,)),
+        slow_case("prime", 15, 3, (9000,)),
+        ("xor", 1, 2, (7,)),
+        ("xor", 16, 5, (3, 5)),
+        ("xor", 32, 3, (40,)),
+        slow_case("xor", 31, 3, (9000,)),
+    ],
+)
+def test_masks_of_perfect_states_add_up_to_zero(realisation, bits, parties, shape):
+    """Exact. Neighbours are not alike, nor is any mask zero, nor does a party have the same twice:
+    each of 2^32 chances or fewer, but for small moduli, where only the sum is looked at."""
+    drawn = draw(jax.random.key(bits), GHZSource(parties), shape, bits, realisation)
+    assert drawn.shape == (parties, *shape)
+    assert drawn.dtype == jnp.uint32
+    assert int(np.max(drawn)) < modulus_of(bits, realisation)
+    np.testing.assert_array_equal(combined(drawn, bits, realisation), 0)
+    assert np.all(np.any(np.asarray(drawn).reshape(parties, -1) != 0, axis=1))
+    if bits >= 31 or (bits >= 15 and drawn[0].size < 100):
+        assert len(np.unique(drawn[0])) > 0.99 * drawn[0].size
+
+
+def test_an_int_is_a_shape_of_one_axis():
+    drawn = draw(jax.random.key(0), GHZSource(3), 4, 8)
+    np.testing.assert_array_equal(drawn, draw(jax.random.key(0), GHZSource(3), (4,), 8))
+
+
+@pytest.mark.parametrize("realisation", ["qft", "prime", "xor"])
+@pytest.mark.parametrize("shape", [0, (3, 0)])
+def test_no_masks_are_an_empty_array(realisation, shape):
+    drawn = masks(jax.random.key(0), GHZSource(3), shape, 8, realisation)
+    assert drawn.shape == (3, *np.zeros(shape).shape)
+
+
+@pytest.mark.parametrize(
+    "realisation, bits",
+    [("qft", 2), ("qft", 3), ("prime", 2), slow_case("prime", 3), ("xor", 2), slow_case("xor", 3)],
+)
+@pytest.mark.parametrize("white", [0.0, 0.3])
+def test_masks_of_all_parties_but_one_are_uniform_and_independent(realisation, bits, white):
+    """2^16 masks of four parties. Independent of one another, of the masks before them and of
+    those that share a random word with them, and of the error of the sum."""
+    size, modulus = 2**16, modulus_of(bits, realisation)
+    drawn = draw(jax.random.key(7), GHZSource(4, white=white), (size,), bits, realisation)
+    off = combined(drawn, bits, realisation)
+    drawn = np.asarray(drawn).astype(np.int64)
+    for three in itertools.combinations(drawn, 3):
+        assert_uniform(*three, size=modulus)
+        if white:
+            assert_uniform(*(mask[off != 0] for mask in three), size=modulus)
+            assert_uniform(*(mask[off == off.max()] for mask in three[:2]), size=modulus)
+    # Positions whose bits are cut out of the same draw lie a fixed way apart within a block.
+    apart = -(-(2**13) // (2 * (32 // bits)))
+    for lag in (1, apart, 2 * apart, 2**13):
+        for first, second in itertools.product(drawn[:2], repeat=2):
+            assert_uniform(first[:-lag], second[lag:], size=modulus)
+
+
+NOISY = GHZSource(3, noise=Channel(jnp.asarray(dense.transfer_matrix(dense.damping_kraus(0.15)))))
+#: <0...0|rho|1...1> of three damped qubits.
+NOISY_VISIBILITY = (1 - 0.15) ** 1.5
+
+
+def test_errors_of_sums_follow_their_law():
+    """2^16 masks of eight bits, and as many of three. The law is that of the dense states."""
+    for bits in (3, 8):
+        drawn = draw(jax.random.key(1), NOISY, (2**16,), bits)
+        off = combined(drawn, bits, "qft").astype(np.int64)
+        with jax.enable_x64(True):
+            law = sum_error_law(NOISY_VISIBILITY, bits)
+        assert_counts_agree(np.bincount(off, minlength=2**bits), law)
+
+
+def test_errors_mod_a_prime_are_uniform_among_wrong_sums():
+    """2^16 masks mod 11 and mod 17: four and five qubit GHZ states for each."""
+    for bits, modulus, copies in ((3, 11, 4), (4, 17, 5)):
+        drawn = draw(jax.random.key(2), NOISY, (2**16,), bits, "prime")
+        off = combined(drawn, bits, "prime").astype(np.int64)
+        right = ((1 + NOISY_VISIBILITY) / 2) ** copies
+        law = np.r_[right, np.full(modulus - 1, (1 - right) / (modulus - 1))]
+        assert_counts_agree(np.bincount(off, minlength=modulus), law)
+
+
+def test_errors_of_xor_are_independent_bits():
+    """2^16 masks of four bits."""
+    off = combined(draw(jax.random.key(3), NOISY, (2**16,), 4, "xor"), 4, "xor").astype(np.int64)
+    wrong = (1 - NOISY_VISIBILITY) / 2
+    ones = np.array([number.bit_count() for number in range(16)])
+    law = wrong**ones * (1 - wrong) ** (4 - ones)
+    assert_counts_agree(np.bincount(off, minlength=16), law)
+
+
+@pytest.mark.parametrize("realisation", ["qft", slow_case("prime"), slow_case("xor")])
+def test_key_decides_all_however_it_is_called(realisation):
+    """Eagerly, compiled, and mapped over keys and over noise."""
+    noise = jnp.array([0.0, 0.05, 0.3], jnp.float32)
+    keys = jax.random.split(jax.random.key(4), 3)
+
+    def one(key, white):
+        return masks(key, GHZSource(3, white=white), (300,), 8, realisation)
+
+    mapped = jax.jit(jax.vmap(one))(keys, noise)
+    compiled = jax.jit(one)
+    for key, white, found in zip(keys, noise, mapped, strict=True):
+        np.testing.assert_array_equal(found, compiled(key, white))
+    np.testing.assert_array_equal(mapped[1], one(keys[1], noise[1]))
+    same_noise = compiled(keys[0], noise[1])
+    # Two independent masks of eight bits agree once in 256: of 300 hardly ever 30.
+    for party in range(3):
+        assert np.sum(same_noise[party] == mapped[1][party]) < 30
+
+
+@pytest.mark.parametrize("realisation", ["qft", slow_case("prime"), slow_case("xor")])
+def test_double_precision_changes_no_type(realisation, x64):
+    drawn = draw(jax.random.key(5), GHZSource(3, white=0.1), (300,), 8, realisation)
+    assert drawn.dtype == jnp.uint32
+    assert 0 < np.sum(combined(drawn, 8, realisation) != 0) < 300
+
+
+# --- Errors found by the gaps between them --------------------------------------------------------
+
+
+@functools.partial(jax.jit, static_argnums=(2, 3))
+@functools.partial(jax.vmap, in_axes=(0, 0, None, None))
+def many_errors(key, visibility, size, bits):
+    return sum_errors(cipher_key(key), visibility, size, bits)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, slow_case(3), slow_case(8), slow_case(16)])
+def test_errors_drawn_by_gaps_follow_the_law(bits):
+    """2^17 sums for each of six visibilities."""
+    visibility = np.float32([1, 0.999, 0.9, 0, -0.5, -1])
+    keys = jax.random.split(jax.random.key(bits), len(visibility))
+    found = many_errors(keys, visibility, 2**17, bits)
+    assert found.dtype == jnp.int32
+    for value, errors in zip(visibility, np.asarray(found), strict=True):
+        with jax.enable_x64(True):
+            law = np.asarray(sum_error_law(np.float64(value), bits))
+        if value == 1:
+            assert not errors.any()
+            continue
+        # Of a float32 the probabilities are right to 2^-22 or so, which zeros of the law show.
+        counts = np.bincount(errors, minlength=2**bits)
+        assert len(counts) == 2**bits
+        if bits <= 8:
+            assert_counts_agree(counts, np.maximum(law, 2.0**-22))
+        else:  # of each bit, and of pairs of the high ones
+            error = np.arange(2**bits)
+            for t in range(bits):
+                assert_binomial(
+                    counts[(error >> t) & 1 == 1].sum(), 2**17, law[(error >> t) & 1 == 1].sum()
+                )
+            top = error >> (bits - 5)
+            assert_counts_agree(np.bincount(top, counts), np.bincount(top, law))
+    # No two sums share their luck: what follows an error is any sum.
+    errors = np.asarray(found)[2] != 0
+    rate = errors.mean()
+    assert_binomial((errors[1:] & errors[:-1]).sum(), 2**17 - 1, rate**2)
+
+
+@pytest.mark.parametrize("size", [1, 15, 16, 1000])
+def test_every_place_is_as_likely_to_be_wrong_as_any_other(size):
+    """500 keys: in short messages, in those that stretches do not divide, and at both ends."""
+    keys = jax.random.split(jax.random.key(size), 500)
+    found = np.asarray(many_errors(keys, np.full(500, 0.5, np.float32), size, 2)) != 0
+    assert found.shape == (500, size)
+    wrong = 1 - 0.75**2
+    assert_binomial(found.sum(), found.size, wrong)
+    assert_binomial(found.sum(axis=0), 500, wrong)  # of each place
+
+
+def test_a_visibility_of_minus_one_turns_every_single_bit():
+    """Certain, but for the resolution of 2^-24 with which errors are found: 1000 sums."""
+    for size in (1, 15, 16, 1000):
+        errors = errors_of(cipher_key(jax.random.key(0)), jnp.float32(-1), size, 1)
+        np.testing.assert_array_equal(errors, np.ones(size))
+
+
+def test_visibilities_next_to_one_have_errors_of_their_rate():
+    """2^20 sums of 16 bits at a rate of 16 x 5e-6; nothing at one; no NaN where rates vanish."""
+    visibility = np.float32([1 - 1e-5, 1.0])
+    found = np.asarray(many_errors(jax.random.split(jax.random.key(3)), visibility, 2**20, 16))
+    wrong = (1 - np.float64(visibility[0])) / 2
+    assert_binomial(np.sum(found[0] != 0), 2**20, -np.expm1(16 * np.log1p(-wrong)))
+    assert not found[1].any()
+    assert np.all((found >= 0) & (found < 2**16))
+
+
+def test_prime_moduli_are_the_next_primes():
+    known = [3, 5, 11, 17, 37, 67, 131, 257, 521, 1031, 2053, 4099, 8209, 16411, 32771]
+    assert [prime_modulus(bits) for bits in range(1, 16)] == known
+
+
+# --- Refusals -------------------------------------------------------------------------------------
+
+KEY, SOURCE = jax.random.key(0), GHZSource(3)
+
+
+@pytest.mark.parametrize(
+    "call, error, message",
+    [
+        (lambda: masks(0, SOURCE, 4, 8), TypeError, "`key` must be a typed key"),
+        (lambda: masks(jax.random.split(KEY), SOURCE, 4, 8), ValueError,
+         "`key` must be a single key"),
+        (lambda: masks(KEY, 3, 4, 8), TypeError, "`source` must be a GHZSource, but got 3"),
+        (lambda: masks(KEY, SOURCE, 4, 8, "phase"), ValueError,
+         "`realisation` must be one of 'qft', 'prime', 'xor', but got 'phase'"),
+        *(
+            (lambda bits=bits: masks(KEY, SOURCE, 4, bits), ValueError,
+             rf"`bits` must be an integer in \[1, 32\] for 'qft', but got {bits}\.")
+            for bits in (0, 33, -1, 8.0, True)
+        ),
+        (lambda: masks(KEY, SOURCE, 4, 33, "xor"), ValueError,
+         r"`bits` must be an integer in \[1, 32\] for 'xor'"),
+        (lambda: masks(KEY, SOURCE, 4, 16, "prime"), ValueError,
+         r"`bits` must be an integer in \[1, 15\] for 'prime', but got 16"),
+        (lambda: sum_error_law(0.9, 0), ValueError, r"`bits` must be an integer in \[1, 20\]"),
+        (lambda: sum_error_law(0.9, 21), ValueError, r"`bits` must be an integer in \[1, 20\]"),
+        (lambda: sum_error_law(np.ones(3), 2), ValueError,
+         r"`visibility` must have the shape \(\) or \(2,\), but got \(3,\)\."),
+        (lambda: sum_error_law(1.1, 2), ValueError,
+         r"`visibility` must lie in \[-1, 1\], but got 1\.1"),
+    ],
+)  # fmt: skip
+def test_bad_arguments_are_refused_in_one_sentence(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
+
+
+def test_sources_of_other_noise_have_their_visibility_in_the_masks():
+    """2^14 masks of four bits from pairs that nodes fused: the error rate of their visibility."""
+    source = fused(jq.werner(weight=0.8), 3)
+    drawn = draw(jax.random.key(8), source, (2**14,), 4)
+    wrong = np.sum(combined(drawn, 4, "qft") != 0)
+    assert_binomial(wrong, 2**14, 1 - ((1 + 0.8**2) / 2) ** 4)
