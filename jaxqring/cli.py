@@ -54,11 +54,15 @@ def _train(arguments: list[str], console: Console) -> int:
     config = _parse(arguments, TrainConfig(), "train", about)
     _offer_host_devices(config.nodes)
     # Imported late: device counts must be set before anything of JAX looks at its devices.
-    from jaxqring.train import figures, loop
+    from jaxqring.train import figures, loop, security_figure
 
     summary = loop.train(config, console)
     console.print(summary_table(summary))
-    for path in [config.folder / "summary.json", *figures.draw(config.folder, summary)]:
+    if any("security" in run for run in summary["runs"]):
+        console.print(security_table(summary))
+    drawn = figures.draw(config.folder, summary)
+    drawn += security_figure.draw_security(config.folder, summary)
+    for path in [config.folder / "summary.json", *drawn]:
         console.print(f"wrote {path}", highlight=False, markup=False, soft_wrap=True)
     return 0
 
@@ -159,6 +163,45 @@ def summary_table(summary: dict[str, Any]) -> Table:
             f"{run['replica_agreement']:.4f}",
         )
     return table
+
+
+def security_table(summary: dict[str, Any]) -> Table:
+    """What the secure runs of a job promise and what they took, one row a run."""
+    title = f"{summary['name']}: a copy is one GHZ state for every bit of a mask"
+    table = Table(title=escape(title), box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("run", no_wrap=True)
+    for name in (
+        "GHZ\nfidelity",
+        "eps.\na step",
+        "eps.\nin all",
+        "copies\na mask",
+        "1e6\na step",
+        "steps\nlost",
+        "sums\nwrong",
+        "still\nwrong",
+    ):
+        table.add_column(name, justify="right", no_wrap=True)
+    for run in summary["runs"]:
+        if "security" not in run:
+            continue
+        found = run["security"]
+        table.add_row(
+            escape(run["name"]),
+            f"{found['ghz_fidelity']:.6g}",
+            _short(found["epsilon_per_step"]),
+            "vacuous" if found["is_vacuous"] else _short(found["epsilon_total"]),
+            f"{found['overhead']:.1f}",
+            f"{found['copies_per_step'] / 1e6:.3f}",
+            str(found["aborted_steps"]),
+            _short(found["wrong_sum_rate"]),
+            _short(found["uncorrected_sum_rate"]),
+        )
+    return table
+
+
+def _short(value: float) -> str:
+    """Two digits and an exponent without a zero in front; 0 for zero."""
+    return f"{value:.1e}".replace("e-0", "e-") if value else "0"
 
 
 if __name__ == "__main__":

@@ -112,6 +112,9 @@ def kept_copies(
       bits: as for `epsilon`.
       dimension: as for `epsilon`.
 
+    Returns:
+      `Security.masks_needed`, or for "universal" the fewest from which enough masks can be made.
+
     Raises:
       ValueError: if universal amplification has no positive rate at this tolerance.
 
@@ -178,6 +181,9 @@ def epsilon(
         N 2^(bits - ceil(log2 N)), the largest sum that `bits` have room for.
       mode: "composable" or "paper".
       excess: between the error rates of kept and tested copies, for "paper" only.
+
+    Returns:
+      An `Epsilon`, every term by its name.
 
     Raises:
       TypeError, ValueError: if an argument is none of these, fewer than three parties take part,
@@ -278,8 +284,8 @@ def read_source(source: Any) -> PlainSource:
       ValueError: if there are fewer than three parties, or an error is no probability.
 
     >>> from jaxqring.quantum.ghz import GHZSource
-    >>> read_source(GHZSource(4, white=0.1)).disagreement
-    0.0874...
+    >>> round(read_source(GHZSource(4, white=0.1)).disagreement, 4)
+    0.0875
     """
     if isinstance(source, PlainSource):
         return source

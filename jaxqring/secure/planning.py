@@ -67,6 +67,9 @@ def plan(
       max_abort: largest probability that an attempt of an honest source is aborted.
       dimension: as for `epsilon`.
 
+    Returns:
+      A `Security` whose `epsilon` for the same size, steps and source is at most the target.
+
     Raises:
       TypeError, ValueError: if an argument is none of these, or the target cannot be met; the
         message says which can.
@@ -74,7 +77,7 @@ def plan(
     >>> from jaxqring.quantum.ghz import GHZSource
     >>> found = plan(1e-6, 10_000, 100, GHZSource(4))
     >>> found.bucket, found.tolerance, epsilon(found, 10_000, GHZSource(4), steps=100).total < 1e-6
-    (9, 0.0, True)
+    (11, 0.0, True)
     """
     check_open(target_epsilon=target_epsilon, max_abort=max_abort)
     for name, count in (("size", size), ("steps", steps)):
@@ -185,7 +188,7 @@ def _smallest_bucket(first: Security, task: _Task, limit: float) -> Security | N
     for ratio in RATIOS:
         affordable = min(MAX_BUCKET, fewest / (words * (1 + ratio)))
         low, top = 0, math.floor((affordable - 1) / 2)
-        if top < 1 or meeting(ratio, top, surely=False) is None:
+        if top < 1 or meeting(ratio, top, surely=True) is None:
             continue
         high = top
         while high - low > 1:
@@ -195,9 +198,7 @@ def _smallest_bucket(first: Security, task: _Task, limit: float) -> Security | N
             else:
                 high = middle
         sure = (meeting(ratio, half, surely=True) for half in range(high, top + 1))
-        best = next((security for security in sure if security is not None), None)
-        if best is None:
-            continue
+        best = next(security for security in sure if security is not None)
         kept = best.masks_needed(task.size)
         copies = kept + best.copies_tested(kept)
         if copies < fewest:

@@ -7,8 +7,9 @@
 * "mixed" makes one test in three a "z" test, which is the strategy of largest gap for GHZ states
   (Li, Han and Zhu, arXiv:1909.08979).
 
-Outcomes must be committed before any is opened: who sees the others' first can always make the
-product of an "xy" test right. A "z" test stands that, as the honest parties compare their own.
+Every party must commit its outcome before any setting or outcome of the others is opened: who
+knows them can make the product of an "xy" test right whatever the state. A "z" test stands that, as
+the honest parties compare their own.
 """
 
 from typing import NamedTuple
@@ -56,7 +57,7 @@ def verify(
     """Tests a random part of the copies, and passes if few enough tests fail.
 
     Args:
-      key: typed PRNG key; public randomness.
+      key: typed PRNG key; what it decides is public once all outcomes are committed.
       source: of the copies.
       num_kept: copies that are not measured, at least 0.
       num_tested: copies that are, at least 1.
@@ -167,7 +168,7 @@ def draw_tests(
     """Random tests.
 
     Args:
-      key: typed PRNG key; public randomness.
+      key: typed PRNG key.
       copies: how many tests.
       parties: N.
       tests: "z", "mixed" or "xy".

@@ -23,8 +23,8 @@ from jaxqring import (
     Ring,
     Security,
     bch,
-    depolarizing,
     dephasing,
+    depolarizing,
     masks,
     plus_states,
     pmean,
@@ -43,6 +43,7 @@ AXIS = "nodes"
 KEY = jax.random.key(20260624)
 BARE = Security("none")
 STRONG = Retransmit(reed_solomon(255, 223))
+RIVALS = {secure_psum: psum, secure_pmean: pmean}
 slow = functools.partial(pytest.param, marks=pytest.mark.slow)
 
 
@@ -126,47 +127,53 @@ def codes_of(total, x, bits):
 # --- Identity -------------------------------------------------------------------------------------
 
 
-def check_identity(mapping, x, ring, size, security=BARE, **options):
-    """Bit for bit the sum and the mean of the plain ring, on every node."""
-    source = GHZSource(size * ring.nodes_per_device)
-    for call, rival in ((secure_psum, psum), (secure_pmean, pmean)):
-        run = mapping(secure(call, security, **options), size, shared=4)
-        total, report = run(x, ring, source, None, KEY)
-        expected, alike = mapping(plain(rival), size, shared=2)(x, ring, KEY)
-        assert_same_bits(total, expected)
-        assert_same_bits(report.ring, alike)
-        seen = first(report)
-        assert (seen.aborted, seen.attempts, seen.failures, seen.restarts) == (False, 1, 0, 0)
-        assert (seen.wrong_sums, seen.uncorrected) == (0, 0)
-        assert seen.survivors == source.num_parties
+def check_identity(mapping, x, ring, size, call=secure_psum, security=BARE, **options):
+    """Bit for bit what the plain ring delivers, on every node, and the same report."""
+    source, rival = dephased(size * ring.nodes_per_device, 0.0), RIVALS[call]
+    run = mapping(secure(call, security, **options), size, shared=4)
+    total, report = run(x, ring, source, None, KEY)
+    expected, alike = mapping(plain(rival), size, shared=2)(x, ring, KEY)
+    assert_same_bits(total, expected)
+    assert_same_bits(report.ring, alike)
+    seen = first(report)
+    assert (seen.aborted, seen.attempts, seen.failures, seen.restarts) == (False, 1, 0, 0)
+    assert (seen.wrong_sums, seen.uncorrected) == (0, 0)
+    assert seen.survivors == source.num_parties
 
 
-def test_perfect_states_and_links_give_the_plain_sum_bit_for_bit(every_mapping):
-    check_identity(every_mapping, tree(3), quiet(), 3, Security())
+@pytest.mark.parametrize("call", [secure_psum, slow(secure_pmean)])
+def test_perfect_states_and_links_give_the_plain_sum_bit_for_bit(mapping, call):
+    check_identity(mapping, tree(3), quiet(), 3, call, Security())
 
 
-@pytest.mark.parametrize("bits, nodes", [(4, 3), slow(8, 5), slow(12, 4), (32, 3), slow(32, 8)])
-def test_every_width_is_exact_under_masks(vmapped, bits, nodes):
-    check_identity(vmapped, tree(nodes), quiet(bits), nodes)
+@pytest.mark.slow
+@pytest.mark.parametrize("call", [secure_psum, secure_pmean])
+@pytest.mark.parametrize("bits, nodes", [(4, 3), (8, 5), (12, 4), (32, 3), (32, 8)])
+def test_every_width_is_exact_under_masks(vmapped, bits, nodes, call):
+    check_identity(vmapped, tree(nodes), quiet(bits), nodes, call)
 
 
-@pytest.mark.parametrize("size", [slow(1), 2, slow(6), slow(50)])
-def test_sizes_that_the_ring_does_not_divide_are_exact_under_masks(vmapped, size):
-    check_identity(vmapped, payload(5, size), quiet(10), 5)
+@pytest.mark.parametrize("size, nodes", [(20, 3), slow(1, 5), slow(2, 5), slow(6, 5), slow(50, 5)])
+def test_sizes_that_the_ring_does_not_divide_are_exact_under_masks(vmapped, size, nodes):
+    check_identity(vmapped, payload(nodes, size), quiet(), nodes, security=Security())
 
 
-def test_several_nodes_on_a_device_are_exact_under_masks(vmap_first):
-    check_identity(vmap_first, tree(2, 2), quiet(nodes_per_device=2), 2)
+@pytest.mark.slow
+def test_several_nodes_on_a_device_are_exact_under_masks(every_mapping):
+    check_identity(every_mapping, tree(2, 2), quiet(nodes_per_device=2), 2)
 
 
-def test_replicated_sums_are_exact_under_masks(vmap_first):
-    check_identity(vmap_first, tree(3), quiet(), 3, replicated=True)
+@pytest.mark.slow
+def test_replicated_sums_are_exact_under_masks(every_mapping):
+    check_identity(every_mapping, tree(3), quiet(), 3, replicated=True)
 
 
-def test_masks_change_nothing_over_protected_links(vmap_first):
-    check_identity(vmap_first, payload(3, 101), noisy(0.99, protection=STRONG), 3)
+@pytest.mark.slow
+def test_masks_change_nothing_over_protected_links(mapping):
+    check_identity(mapping, payload(3, 101), noisy(0.99, protection=STRONG), 3)
 
 
+@pytest.mark.slow
 def test_a_replicated_sum_may_leave_shard_map_as_replicated(ring_mesh):
     run = secure(replicated=True)
     shared = quiet(), GHZSource(3), None, KEY
@@ -218,38 +225,34 @@ def watched(monkeypatch, x, ring, source, key):
 
 
 @pytest.mark.parametrize("nodes, bits", [(4, 8), slow(3, 16), slow(5, 12)])
-def test_what_travels_is_what_view_says(monkeypatch, nodes, bits):
-    """The engine and the audit tell one story, wrong sums of masks included."""
-    x = payload(nodes, 6 * nodes)
-    source = dephased(nodes, 0.05)
+def test_what_travels_is_what_view_says_and_uniform(monkeypatch, nodes, bits):
+    """The engine and the audit tell one story, wrong sums of masks included.
+
+    Of data that are all alike each node sends (N - 1) 4096 codes whose low byte is uniform on 256
+    values by chi-square, which fails by chance with a probability below 1e-7 in all.
+    """
+    x = jnp.ones((nodes, 4096 * nodes))
+    source = dephased(nodes, 0.001)
     total, sent, hidden = watched(monkeypatch, x, quiet(bits), source, KEY)
     step = FixedPoint(bits).step(jnp.max(jnp.abs(x)), nodes)
     codes = FixedPoint(bits).encode(x, step, nodes)
     hidden = hidden.reshape(nodes, -1)
     off = np.asarray(jnp.sum(hidden.astype(jnp.uint32), axis=0)) % 2**bits
-    assert 0 < (off != 0).sum() < off.size
+    assert 0 < (off != 0).sum() < 0.1 * off.size
     for node in range(nodes):
         seen = view(((node + 1) % nodes,), codes, hidden, bits=bits)
         np.testing.assert_array_equal(seen.received[0], sent[node])
+        reduced = np.asarray(sent[node][: nodes - 1])
+        assert chisquare(np.bincount(reduced.reshape(-1) % 256, minlength=256)).pvalue > 1e-8
     expected = (codes.sum(axis=0) + off + 2 ** (bits - 1)) % 2**bits - 2 ** (bits - 1)
     np.testing.assert_array_equal(codes_of(total, x, bits), [expected] * nodes)
-
-
-def test_what_each_node_sends_is_uniform(monkeypatch):
-    """12,288 codes a node in 256 cells, of data that are all alike; chance below 4e-8 in all."""
-    x = jnp.ones((4, 4 * 4096))
-    _, sent, _ = watched(monkeypatch, x, quiet(8), GHZSource(4), jax.random.key(7))
-    for words in np.asarray(sent):
-        reduced, gathered = words[:3], words[3:]
-        assert len(np.unique(gathered)) == 1
-        counts = np.bincount(reduced.reshape(-1) % 256, minlength=256)
-        assert chisquare(counts).pvalue > 1e-8
 
 
 # --- Invariance -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("recovery", ["restart", slow("spare")])
+@pytest.mark.slow
+@pytest.mark.parametrize("recovery", ["restart", "spare"])
 def test_the_same_key_gives_the_same_bits_under_every_mapping(every_mapping, vmapped, recovery):
     source = GHZSource(4, noise=depolarizing(mix=0.003))
     security = Security("none", test_ratio=0.2, tolerance=0.1)
@@ -263,6 +266,7 @@ def test_the_same_key_gives_the_same_bits_under_every_mapping(every_mapping, vma
     assert np.isfinite(got[0]).all()
 
 
+@pytest.mark.slow
 def test_the_same_key_gives_the_same_bits_however_many_nodes_a_device_carries(vmapped):
     x, source = payload(4, 101), dephased(4, 0.01)
     rest = source, Dropout(0.1), KEY
@@ -274,8 +278,8 @@ def test_the_same_key_gives_the_same_bits_however_many_nodes_a_device_carries(vm
 
 
 def test_other_keys_give_other_errors(vmapped):
-    run = functools.partial(vmapped(secure(), 3, shared=4), payload(3, 300), quiet())
-    totals = [run(dephased(3, 0.01), None, jax.random.key(seed))[0] for seed in range(2)]
+    run = functools.partial(vmapped(secure(), 3, shared=4), payload(3, 20), quiet())
+    totals = [run(dephased(3, 0.1), None, jax.random.key(seed))[0] for seed in range(2)]
     assert not np.array_equal(*totals)
 
 
@@ -288,7 +292,7 @@ def summed_law(law, count):
 
 
 @pytest.mark.parametrize(
-    "bits, security", [(4, Security()), (4, BARE), slow(6, Security(bucket=5)), slow(6, BARE)]
+    "bits, security", [(4, Security()), slow(4, BARE), slow(6, Security(bucket=5)), slow(6, BARE)]
 )
 def test_sums_are_off_by_the_law_of_the_masks(vmapped, bits, security):
     """60,000 coordinates; chi-square, to fail by chance with a probability of 1e-7."""
@@ -309,6 +313,7 @@ def test_sums_are_off_by_the_law_of_the_masks(vmapped, bits, security):
     assert seen.wrong_sums == seen.uncorrected == (off != 0).sum()
 
 
+@pytest.mark.slow
 def test_wrong_sums_are_those_of_the_masks_whatever_the_links_do(vmapped):
     x, source = payload(3, 3000), dephased(3, 0.02)
     run = vmapped(secure(), 3, shared=4)
@@ -318,9 +323,9 @@ def test_wrong_sums_are_those_of_the_masks_whatever_the_links_do(vmapped):
     assert not np.array_equal(total, exact)
 
 
-@pytest.mark.parametrize("size", [1, 7])
+@pytest.mark.parametrize("size", [20, slow(1), slow(7)])
 def test_only_coordinates_of_the_payload_are_counted_as_wrong(vmapped, size):
-    """Chunks are padded: with 7 values of 3 nodes there are two coordinates of no value."""
+    """Chunks are padded: with 20 values of 3 nodes there is one coordinate of no value."""
     x, source = payload(3, size), dephased(3, 0.4)
     total, report = vmapped(secure(), 3, shared=4)(x, quiet(), source, None, KEY)
     exact, _ = vmapped(plain(), 3, shared=2)(x, quiet(), None)
@@ -349,7 +354,7 @@ def test_few_wrong_sums_are_put_right(vmapped):
 
 def test_too_many_wrong_sums_abort_the_step(vmapped):
     run = vmapped(secure(security=CORRECTED), 3, shared=4)
-    total, report = run(payload(3, 400), quiet(8), dephased(3, 0.01), None, KEY)
+    total, report = run(payload(3, 40_000), quiet(8), dephased(3, 0.01), None, KEY)
     seen = first(report)
     assert seen.aborted
     assert 0 < seen.uncorrected <= seen.wrong_sums
@@ -406,7 +411,7 @@ def train_state(x):
     return {"params": params, "count": jnp.arange(3), "key": jnp.zeros((3, 2), jnp.uint32)}
 
 
-def test_a_failed_verification_delivers_nothing_and_changes_nothing(every_mapping):
+def test_a_failed_verification_delivers_nothing_and_changes_nothing(vmap_first):
     security = Security(attempts=4)
 
     def step(state, gradient, source, key):
@@ -424,7 +429,7 @@ def test_a_failed_verification_delivers_nothing_and_changes_nothing(every_mappin
         return report.keep(new, state), update, report
 
     state = train_state(payload(3, 20))
-    run = every_mapping(step, 3, shared=2)
+    run = vmap_first(step, 3, shared=2)
     gradient = train_state(payload(3, 20, seed=1))["params"]
     kept, update, report = run(state, gradient, BAD, KEY)
     assert_same_bits(kept, state)
@@ -443,30 +448,27 @@ def test_a_failed_verification_delivers_nothing_and_changes_nothing(every_mappin
     assert not np.array_equal(moved["params"]["w"], state["params"]["w"])
 
 
+@pytest.mark.slow
 def test_apply_if_finite_skips_an_aborted_step(vmapped):
     optimizer = optax.apply_if_finite(optax.sgd(0.1, momentum=0.9), max_consecutive_errors=3)
 
-    def step(params, gradient, source, key):
-        state = optimizer.init(params)
-        for number in range(2):
-            own = jax.random.fold_in(key, number)
-            each = jax.tree.map(lambda leaf: leaf[number], source)
-            update = secure_pmean(
-                gradient, AXIS, ring=quiet(), source=each, security=Security(), key=own
-            )
-            before = params, state.inner_state
-            update, state = optimizer.update(update, state, params)
-            params = optax.apply_updates(params, update)
-            same = jax.tree.map(jnp.array_equal, before, (params, state.inner_state))
-            yield jnp.all(jnp.stack(jax.tree.leaves(same)))
-        yield state.total_notfinite
+    def step(params, gradient, state, source, key):
+        update = secure_pmean(
+            gradient, AXIS, ring=quiet(), source=source, security=Security(), key=key
+        )
+        update, state = optimizer.update(update, state, params)
+        return optax.apply_updates(params, update), state
 
-    sources = jax.tree.map(lambda *leaves: jnp.stack(leaves), BAD, depolarized_by(0.0))
-    run = vmapped(lambda *arguments: tuple(step(*arguments)), 3, shared=2)
-    untouched, again, skipped = run(payload(3, 9), payload(3, 9, seed=1), sources, KEY)
-    assert np.asarray(untouched).all()
-    assert not np.asarray(again).any()
-    assert np.asarray(skipped).tolist() == [1, 1, 1]
+    run = vmapped(step, 3, shared=2)
+    params, gradient = payload(3, 9), payload(3, 9, seed=1)
+    state = jax.vmap(optimizer.init)(params)
+    params, state = run(params, gradient, state, depolarized_by(0.0), jax.random.key(1))
+    same, skipped = run(params, gradient, state, BAD, jax.random.key(2))
+    assert_same_bits((same, skipped.inner_state), (params, state.inner_state))
+    assert np.asarray(skipped.total_notfinite).tolist() == [1, 1, 1]
+    moved, after = run(same, gradient, skipped, depolarized_by(0.0), jax.random.key(3))
+    assert not np.array_equal(moved, params)
+    assert np.asarray(after.notfinite_count).tolist() == [0, 0, 0]
 
 
 def depolarized_by(mix):
@@ -476,9 +478,13 @@ def depolarized_by(mix):
 def over_keys(run, nodes, count, *shared):
     """Runs a per-node function once for each of `count` keys: (count, N, ...)."""
     x = jnp.concatenate([jnp.eye(nodes), payload(nodes, 3)], axis=1)
-    each = jax.vmap(run, in_axes=(0, *[None] * (len(shared) + 1)), axis_name=AXIS)
-    keys = jax.random.split(KEY, count)
-    return x, jax.jit(jax.vmap(lambda key: each(x, *shared, key)))(keys)
+    return x, every_key(run)(x, *shared, jax.random.split(KEY, count))
+
+
+@functools.cache
+def every_key(run):
+    each = jax.vmap(run, in_axes=(0, None, None, None, None), axis_name=AXIS)
+    return jax.jit(jax.vmap(each, in_axes=(None, None, None, None, 0)))
 
 
 def assert_follows(outcomes, law):
@@ -498,7 +504,7 @@ def assert_follows(outcomes, law):
     assert np.sum((seen - mean) ** 2 / mean) < chi2.isf(1e-7, len(seen) - 1)
 
 
-@pytest.mark.parametrize("tests, tolerance", [("z", 0.0), slow("xy", 0.2), slow("mixed", 0.15)])
+@pytest.mark.parametrize("tests, tolerance", [("z", 0.0), slow("xy", 0.2), slow("mixed", 0.2)])
 def test_attempts_are_geometric_with_the_probability_to_pass(tests, tolerance):
     """2,000 keys."""
     source = depolarized_by(0.02)
@@ -518,6 +524,7 @@ def test_attempts_are_geometric_with_the_probability_to_pass(tests, tolerance):
     np.testing.assert_array_equal(np.isnan(total).any(axis=(1, 2)), seen.aborted)
 
 
+@pytest.mark.slow
 def test_planted_copies_do_not_change_the_sums(vmapped):
     x = payload(3, 100)
     source = PlantedSource(GHZSource(3), plus_states(3), 1)
@@ -530,6 +537,7 @@ def test_planted_copies_do_not_change_the_sums(vmapped):
 # --- Nodes that vanish ----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recovery", ["restart", "spare"])
 def test_without_a_dropout_nothing_changes(vmapped, recovery):
     x = tree(4)
@@ -565,8 +573,8 @@ def outcomes_of(nodes, prob, recovery):
     return law
 
 
-@pytest.mark.parametrize("call", [secure_psum, secure_pmean])
-@pytest.mark.parametrize("recovery", ["restart", "spare"])
+@pytest.mark.parametrize("call", [slow(secure_psum), secure_pmean])
+@pytest.mark.parametrize("recovery", ["restart", slow("spare")])
 def test_sums_are_those_of_the_nodes_that_are_left(call, recovery):
     """2,000 keys. The first N values of node i are the unit vector i: they say who is left."""
     nodes, prob = 6, 0.15
@@ -607,15 +615,14 @@ def test_few_dropouts_cost_as_many_attempts_as_the_protocol_says():
         assert abs(attempts - (1 - prob) ** -8) < 70 * prob**2
 
 
-def test_fewer_than_three_survivors_abort(vmapped):
-    run = vmapped(secure(), 4, shared=4)
-    for recovery in ("restart", "spare"):
-        arguments = payload(4, 5), quiet(), GHZSource(4), Dropout(1.0, recovery), KEY
-        total, report = run(*arguments)
-        seen = first(report)
-        assert seen.aborted
-        assert (seen.attempts, seen.restarts, seen.survivors) == (1, 1, 0)
-        assert np.isnan(total).all()
+@pytest.mark.parametrize("recovery", ["restart", slow("spare")])
+def test_where_everyone_vanishes_nothing_is_delivered(recovery):
+    """Of 2,000 keys, to share a program."""
+    shared = quiet(), GHZSource(6), Dropout(1.0, recovery)
+    _, (total, report) = over_keys(secure(secure_pmean, BARE), 6, 2000, *shared)
+    assert np.isnan(total).all()
+    for name, value in {"aborted": True, "attempts": 1, "restarts": 1, "survivors": 0}.items():
+        assert np.unique(getattr(report, name)).tolist() == [value]
 
 
 # --- Derivatives ----------------------------------------------------------------------------------
@@ -631,8 +638,8 @@ def loss(call, x, ring, source, key, **options):
     return jnp.vdot(payload(*x.shape, seed=9), jax.vmap(node, axis_name=AXIS)(x))
 
 
-@pytest.mark.parametrize("options", [{}, {"dropout": Dropout(0.0)}], ids=["", "dropout"])
-@pytest.mark.parametrize("ring", [quiet(), noisy(0.97)], ids=["quiet", "noisy"])
+@pytest.mark.parametrize("options", [{}, slow({"dropout": Dropout(0.0)})], ids=["", "dropout"])
+@pytest.mark.parametrize("ring", [slow(quiet()), noisy(0.97)], ids=["quiet", "noisy"])
 def test_the_gradient_of_the_data_is_that_of_an_exact_mean(ring, options):
     x = payload(3, 5)
     args = x, ring, GHZSource(3), KEY
@@ -642,7 +649,9 @@ def test_the_gradient_of_the_data_is_that_of_an_exact_mean(ring, options):
     assert np.abs(exact).min() > 0
 
 
-@pytest.mark.parametrize("wrap", [lambda f: f, jax.jit, jax.vmap], ids=["eager", "jit", "vmap"])
+@pytest.mark.parametrize(
+    "wrap", [slow(lambda f: f), jax.jit, slow(jax.vmap)], ids=["eager", "jit", "vmap"]
+)
 def test_derivatives_of_the_noise_are_refused(wrap):
     x = payload(3, 5)
 
@@ -696,7 +705,7 @@ def refused(nodes=3, x=1.0, *, call=secure_psum, **changes):
         ({"key": jax.random.split(KEY, 2)}, ValueError, ["`key`"]),
     ],
 )
-@pytest.mark.parametrize("call", [secure_psum, secure_pmean])
+@pytest.mark.parametrize("call", [secure_psum, slow(secure_pmean)])
 def test_malformed_calls_are_refused(call, changes, error, words):
     with pytest.raises(error) as refusal:
         refused(call=call, **changes)
@@ -717,33 +726,43 @@ def twice(x, key, other=None):
     return one, secure_pmean(x, AXIS, key=key if other is None else other, **given)
 
 
-@pytest.mark.parametrize("traced", [True, False])
-def test_one_key_for_two_sums_is_refused(traced):
+def test_one_key_for_two_sums_of_a_function_is_refused():
     x, key = payload(3, 4), jax.random.key(3)
+    both = jax.vmap(twice, (0, None), axis_name=AXIS)
+    known = jax.vmap(lambda x: twice(x, key), axis_name=AXIS)
+    for run, arguments in ((both, (x, key)), (known, (x,)), (jax.jit(known), (x,))):
+        with pytest.raises(ValueError, match="`key` must be used for one secure collective only"):
+            jax.eval_shape(run, *arguments)
+    keys = jax.random.split(key)
+    jax.eval_shape(jax.vmap(lambda x: twice(x, keys[0], keys[1]), axis_name=AXIS), x)
+
+
+@pytest.mark.slow
+def test_one_key_for_two_sums_is_refused_without_a_compiler():
+    x, key = payload(3, 4), jax.random.key(3)
+    run = jax.vmap(lambda x: twice(x, key), axis_name=AXIS)
     with pytest.raises(ValueError, match="`key` must be used for one secure collective only"):
-        if traced:
-            jax.jit(jax.vmap(twice, (0, None), axis_name=AXIS))(x, key)
-        else:
-            jax.vmap(lambda x: twice(x, key), axis_name=AXIS)(x)
-    both = jax.random.split(key)
-    run = jax.vmap(lambda x: twice(x, both[0], both[1]), axis_name=AXIS)
-    assert_same_bits(*jax.tree.map(lambda leaf: leaf.shape, (run(x), jax.jit(run)(x))))
+        run(x)
 
 
-def test_a_key_may_be_used_again_in_another_trace_or_step():
+def one_sum(x, key):
+    return secure_psum(x, AXIS, ring=quiet(), source=dephased(3, 0.2), security=BARE, key=key)
+
+
+def test_a_key_may_be_used_again_in_another_trace():
     x, key = payload(3, 4), jax.random.key(4)
+    for _ in range(2):
+        jax.eval_shape(jax.vmap(lambda x: one_sum(x, key), axis_name=AXIS), x)
+        jax.eval_shape(jax.jit(jax.vmap(one_sum, (0, None), axis_name=AXIS)), x, key)
 
-    def one(x, key):
-        return secure_psum(x, AXIS, ring=quiet(), source=dephased(3, 0.2), security=BARE, key=key)
 
-    run = jax.vmap(one, (0, None), axis_name=AXIS)
-    assert_same_bits(jax.jit(run)(x, key), jax.jit(lambda *both: run(*both))(x, key))
-
-    def step(total, key):
-        return total, run(x, key)
-
-    _, totals = jax.jit(lambda keys: lax.scan(step, 0, keys))(jax.random.split(key, 3))
+@pytest.mark.slow
+def test_every_step_of_a_scan_has_masks_of_its_own():
+    x, run = payload(3, 4), jax.vmap(one_sum, (0, None), axis_name=AXIS)
+    keys = jax.random.split(jax.random.key(4), 3)
+    totals = jax.jit(lambda keys: lax.scan(lambda at, key: (at, run(x, key)), 0, keys)[1])(keys)
     assert len(np.unique(np.asarray(totals)[:, 0], axis=0)) == 3
+    assert_same_bits(totals[1], jax.jit(run)(x, keys[1]))
 
 
 def test_repeated_calls_trace_once():
@@ -757,6 +776,6 @@ def test_repeated_calls_trace_once():
 
     for seed, noise in ((0, 0.1), (1, 0.2), (2, 0.5)):
         given = noisy(1 - noise), depolarized_by(noise), Dropout(noise)
-        total, report = run(jnp.ones((3, 5)), *given, jax.random.key(seed))
+        total, report = jax.eval_shape(run, jnp.ones((3, 5)), *given, jax.random.key(seed))
         assert total.shape == (3, 5)
         assert report.attempts.shape == (3,)
