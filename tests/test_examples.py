@@ -1,5 +1,6 @@
 """Every example runs as a script of its own and prints what it promises."""
 
+import math
 import os
 import re
 import subprocess
@@ -70,7 +71,41 @@ def which_link():
         assert 0.4 < one / other < 1.4
 
 
+def attacks():
+    """Where a rate is predicted, six standard deviations and a little for few events."""
+    lines = printed("attacks.py").splitlines()
+    rows = re.findall(r"^(\w+ \w+|\w+) +(\S.*?) +([0-9.]+) +([0-9.]+)$", "\n".join(lines), re.M)
+    assert len(rows) == 16 == len(lines) - 2
+    seen = {what: (float(measured), float(predicted)) for _, what, measured, predicted in rows}
+    samples = {
+        "one of 2000 copies planted: tests passed": 10_000,
+        "of these, the copy is among those kept": 5000,
+        "a node's gradient, masks from GHZ states": 640_000,
+        "code over it read, buckets": 213_333,
+        "purification of error 0.01: tests passed": 10_000,
+        "bits of a raw mask guessed": 3_000_000,
+        "bits of a sum of 3 guessed": 1_000_000,
+        "product states, XY tests passed": 100_000,
+        "product states, Z tests passed": 100_000,
+        "with a node that speaks last, Z": 100_000,
+        "change of a gradient, fresh masks": 640,
+    }
+    assert samples.keys() <= seen.keys()
+    for what, (measured, predicted) in seen.items():
+        if what not in samples:  # what is certain
+            assert measured == predicted == 1
+            continue
+        spread = math.sqrt(predicted * (1 - predicted) / samples[what])
+        assert abs(measured - predicted) < 6 * spread + 6 / samples[what] + 1e-6, what
+    # What buckets leave of the source's advantage, and what a Z test leaves of a liar's.
+    raw, summed = (seen[f"bits of a {kind} guessed"][0] for kind in ("raw mask", "sum of 3"))
+    assert 0 < 8 * (summed - 0.5) < raw - 0.5
+    assert seen["with a node that speaks last, Z"][0] < 0.03
+    assert seen["a node's gradient, masks from GHZ states"][0] < 1e-4
+
+
 CHECKS = {
+    "attacks.py": attacks,
     "readme.py": readme,
     "train_step.py": train_step,
     "which_link.py": which_link,

@@ -42,8 +42,8 @@ class GHZSource:
 
     Raises:
       TypeError: if the noise is not a Channel.
-      ValueError: if the number of parties is less than 2, the noise is neither one channel nor
-        one for each, or `white` is known now and outside [0, 1].
+      ValueError: if the number of parties is less than 2, or `white` is known now and outside
+        [0, 1]; once the source is used, if the noise is neither one channel nor one for each.
 
     Source of the fusion: our derivation. White noise has fidelity 1 - white + white / 2^N.
 
@@ -65,12 +65,8 @@ class GHZSource:
         # JAX rebuilds pytrees around other things than arrays: those are not ours to check.
         if isinstance(self.white, float | int | np.ndarray | np.generic | jax.Array):
             checks.bounded("white", self.white)
-        if self.noise is None or type(self.noise) is object:
-            return
-        checks.instance("noise", self.noise, Channel)
-        shape = getattr(self.noise.ptm, "shape", (4, 4))
-        if shape[-2:] == (4, 4) and shape not in ((4, 4), (parties, 4, 4)) and len(shape) <= 3:
-            checks.refuse("noise", f"be one channel or {parties}, one for each party", shape)
+        if self.noise is not None and type(self.noise) is not object:
+            checks.instance("noise", self.noise, Channel)
 
     @property
     def fidelity(self) -> jax.Array:
@@ -108,7 +104,10 @@ class GHZSource:
         return 1 - self.expectation(zeros).real - self.expectation(ones).real
 
     def z_error(self, first: int, second: int) -> jax.Array:
-        """() probability that two parties' outcomes in the Z basis differ."""
+        """() probability that the outcomes of two different parties in the Z basis differ."""
+        if first == second or not {first, second} <= set(range(self.num_parties)):
+            rule = f"be two different parties of 0, ..., {self.num_parties - 1}"
+            checks.refuse("first, second", rule, (first, second))
         observables = np.tile([1.0, 0, 0, 0], (self.num_parties, 1))
         observables[[first, second]] = [0, 0, 0, 1]
         return (1 - self.expectation(observables).real) / 2
@@ -149,6 +148,10 @@ class GHZSource:
             return jnp.broadcast_to(
                 jnp.asarray(_TERMS, complex_dtype(jnp.zeros(()).dtype)), (self.num_parties, 4, 4)
             )
+        shape = self.noise.ptm.shape
+        if shape not in ((4, 4), (self.num_parties, 4, 4)):  # not before: sources may be stacked
+            rule = f"be one channel or {self.num_parties}, one for each party"
+            checks.refuse("noise", rule, shape)
         ptm = jnp.broadcast_to(self.noise.ptm, (self.num_parties, 4, 4))
         inputs = jnp.asarray(_TERMS, complex_dtype(ptm.dtype))
         return jnp.sum(ptm.astype(inputs.dtype)[:, None] * inputs[:, None], axis=-1)
@@ -192,7 +195,8 @@ def fused(pair: Pair, num_parties: int) -> GHZSource:
     0.902778
     """
     checks.instance("pair", pair, Pair)
-    checks.instance("num_parties", num_parties, int)
+    if isinstance(num_parties, bool) or not isinstance(num_parties, int) or num_parties < 2:
+        checks.refuse("num_parties", "be an integer of at least 2", num_parties)
     probs = pair.bell_probs
     if probs.shape not in ((4,), (num_parties - 1, 4)):
         checks.refuse("pair", f"be one pair or {num_parties - 1}", probs.shape[:-1])
@@ -239,7 +243,8 @@ def sample(key: jax.Array, source: GHZSource, axes: ArrayLike) -> jax.Array:
     means = jnp.einsum("...nj,ntj->...nt", axes.astype(terms.dtype), terms[..., 1:])
     errors_key, branch_key, outcome_key, last_key, white_key = jax.random.split(key, 5)
     drawn = _draw_errors(errors_key, source, axes.shape[:-2], terms.real.dtype)
-    zero, one = means[..., 0].real, means[..., 1].real
+    # Rounding may take a mean beyond one, whose logarithm below would be none.
+    zero, one = (jnp.clip(means[..., branch].real, -1, 1) for branch in (0, 1))
     zero, one = jnp.where(drawn.flipped, one, zero), jnp.where(drawn.flipped, zero, one)
     branch = jax.random.bernoulli(branch_key, 0.5, axes.shape[:-2])
     chosen = jnp.where(branch[..., None], one, zero)[..., :-1]

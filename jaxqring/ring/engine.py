@@ -172,19 +172,20 @@ def _run(given: Inputs, ring: Ring, plan: Plan) -> tuple[jax.Array, Counts | Non
         else:
             row, at = one_lane(given.values, chunk, lane), chunk
         key = None if rounding is None else derive(rounding, at, lane)
-        codes = jax.vmap(lambda own, k: wire.encode(own, scale, plan.num_terms, k))(row, key)
-        return codes if ring.masks is None else masked(codes, at, lane)
+        return jax.vmap(lambda own, k: wire.encode(own, scale, plan.num_terms, k))(row, key)
 
-    def masked(codes: jax.Array, chunk: jax.Array, lane: int) -> jax.Array:
-        assert ring.masks is not None
-        draw = functools.partial(
-            ring.masks.codes, lane=lane, size=codes.shape[1], bits=wire.bits, nodes=place.num_nodes
-        )
-        return wire.add(codes, jax.vmap(draw)(nodes, chunk))
+    def own_lanes(chunk: jax.Array | None) -> list[jax.Array]:
+        lanes = [own_codes(chunk, lane) for lane in range(wire.lanes)]
+        if ring.masks is None:
+            return lanes
+        size, count = lanes[0].shape[1], place.num_nodes
+        draw = functools.partial(ring.masks.lanes, size=size, bits=wire.bits, nodes=count)
+        hidden = jax.vmap(draw)(nodes, nodes if chunk is None else chunk)
+        return [wire.add(codes, mask) for codes, mask in zip(lanes, hidden, strict=True)]
 
     def add(chunk: jax.Array, words: jax.Array) -> jax.Array:
         lanes = jax.vmap(wire.part)(words)
-        sums = [wire.add(own_codes(chunk, lane), codes) for lane, codes in enumerate(lanes)]
+        sums = [wire.add(own, codes) for own, codes in zip(own_lanes(chunk), lanes, strict=True)]
         return jax.vmap(wire.join)(sums)
 
     def decoded(words: jax.Array) -> list[jax.Array]:
@@ -204,7 +205,7 @@ def _run(given: Inputs, ring: Ring, plan: Plan) -> tuple[jax.Array, Counts | Non
         return place.shift(received), (seen, words if plan.keep_codes else None)
 
     chunk = first % place.num_nodes if plan.reduce else None
-    own = [own_codes(chunk, lane) for lane in range(wire.lanes)]
+    own = own_lanes(chunk)
     off = None if ring.masks is None else ring.masks.first_errors(wire.lanes)
     if off is not None:
         own = [wire.add(codes, off[:, lane]) for lane, codes in enumerate(own)]

@@ -13,6 +13,7 @@ import numpy as np
 from flax import struct
 from jax import lax
 
+from jaxqring.link.wire import lanes_of
 from jaxqring.ring.lanes import in_lanes
 from jaxqring.threefry import Words, derive, threefry
 
@@ -30,36 +31,35 @@ class Masks:
     cipher: Words
     errors: jax.Array | None = None
 
-    def codes(
-        self, node: jax.Array, chunk: jax.Array, *, lane: int, size: int, bits: int, nodes: int
-    ) -> jax.Array:
-        """(size,) int32 the mask of one node for one lane of one chunk, mod 2^bits.
+    def lanes(
+        self, node: jax.Array, chunk: jax.Array, *, size: int, bits: int, nodes: int
+    ) -> list[jax.Array]:
+        """The mask of one node for one chunk: its lanes, each (size,) int32, mod 2^bits.
 
         Args:
           node: () int32.
           chunk: () int32.
-          lane: which lane.
           size: codes in a lane.
           bits: of the wire.
           nodes: N.
         """
-        own = uniform_codes(derive(self.cipher, node, chunk), lane, size, bits)
-        before = derive(self.cipher, (node - 1) % nodes, chunk)
-        return own - uniform_codes(before, lane, size, bits)
+        own = _uniform_lanes(derive(self.cipher, node, chunk), size, bits)
+        before = _uniform_lanes(derive(self.cipher, (node - 1) % nodes, chunk), size, bits)
+        return [a - b for a, b in zip(own, before, strict=True)]
 
     def first_errors(self, lanes: int) -> jax.Array | None:
         """(k, L, G) the errors in that many lanes."""
         return None if self.errors is None else in_lanes(self.errors, lanes)
 
 
-def uniform_codes(key: Words, lane: int, size: int, bits: int) -> jax.Array:
-    """(size,) int32 whose lowest `bits` bits are uniform; lanes share the words that hold them.
+def _uniform_lanes(key: Words, size: int, bits: int) -> list[jax.Array]:
+    """All lanes, each (size,) int32 whose lowest `bits` bits are uniform.
 
-    A draw gives 64 bits, which serve 64 // bits lanes.
+    One draw gives 64 bits, which serve 64 // bits lanes.
     """
-    per_word = 32 // bits
-    draw, place = divmod(lane, 2 * per_word)
     position = lax.iota(jnp.uint32, size)
-    drawn = threefry(key, (position, jnp.full_like(position, draw)))
-    word = drawn[place // per_word] >> np.uint32(place % per_word * bits)
-    return lax.bitcast_convert_type(word, jnp.int32)
+    per_word, lanes = 32 // bits, []
+    for draw in range(-(-lanes_of(bits) // (2 * per_word))):
+        for word in threefry(key, (position, jnp.full_like(position, draw))):
+            lanes += [word >> np.uint32(place * bits) for place in range(per_word)]
+    return [lax.bitcast_convert_type(lane, jnp.int32) for lane in lanes[: lanes_of(bits)]]

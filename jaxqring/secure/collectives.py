@@ -406,9 +406,9 @@ def _chunk_errors(
     def add(number: jax.Array, total: jax.Array) -> jax.Array:
         return total + sum_errors(derive(cipher, number), visibility, drawn, bits)
 
-    errors = sum_errors(derive(cipher, 0), visibility, drawn, bits)
-    if security.summed > 1:
-        errors = lax.fori_loop(1, security.summed, add, errors)
+    # Made of the key and the noise, to have the type of mapped values.
+    none = (cipher[0] & jnp.uint32(0)).astype(jnp.int32) + (visibility > 2).astype(jnp.int32)
+    errors = lax.fori_loop(0, security.summed, add, jnp.full((drawn,), none))
     errors &= jnp.int32(2**bits - 1) if bits < 32 else jnp.int32(-1)
     if code is None:
         wrong = jnp.sum(errors != 0, dtype=jnp.int32)

@@ -16,12 +16,15 @@ independently of them (our derivation; the tests hold it against dense matrices)
 `scramble` on the links once more: public randomness makes errors independent of data.
 """
 
+import functools
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.custom_batching import sequential_vmap
 from jax.typing import ArrayLike
 
 from jaxqring import checks
@@ -177,6 +180,20 @@ def sum_errors(cipher: Words, visibility: jax.Array, size: int, bits: int) -> ja
     Returns:
       (size,) int32, below 2^b for b < 32.
     """
+    return _sum_errors(size, bits)(*cipher, visibility)
+
+
+@functools.cache
+def _sum_errors(size: int, bits: int) -> Callable[..., jax.Array]:
+    """`sum_errors` of one size. Under `vmap` one after another: no walker waits for another key."""
+    drawn = functools.partial(_draw_sum_errors, size=size, bits=bits)
+    return sequential_vmap(drawn)
+
+
+def _draw_sum_errors(
+    first: jax.Array, second: jax.Array, visibility: jax.Array, *, size: int, bits: int
+) -> jax.Array:
+    cipher = first, second
     walkers = max(1, min(_WALKERS, size // 16))
     stretch = -(-size // walkers)
     wrong = jnp.clip((1 - visibility.astype(jnp.float32)) / 2, 0, 1)  # of one bit
@@ -195,15 +212,15 @@ def sum_errors(cipher: Words, visibility: jax.Array, size: int, bits: int) -> ja
         number, position, errors = state
         gap, fate = drawn(number, np.uint32(32))
         position = jnp.minimum(position + gaps(gap, scale, stretch), stretch)
-        first = jnp.log1p(-_uniform(fate) * rate) / log_right
-        first = jnp.clip(first, 0, bits - 1).astype(jnp.int32)
+        lowest = jnp.log1p(-_uniform(fate) * rate) / log_right
+        lowest = jnp.clip(lowest, 0, bits - 1).astype(jnp.int32)
 
         def two_bits(pair: jax.Array, made: tuple) -> tuple:
             for half, word in enumerate(drawn(number, pair.astype(jnp.uint32))):
                 error, cosine = made  # the error so far, and the cosine of pi E / 2^t
                 t = 2 * pair + half
                 chosen = _uniform(word) < (1 - (1 - 2 * wrong) * cosine) / 2
-                one = jnp.where(t > first, chosen, t == first)
+                one = jnp.where(t > lowest, chosen, t == lowest)
                 error |= jnp.where(t < bits, one.astype(jnp.int32) << t, 0)
                 # Of half the angle, or of that and a quarter turn: square roots, because XLA
                 # vectorises no cosine.
@@ -212,7 +229,7 @@ def sum_errors(cipher: Words, visibility: jax.Array, size: int, bits: int) -> ja
                 made = error, jnp.where(one, -root, root)
             return made
 
-        made = jnp.zeros_like(first), jnp.ones_like(_uniform(fate))
+        made = jnp.zeros_like(lowest), jnp.ones_like(_uniform(fate))
         error, _ = lax.fori_loop(0, -(-bits // 2), two_bits, made)
         at = walker.astype(jnp.int32) * stretch + position
         at = jnp.where(position < stretch, at, size)

@@ -134,10 +134,13 @@ def failure_probability(source: GHZSource, tests: str, bits: int = 1) -> jax.Arr
     0.906065
     """
     checks.one_of("tests", tests, tuple(Z_SHARE))
-    along_z, across = (
-        -jnp.expm1(bits * jnp.log1p(-jnp.clip(error, 0, 1 - 2.0**-24)))
-        for error in (source.disagreement, source.x_error)
-    )
+
+    def of_any(error: jax.Array) -> jax.Array:
+        # Compared, not clipped: `clip` halves the derivative at the edge, where there is no noise.
+        error = jnp.where(error >= 0, jnp.where(error < 1, error, 1 - 2.0**-24), 0)
+        return -jnp.expm1(bits * jnp.log1p(-error))
+
+    along_z, across = of_any(source.disagreement), of_any(source.x_error)
     return Z_SHARE[tests] * along_z + (1 - Z_SHARE[tests]) * across
 
 
@@ -178,6 +181,7 @@ def draw_tests(
       (copies, bits, N, 3) axes, as `sample` takes them, and (copies, bits) int8 the product of
       outcomes that a perfect state shows, 1 or -1, or 0 for a test along Z.
     """
+    checks.one_of("tests", tests, tuple(Z_SHARE))
     kind_key, y_key = jax.random.split(key)
     along_z = jax.random.bernoulli(kind_key, Z_SHARE[tests], (copies, 1))
     along_y = jax.random.bernoulli(y_key, 0.5, (copies, bits, parties - 1))

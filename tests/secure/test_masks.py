@@ -362,7 +362,7 @@ def test_no_masks_are_an_empty_array(realisation, shape):
     "realisation, bits",
     [
         ("qft", 2),
-        ("prime", 2),
+        slow_case("prime", 2),
         slow_case("xor", 2),
         *(slow_case(realisation, 3) for realisation in ("qft", "prime", "xor")),
     ],
