@@ -291,7 +291,9 @@ def _redraw(
         # Positions are distinct: sums of differences, mod 2^32, replace each symbol by its own.
         change = ((sent ^ error) - held) << shift
         drawn = drawn.at[word].add(change, mode="drop")
-        start = start + jnp.sum(wholes, dtype=jnp.int32)  # the gaps that are left over are forgotten, as gaps are
+        start = start + jnp.sum(
+            wholes, dtype=jnp.int32
+        )  # the gaps that are left over are forgotten, as gaps are
         done = start >= stretch
         base = jnp.where(done, base + stretch // SYMBOLS_PER_WORD, base)
         return base, jnp.where(done, 0, start), stream + 1, drawn

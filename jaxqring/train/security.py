@@ -11,9 +11,7 @@ from scipy.optimize import brentq
 from jaxqring import checks
 from jaxqring.link import bch
 from jaxqring.quantum import GHZSource, dephasing, depolarizing, fused, werner
-from jaxqring.secure import Security
-from jaxqring.secure.bounds import epsilon
-from jaxqring.secure.planning import plan
+from jaxqring.secure import Security, epsilon, plan
 from jaxqring.train.fields import check_fields
 
 

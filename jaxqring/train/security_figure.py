@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator, ScalarFormatter
 from scipy.stats import binom
 
-from jaxqring.secure import Security
-from jaxqring.secure.bounds import epsilon, honest_failure
+from jaxqring.secure import Security, epsilon
+from jaxqring.secure.bounds import honest_failure
 from jaxqring.train.config import RunConfig
 from jaxqring.train.figures import COLOURS, STYLE, STYLES, save
 from jaxqring.train.security import SecurityConfig

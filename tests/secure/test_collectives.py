@@ -210,12 +210,10 @@ def watched(monkeypatch, x, ring, source, key):
     def spy(values, ring, key, plan):
         plan = plan._replace(keep_codes=True)
         result, counts, trail = engine._with_trail(values, ring, key, plan)
-        lanes = ring.wire.lanes
-        size, own = -(-chunk // lanes), plan.place.nodes()[0]
+        size, own = -(-chunk // ring.wire.lanes), plan.place.nodes()[0]
 
         def mask(number):
-            each = functools.partial(ring.masks.codes, size=size, bits=bits, nodes=nodes)
-            each = [each(own, number, lane=lane) for lane in range(lanes)]
+            each = ring.masks.lanes(own, number, size=size, bits=bits, nodes=nodes)
             # What the sum is off by is added by the node that starts with the chunk.
             off = jnp.where(number == own, ring.masks.errors[0], 0)
             return jnp.concatenate(each)[:chunk] + off

@@ -578,3 +578,44 @@ def test_sources_of_other_noise_have_their_visibility_in_the_masks():
     drawn = draw(jax.random.key(8), source, (2**14,), 4)
     wrong = np.sum(combined(drawn, 4, "qft") != 0)
     assert_binomial(wrong, 2**14, 1 - ((1 + 0.8**2) / 2) ** 4)
+
+
+# --- Privacy amplification ------------------------------------------------------------------------
+
+
+def test_hashed_masks_still_add_up_to_zero():
+    raw = jq.masks(jax.random.key(0), GHZSource(5), 300, 15, "prime")
+    hashed = np.asarray(jq.universal_hash(jax.random.key(1), raw, 40, prime_modulus(15)), np.int64)
+    assert (hashed.sum(axis=0) % prime_modulus(15) == 0).all()
+    assert hashed.any(axis=1).all()
+
+
+def test_hashing_is_one_public_matrix_over_the_field():
+    """The unit vectors show the matrix; any other masks are multiplied with the same."""
+    modulus, key = prime_modulus(4), jax.random.key(2)
+    matrix = np.asarray(jq.universal_hash(key, jnp.eye(6, dtype=jnp.uint32), 3, modulus), np.int64)
+    raw = np.random.default_rng(0).integers(0, modulus, (4, 6))
+    found = np.asarray(jq.universal_hash(key, jnp.asarray(raw, jnp.uint32), 3, modulus))
+    np.testing.assert_array_equal(found, raw @ matrix % modulus)
+
+
+def test_two_vectors_collide_as_rarely_as_two_universal_hashing_allows():
+    """20,000 matrices: collisions of the difference with probability 1/17; mod 16 it would be 1/4.
+
+    Five standard errors of 1/17 are 0.008: fails by chance once in 1e6 times.
+    """
+    difference = jnp.array([[4, 0]], jnp.uint32)
+    keys = jax.random.split(jax.random.key(3), 20_000)
+    images = jax.vmap(lambda key: jq.universal_hash(key, difference, 1, prime_modulus(4)))(keys)
+    assert abs(float(jnp.mean(images == 0)) - 1 / 17) < 0.0085
+    numbers = np.arange(16)
+    assert np.mean(numbers * 4 % 16 == 0) == 1 / 4
+
+
+@pytest.mark.parametrize(
+    "size, modulus, words",
+    [(0, 17, "size"), (3, 17, "size"), (1, 16, "prime"), (1, 65_537, "prime")],
+)
+def test_hashes_that_cannot_be_are_refused(size, modulus, words):
+    with pytest.raises(ValueError, match=words):
+        jq.universal_hash(jax.random.key(0), jnp.zeros((3, 2), jnp.uint32), size, modulus)
