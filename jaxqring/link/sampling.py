@@ -91,9 +91,9 @@ def through(
     if words.size == 0:
         return words
     if envelope is None:
-        words, table, first, second = _mapped_alike(words, table, *key)
+        words, table, first, second = mapped_alike(words, table, *key)
     else:
-        words, table, envelope, first, second = _mapped_alike(words, table, envelope, *key)
+        words, table, envelope, first, second = mapped_alike(words, table, envelope, *key)
         # Links too far apart to share their errors, which would fill more than all symbols.
         shares = jnp.all(jnp.sum(envelope[:, 1:], axis=1) <= 1)
         envelope = jnp.where(shares, envelope, table)
@@ -113,7 +113,7 @@ def through(
     return _redraw(cipher, words, drawn, parts, size)[:size]
 
 
-def _mapped_alike(*arrays: jax.Array) -> list[jax.Array]:
+def mapped_alike(*arrays: jax.Array) -> list[jax.Array]:
     """The arrays, varying over all axes of a `shard_map` that any of them varies over."""
     axes = frozenset().union(*(jax.typeof(array).mat.varying for array in arrays))
 

@@ -21,6 +21,7 @@ from jax.typing import ArrayLike
 
 from jaxqring import checks
 from jaxqring.link.codes import BlockCode
+from jaxqring.link.sampling import mapped_alike
 from jaxqring.link.wire import FixedPoint
 from jaxqring.quantum.ghz import GHZSource, PlantedSource
 from jaxqring.ring.collectives import AxisName, pmean, psum
@@ -92,7 +93,7 @@ class SecureReport:
 
     def keep(self, new: Any, old: Any) -> Any:
         """`old` where the step was aborted, else `new`; pytrees of the same structure."""
-        return jax.tree.map(lambda a, b: jnp.where(self.aborted, b, a), new, old)
+        return _choose(self.aborted, old, new)
 
 
 def secure_psum(
@@ -231,9 +232,9 @@ def _secure(x: Any, call: _Call, *, mean: bool) -> Any:
     survivors = jnp.sum(outcome.alive, dtype=jnp.int32)
     if mean and dropout is not None:
         total = jax.tree.map(lambda leaf: leaf / survivors.astype(leaf.dtype), total)
-    total = jax.tree.map(
-        lambda leaf, own: jnp.where(aborted, jnp.nan, leaf).astype(jnp.asarray(own).dtype), total, x
-    )
+    total = jax.tree.map(lambda leaf, own: leaf.astype(jnp.asarray(own).dtype), total, x)
+    lost = jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.nan), total)
+    total = _choose(aborted, lost, total)
     if report is None:
         return total
     return total, SecureReport(
@@ -247,6 +248,19 @@ def _secure(x: Any, call: _Call, *, mean: bool) -> Any:
         wrong_sums=wrong_sums,
         uncorrected=uncorrected,
     )
+
+
+def _choose(condition: jax.Array, yes: Any, no: Any) -> Any:
+    """`yes` where the condition is true, else `no`.
+
+    By a branch and not by `where`, which XLA would fuse into what comes before and after, and with
+    it compute an optimizer's update with other roundings than without masks.
+    """
+    first, second = (
+        jax.tree.map(lambda a, b, i=i: mapped_alike(jnp.asarray(a), jnp.asarray(b))[i], yes, no)
+        for i in (0, 1)
+    )
+    return lax.cond(condition, lambda: first, lambda: second)
 
 
 def _check(call: _Call) -> tuple[Place, FixedPoint]:

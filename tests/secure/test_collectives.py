@@ -1,6 +1,7 @@
 """Secure sums: exact under masks, wrong by the law of the states, never delivered unverified."""
 
 import functools
+import itertools
 import math
 
 import chex
@@ -314,7 +315,7 @@ def test_sums_are_off_by_the_law_of_the_masks(vmapped, bits, security):
     counts = np.bincount(off, minlength=2**bits)
     np.testing.assert_allclose(law.sum(), 1, atol=1e-5)
     statistic = np.sum((counts - off.size * law) ** 2 / (off.size * law))
-    assert (off.size * law).min() > 10
+    assert (off.size * law).min() > 5
     assert statistic < chi2.isf(1e-7, 2**bits - 1)
     seen = first(report)
     assert seen.wrong_sums == seen.uncorrected == (off != 0).sum()
@@ -369,37 +370,35 @@ def test_too_many_wrong_sums_abort_the_step(vmapped):
     assert np.isnan(total).all()
 
 
-# numba compiles the field on first use.
+# galois takes seconds to make the code.
 @pytest.mark.slow
-@pytest.mark.filterwarnings("default")
 def test_a_binary_decoder_finds_errors_mod_a_power_of_two_from_summed_syndromes():
     """What `Security` counts on: bit plane by bit plane, up to t errors of a BCH(63, 45)."""
     galois = pytest.importorskip("galois")
     code, bits, nodes = galois.BCH(63, 45), 4, 4
     assert code.t == CORRECTED.correction.t == 3
-    check = np.asarray(code.H).astype(np.int64)
-    assert check.shape == (18, 63)
+    generator = np.asarray(code.G).astype(np.int64)
+    assert (generator[:, :45] == np.eye(45)).all()
+    check = np.concatenate([generator[:, 45:].T, np.eye(18, dtype=np.int64)], axis=1)
+    # The decoder is the table of all patterns within reach, whose syndromes are all different.
+    number = 2 ** np.arange(18) @ check
+    patterns = [p for weight in range(4) for p in itertools.combinations(range(63), weight)]
+    table = {int(np.bitwise_xor.reduce(number[list(p)], initial=0)): p for p in patterns}
+    assert len(table) == len(patterns)
     rng = np.random.default_rng(5)
-    # The right part of H is invertible over GF(2): of a syndrome, a word that has it.
-    words_of = np.asarray(np.linalg.inv(code.H[:, 45:])).astype(np.int64)
+    draw = jax.jit(lambda key: masks(key, GHZSource(nodes), 63, bits))
     for trial in range(40):
         weight = trial % 4
         error = np.zeros(63, np.int64)
         error[rng.choice(63, weight, replace=False)] = rng.integers(1, 16, weight)
-        hidden = masks(jax.random.key(trial), GHZSource(nodes), 63, bits)
-        hidden = np.asarray(hidden).astype(np.int64)
+        hidden = np.asarray(draw(jax.random.key(trial))).astype(np.int64)
         hidden[trial % nodes] += error
         published = hidden @ check.T % 16
         left = published.sum(axis=0) % 16
-        np.testing.assert_array_equal(left, check @ error % 16)
         found = np.zeros(63, np.int64)
         for plane in range(bits):
-            word = np.zeros(63, np.int64)
-            word[45:] = words_of @ (left % 2) % 2
-            received = galois.GF2(word.astype(np.uint8))
-            decoded, count = code.decode(received, output="codeword", errors=True)
-            assert count >= 0
-            bit = (word - np.asarray(decoded).astype(np.int64)) % 2
+            bit = np.zeros(63, np.int64)
+            bit[list(table[int(2 ** np.arange(18) @ (left % 2))])] = 1
             found += bit << plane
             rest = (left - check @ bit) % (16 >> plane)
             assert (rest % 2 == 0).all()
@@ -511,10 +510,11 @@ def assert_follows(outcomes, law):
     assert np.sum((seen - mean) ** 2 / mean) < chi2.isf(1e-7, len(seen) - 1)
 
 
-@pytest.mark.parametrize("tests, tolerance", [("z", 0.0), slow("xy", 0.2), slow("mixed", 0.2)])
+@pytest.mark.slow
+@pytest.mark.parametrize("tests, tolerance", [("z", 0.0), ("xy", 0.2), ("mixed", 0.2)])
 def test_attempts_are_geometric_with_the_probability_to_pass(tests, tolerance):
     """2,000 keys."""
-    source = depolarized_by(0.02)
+    source = depolarized_by(0.02 if tolerance == 0 else 0.04)
     security = Security("none", tests=tests, tolerance=tolerance)
     _, (total, report) = over_keys(secure(security=security), 3, 2000, quiet(4), source, None)
     z_share = {"z": 1.0, "xy": 0.0, "mixed": 1 / 3}[tests]

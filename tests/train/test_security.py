@@ -3,6 +3,10 @@
 import dataclasses
 import json
 import math
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import jax
 import matplotlib.image
@@ -67,6 +71,24 @@ def test_right_sums_train_bit_for_bit_as_the_plain_ring(job, name):
     ]
     assert checkpoints[0] == checkpoints[1]
     assert runs[name]["security"]["uncorrected_sum_rate"] == 0
+
+
+@pytest.mark.slow
+def test_masks_leave_the_roundings_of_an_optimized_program_as_they_are(tmp_path):
+    """By the command line and at the compiler's full strength, which the tests go without."""
+    code = "import sys; from jaxqring import cli; sys.exit(cli.main(sys.argv[1:]))"
+    config = Path(__file__).parents[2] / "configs" / "secure.toml"
+    flags = ["--config", str(config), "--steps", "3", "--out", str(tmp_path)]
+    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+    command = [sys.executable, "-c", code, "train", *flags]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    folder = tmp_path / "secure" / "checkpoints"
+    plain, *others = (
+        (folder / f"{name}.msgpack").read_bytes()
+        for name in ("plain", "perfect", "0.99999 coded", "0.9999 coded")
+    )
+    assert all(other == plain for other in others)
 
 
 def test_wrong_sums_are_as_many_as_the_states_say(job):
