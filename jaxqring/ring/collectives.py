@@ -177,7 +177,7 @@ def psum_scatter(
         shape = list(leaf.shape[lead:])
         dimension = scatter_dimension % len(shape)
         length = shape.pop(dimension) // nodes
-        piece = _as_leaf(piece, leaf.dtype, ring)
+        piece = as_leaf(piece, leaf.dtype, ring)
         piece = piece.reshape(place.nodes_per_device, length, *shape)
         piece = jnp.moveaxis(piece, 1, 1 + dimension) if tiled else piece[:, 0]
         return piece if lead else piece[0]
@@ -238,7 +238,7 @@ def all_gather(
     def joined(leaf: jax.Array, piece: jax.Array) -> jax.Array:
         shape = leaf.shape[lead:]
         where = axis % (len(shape) + (not tiled))
-        piece = _as_leaf(piece, leaf.dtype, ring)
+        piece = as_leaf(piece, leaf.dtype, ring)
         piece = piece.reshape(place.nodes_per_device, nodes, *shape)
         piece = jnp.moveaxis(piece, 1, 1 + where)
         if tiled:
@@ -330,7 +330,7 @@ def _to_varying(x: Any, axis_name: AxisName) -> Any:
     return jax.tree.map(cast, x)
 
 
-def _as_leaf(values: jax.Array, dtype: Any, ring: Ring) -> jax.Array:
+def as_leaf(values: jax.Array, dtype: Any, ring: Ring) -> jax.Array:
     """float32 values in the type of a leaf; a FixedPoint wire makes no infinity, here neither."""
     if isinstance(ring.wire, FixedPoint) and jnp.finfo(dtype).bits < 32:
         top = float(jnp.finfo(dtype).max)
@@ -347,7 +347,7 @@ def _flatten(x: Any, place: Place, ring: Ring) -> tuple[jax.Array, Callable[[jax
     def restore(values: jax.Array) -> Any:
         pieces = split(values, sizes)
         shaped = [
-            _as_leaf(piece, leaf.dtype, ring).reshape(leaf.shape)
+            as_leaf(piece, leaf.dtype, ring).reshape(leaf.shape)
             for piece, leaf in zip(pieces, leaves, strict=True)
         ]
         return jax.tree.unflatten(treedef, shaped)

@@ -46,8 +46,8 @@ def transition_tangent(ring: Ring, tangent: Ring) -> jax.Array | None:
     if ring.masks is not None:
         raise ValueError(
             "`ring` must not be differentiated with respect to noise under masks, but got a"
-            " derivative: an error on a masked code has mean zero, and all it does is variance;"
-            " `expected` estimates the derivative of that."
+            " derivative: what an error does to a masked code depends on the mask, and is not"
+            " followed; use finite differences."
         )
     if not isinstance(ring.wire, FixedPoint):
         checks.refuse(
@@ -87,8 +87,7 @@ def tangent(
         d_values = jnp.where(lost, 0, d_values)
     slope, d_met = jnp.ones((nodes.shape[0], 1), jnp.float32), None
     spread_slope = None
-    # On masked codes an error moves the sum up as often as down: its mean follows what was sent.
-    if ring.noise != "off" and ring.masks is None:
+    if ring.noise != "off":
         links = links_of(ring.transition, nodes)
         effective = jax.vmap(functools.partial(effective_channel, ring=ring))
         if d_transition is None:
@@ -123,6 +122,9 @@ def tangent(
             noisy += jax.vmap(moved_spread)(
                 words, met, d_met, derive(keys, index, nodes), spread_slope, moving
             )
+        if ring.masks is not None:
+            # An error moves a masked code by as much whatever the code is. Sums travel unmasked.
+            noisy = jnp.where(index < turns * plan.reduce, moving, noisy)
         if plan.mends:
             noisy = jnp.where(index >= turns * plan.reduce, moving, noisy)
         return place.shift(noisy), None

@@ -20,11 +20,10 @@ from jax.extend.core import get_opaque_trace_state
 from jax.typing import ArrayLike
 
 from jaxqring import checks
-from jaxqring.link.codes import BlockCode
 from jaxqring.link.sampling import mapped_alike
 from jaxqring.link.wire import FixedPoint
 from jaxqring.quantum.ghz import GHZSource, PlantedSource
-from jaxqring.ring.collectives import AxisName, pmean, psum
+from jaxqring.ring.collectives import AxisName, as_leaf, pmean, psum
 from jaxqring.ring.config import Ring
 from jaxqring.ring.lanes import each_node
 from jaxqring.ring.masking import Masks
@@ -117,8 +116,12 @@ def secure_psum(
     the result is NaN: `optax.apply_if_finite` skips such an update and leaves the state as it is;
     `SecureReport.keep` does so for a whole state. Nothing is ever delivered unmasked.
 
-    Derivatives with respect to data are those of a sum. With respect to noise there are none:
-    errors of masks and on masked codes have mean zero, and asking raises.
+    Over bare noisy links errors are others than those of `psum`: on its way to the sum a code is
+    masked, and an error adds or subtracts a power of two by chance, the highest one against the
+    sign of the sum. They do not average out; protect links that shall be exact.
+
+    Derivatives with respect to data are those of a sum, on given errors of its masked codes; the
+    sum itself then travels as in `psum`. With respect to noise there are none, and asking raises.
 
     Args:
       x: pytree of floating arrays, as for `psum`.
@@ -204,7 +207,12 @@ def _secure(x: Any, call: _Call, *, mean: bool) -> Any:
     honest = source.honest if isinstance(source, PlantedSource) else source
     errors, wrong, left = each_node(
         lambda node: _chunk_errors(
-            derive(derive(cipher, 1), node), honest.visibility, chunk, wire.bits, security
+            derive(derive(cipher, 1), node),
+            honest.visibility,
+            chunk,
+            jnp.clip(size - node * chunk, 0, chunk),
+            wire.bits,
+            security,
         ),
         place.nodes(),
     )
@@ -230,9 +238,11 @@ def _secure(x: Any, call: _Call, *, mean: bool) -> Any:
     )
     total, report = total if call.with_report else (total, None)
     survivors = jnp.sum(outcome.alive, dtype=jnp.int32)
-    if mean and dropout is not None:
-        total = jax.tree.map(lambda leaf: leaf / survivors.astype(leaf.dtype), total)
-    total = jax.tree.map(lambda leaf, own: leaf.astype(jnp.asarray(own).dtype), total, x)
+    if dropout is not None:
+        divisor = survivors.astype(jnp.float32) if mean else jnp.float32(1)
+        total = jax.tree.map(
+            lambda leaf, own: as_leaf(leaf / divisor, jnp.asarray(own).dtype, ring), total, x
+        )
     lost = jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.nan), total)
     total = _choose(aborted, lost, total)
     if report is None:
@@ -396,19 +406,25 @@ def _attempts(
 
 def _of_survivors(leaf: ArrayLike, alive: jax.Array, ring: Ring) -> jax.Array:
     """The data of nodes that are left; nothing of the others."""
-    leaf = jnp.asarray(leaf)
+    leaf = jnp.asarray(leaf, jnp.float32)  # until the sum is divided
     if ring.nodes_per_device == 1:
         return jnp.where(alive[0], leaf, 0)
     return jnp.where(alive.reshape(-1, *[1] * (leaf.ndim - 1)), leaf, 0)
 
 
 def _chunk_errors(
-    cipher: Words, visibility: jax.Array, size: int, bits: int, security: Security
+    cipher: Words,
+    visibility: jax.Array,
+    size: int,
+    real: jax.Array,
+    bits: int,
+    security: Security,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """What the sums of one chunk's masks are off by.
+    """What the sums of one chunk's masks are off by, of which the first `real` are of payload.
 
-    Decoders are counted, not run: a word with few enough wrong sums is put right. Words do not
-    reach from one chunk into the next.
+    Simplification: decoders are counted, not run; a word with few enough wrong sums is put right.
+    Words do not reach from one chunk into the next, which makes at most N - 1 more of them than
+    `Security.blocks` counts, and the check masks have no errors of their own.
 
     Returns:
       (c,) int32 errors after correction; () int32 how many sums were wrong, and how many are left.
@@ -424,18 +440,13 @@ def _chunk_errors(
     none = (cipher[0] & jnp.uint32(0)).astype(jnp.int32) + (visibility > 2).astype(jnp.int32)
     errors = lax.fori_loop(0, security.summed, add, jnp.full((drawn,), none))
     errors &= jnp.int32(2**bits - 1) if bits < 32 else jnp.int32(-1)
-    if code is None:
-        wrong = jnp.sum(errors != 0, dtype=jnp.int32)
-        return errors, wrong, wrong
-    return _corrected(errors.reshape(words, code.n), code, size)
-
-
-def _corrected(
-    errors: jax.Array, code: BlockCode, size: int
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Errors (words, n) of whole words, of which k each are used; see `_chunk_errors`."""
-    in_reach = jnp.sum(errors != 0, axis=1) <= code.t
-    used = errors[:, : code.k].reshape(-1)[:size]
-    left = jnp.where(in_reach[:, None], 0, errors)[:, : code.k].reshape(-1)[:size]
+    left = errors
+    if code is not None:
+        errors = errors.reshape(words, code.n)
+        in_reach = jnp.sum(errors != 0, axis=1) <= code.t
+        left = jnp.where(in_reach[:, None], 0, errors)
+        errors, left = (each[:, : code.k].reshape(-1)[:size] for each in (errors, left))
+    is_real = jnp.arange(size) < real
+    left = jnp.where(is_real, left, 0)
     count = functools.partial(jnp.sum, dtype=jnp.int32)
-    return left, count(used != 0), count(left != 0)
+    return left, count((errors != 0) & is_real), count(left != 0)

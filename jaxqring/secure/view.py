@@ -41,7 +41,8 @@ def view(
     """What a coalition of honest but curious nodes sees of one all-reduce without link errors.
 
     Verification shows outcomes of copies that are not used, which say nothing about the others;
-    the scale of the codes is public.
+    the scale of the codes is public. What pads the chunks
+    is shown as zero.
 
     Args:
       coalition: numbers of the nodes, N - 2 at most: of two honest nodes the sum is all there is
