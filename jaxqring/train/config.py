@@ -195,8 +195,8 @@ class TrainConfig:
       eval_every: steps between two looks at the test set; a checkpoint is written with each.
       mapping: "pmap" or "shard_map".
       resume: whether to go on with an interrupted job of the same configuration.
-      security: of every ring run that has none of its own; none by default.
       runs: the trainings to compare.
+      security: of every ring run that has none of its own; none by default.
     """
 
     name: str = "train"
@@ -211,8 +211,8 @@ class TrainConfig:
     eval_every: int = 25
     mapping: Literal["pmap", "shard_map"] = "pmap"
     resume: bool = True
-    security: SecurityConfig | None = None
     runs: tuple[RunConfig, ...] = (RunConfig("ring-protected", protection=CodeConfig()),)
+    security: SecurityConfig | None = None
 
     def __post_init__(self) -> None:
         check_fields(self)

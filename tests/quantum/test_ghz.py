@@ -568,6 +568,7 @@ def test_the_last_of_a_thousand_parties_follows_the_others():
     assert_binomial(outcomes[excited, 0].sum(), excited.sum(), 1 - gamma)
 
 
+@pytest.mark.slow
 def test_parity_of_a_thousand_noisy_parties_is_the_closed_one():
     """2^10 copies, depolarised and damped differently along the row, X and Y by turns."""
     size, parties = 2**10, 1000

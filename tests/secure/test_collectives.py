@@ -163,6 +163,7 @@ def test_every_width_is_exact_under_masks(vmapped, bits, nodes, call):
     check_identity(vmapped, tree(nodes), quiet(bits), nodes, call)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size, nodes", [(20, 3), slow(1, 5), slow(2, 5), slow(6, 5), slow(50, 5)])
 def test_sizes_that_the_ring_does_not_divide_are_exact_under_masks(vmapped, size, nodes):
     check_identity(vmapped, payload(nodes, size), quiet(), nodes, security=Security())
@@ -300,7 +301,7 @@ def summed_law(law, count):
 
 
 @pytest.mark.parametrize(
-    "bits, security", [(4, Security()), slow(4, BARE), slow(6, Security(bucket=5)), slow(6, BARE)]
+    "bits, security", [slow(4, Security()), (4, BARE), slow(6, Security(bucket=5)), slow(6, BARE)]
 )
 def test_sums_are_off_by_the_law_of_the_masks(vmapped, bits, security):
     """60,000 coordinates; chi-square, to fail by chance with a probability of 1e-7."""

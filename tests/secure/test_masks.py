@@ -412,6 +412,7 @@ def test_errors_mod_a_prime_are_uniform_among_wrong_sums(bits, modulus, copies):
     assert_counts_agree(np.bincount(off, minlength=modulus), law)
 
 
+@pytest.mark.slow
 def test_errors_of_xor_are_independent_bits():
     """2^16 masks of four bits."""
     off = combined(draw(jax.random.key(3), NOISY, (2**16,), 4, "xor"), 4, "xor").astype(np.int64)

@@ -259,6 +259,7 @@ def test_honest_states_pass_by_the_binomial_law(simulate):
     assert_binomial(passed.sum(), 20_000, stats.binom.cdf(4, 300, 0.01))
 
 
+@pytest.mark.slow
 def test_honest_states_pass_the_check_value():
     """2000 verifications of 10^4 tests: passes 0.999998921 of the time, and never fails here;
     that it is not for want of failures is seen by their mean."""

@@ -18,6 +18,7 @@ from jaxqring import (
 )
 from jaxqring.train import TrainConfig, load_config
 from jaxqring.train.config import CodeConfig, DataConfig, RunConfig
+from jaxqring.train.security import SecurityConfig
 
 DEMO = Path(__file__).parents[2] / "configs" / "demo.toml"
 
@@ -236,15 +237,27 @@ def test_every_field_can_be_said_in_a_file(tmp_path):
         [[runs]]
         name = "c"
         protection = { family = "ideal", gap = 0.1, top_symbols = 2 }
+        [runs.security]
+        noise = "white"
+        ghz_fidelity = 0.9
+        target_epsilon = 1e-3
+        amplification = "none"
+        bucket = 5
+        tests = "mixed"
+        test_ratio = 2.0
+        tolerance = 0.1
+        correction = [63, 45, 3]
+        attempts = 4
         """
     )
     run = RunConfig("a", "ring", "mean", 0.5, 0.25, "fixed", 12, "stochastic", resync_every=10)
     data = DataConfig("npz", "x.npz", 0.5, 9)
     bch_code = CodeConfig("bch", 127, 99, 4, max_attempts=3, checksum_bits=8)
+    own = SecurityConfig("white", 0.9, 1e-3, "none", 5, "mixed", 2.0, 0.1, (63, 45, 3), 4)
     runs = (
         run,
         RunConfig("b", wire="bfloat16", protection=bch_code, simulate="symbol"),
-        RunConfig("c", protection=CodeConfig("ideal", gap=0.1, top_symbols=2)),
+        RunConfig("c", protection=CodeConfig("ideal", gap=0.1, top_symbols=2), security=own),
     )
     assert load_config(str(path)) == TrainConfig(
         "all", "elsewhere", data, "mlp", 4, 5, 6, 1.0, 7, 8, "shard_map", False, runs

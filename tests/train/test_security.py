@@ -62,6 +62,24 @@ def losses(lines, name):
     return [line["loss"] for line in lines if line["run"] == name]
 
 
+def test_masks_change_nothing_and_a_failed_verification_changes_nothing_at_all(tmp_path):
+    """The job below in short."""
+    runs = (RUNS[0], RUNS[1], RUNS[4])
+    config = dataclasses.replace(JOB, steps=2, runs=runs, out=str(tmp_path))
+    summary = train(config)
+    lines = read_metrics(config.folder / "metrics.jsonl")
+    assert losses(lines, "perfect") == losses(lines, "plain")
+    assert losses(lines, "aborted")[0] == losses(lines, "plain")[0]
+    results = {run["name"]: run for run in summary["runs"]}
+    assert [results[run.name]["security"]["aborted_steps"] for run in runs[1:]] == [0, 2]
+    assert results["perfect"]["security"]["epsilon_total"] < 0.1
+    table = cli.security_table(summary)
+    assert list(table.columns[0].cells) == ["perfect", "aborted"]
+    assert list(table.columns[6].cells) == ["0", "2"]
+    assert "security" not in results["plain"]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["perfect", "corrected"])
 def test_right_sums_train_bit_for_bit_as_the_plain_ring(job, name):
     config, runs, lines, _ = job
@@ -91,6 +109,7 @@ def test_masks_leave_the_roundings_of_an_optimized_program_as_they_are(tmp_path)
     assert all(other == plain for other in others)
 
 
+@pytest.mark.slow
 def test_wrong_sums_are_as_many_as_the_states_say(job):
     _, runs, _, _ = job
     found = runs["bare"]["security"]
@@ -105,7 +124,8 @@ def test_wrong_sums_are_as_many_as_the_states_say(job):
     assert runs["corrected"]["security"]["wrong_sum_rate"] > 0
 
 
-def test_an_aborted_step_changes_nothing_and_has_fresh_states_next_time(job):
+@pytest.mark.slow
+def test_an_aborted_step_changes_nothing_but_its_number(job):
     config, runs, lines, _ = job
     own = [line for line in lines if line["run"] == "aborted"]
     assert [line["aborted"] for line in own] == [1] * STEPS
@@ -123,6 +143,7 @@ def test_an_aborted_step_changes_nothing_and_has_fresh_states_next_time(job):
     assert all(jax.tree.leaves(changed))
 
 
+@pytest.mark.slow
 def test_the_promise_is_that_of_the_bounds(job):
     config, runs, _, _ = job
     for run in RUNS[1:]:
@@ -145,7 +166,7 @@ def test_the_target_of_a_run_is_met():
 
 
 @pytest.mark.parametrize("noise", ["depolarizing", "dephasing", "white"])
-@pytest.mark.parametrize("fidelity", [1.0, 0.9999, 0.9, 0.6])
+@pytest.mark.parametrize("fidelity", [1.0, 0.9999, 0.6])
 @pytest.mark.parametrize("nodes", [3, 8])
 def test_the_states_have_the_fidelity_that_was_asked_for(noise, fidelity, nodes):
     source = SecurityConfig(noise=noise, ghz_fidelity=fidelity).source(nodes, 1.0)
@@ -198,15 +219,6 @@ def test_a_target_out_of_reach_is_refused_with_the_least_that_is_not():
     chosen = SecurityConfig(ghz_fidelity=0.6, target_epsilon=1e-6)
     with pytest.raises(ValueError, match="target_epsilon` must be at least"):
         chosen.build(chosen.source(4, 1.0), 100, 1, 16)
-
-
-def test_the_table_names_every_secure_run(job):
-    *_, summary = job
-    table = cli.security_table(summary)
-    names = list(table.columns[0].cells)
-    assert names == ["perfect", "corrected", "bare", "aborted"]
-    lost = list(table.columns[6].cells)
-    assert lost == ["0", "0", "0", str(STEPS)]
 
 
 @pytest.mark.slow
