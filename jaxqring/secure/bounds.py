@@ -13,6 +13,7 @@ from scipy.special import bdtrc
 
 from jaxqring import checks
 from jaxqring.link.codes import check_count
+from jaxqring.secure.masks import is_prime
 from jaxqring.secure.rates import (
     adversarial_tests,
     asymptotic_mask_rate,
@@ -303,20 +304,19 @@ def read_source(source: Any) -> PlainSource:
 
 def mask_modulus(security: Security, parties: int, bits: int, dimension: int | None) -> int:
     """What the masks are added modulo, which takes log2 of it, rounded up, qubit copies a mask."""
-
-    def is_prime(candidate: int) -> bool:
-        divisors = range(2, math.isqrt(candidate) + 1)
-        return candidate > 1 and all(candidate % divisor for divisor in divisors)
-
+    largest = parties * 2 ** max(bits - (parties - 1).bit_length(), 0)
     if dimension is None:
         if security.amplification != "universal":
             return 2**bits
-        dimension = parties * 2 ** max(bits - (parties - 1).bit_length(), 0) + 1
+        dimension = largest + 1
         while not is_prime(dimension):
             dimension += 1
     check_count("dimension", dimension, 2)
     if not is_prime(dimension):
         checks.refuse("dimension", "be prime", dimension)
+    if dimension <= largest:
+        rule = f"exceed {largest}, so that no sum of {parties} codes overflows"
+        checks.refuse("dimension", rule, dimension)
     if security.correction is not None and dimension < security.correction.n:
         rule = f"reach the code's length {security.correction.n}"
         checks.refuse("dimension", rule, dimension)

@@ -154,7 +154,7 @@ def universal_hash(key: jax.Array, masks: jax.Array, size: int, modulus: int) ->
         checks.refuse("masks", "be uint32 of shape (N, n), with n below 2^16", shown)
     if not isinstance(size, int) or not 1 <= size <= masks.shape[1]:
         checks.refuse("size", f"be an integer in [1, {masks.shape[1]}]", size)
-    if not isinstance(modulus, int) or not 2 <= modulus < 2**16 or not _is_prime(modulus):
+    if not isinstance(modulus, int) or not 2 <= modulus < 2**16 or not is_prime(modulus):
         checks.refuse("modulus", "be a prime below 2^16", modulus)
     cipher = cipher_key(key)
 
@@ -172,13 +172,14 @@ def prime_modulus(bits: int) -> int:
     (17, 32771)
     """
     candidate = 2**bits + 1
-    while not _is_prime(candidate):
+    while not is_prime(candidate):
         candidate += 1
     return candidate
 
 
-def _is_prime(number: int) -> bool:
-    return all(number % divisor for divisor in range(2, math.isqrt(number) + 1))
+def is_prime(number: int) -> bool:
+    """Whether `number`, of some ten digits at most, is prime."""
+    return number > 1 and all(number % divisor for divisor in range(2, math.isqrt(number) + 1))
 
 
 def sum_error_law(visibility: ArrayLike, bits: int) -> jax.Array:

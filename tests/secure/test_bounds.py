@@ -334,8 +334,13 @@ def test_a_wrong_sum_escapes_random_combinations_half_the_time_each():
         (lambda: bounds.epsilon(Security(), 0, Source()), ["`size`", "at least 1"]),
         (lambda: bounds.epsilon(Security(), 5, Source(), mode="x"), ["`mode`"]),
         (lambda: bounds.epsilon(Security("universal"), 5, Source(), dimension=9), ["be prime"]),
-        (lambda: bounds.epsilon(Security("universal", tolerance=0.49999), 5, Source(), dimension=2),
-         ["`tolerance`", "positive rate"]),
+        (lambda: bounds.epsilon(Security("universal"), 5, Source(), dimension=7), ["exceed 65536"]),
+        (
+            lambda: bounds.epsilon(
+                Security("universal", tolerance=0.49999, correction=HAMMING), 5, Source(), bits=3
+            ),
+            ["`tolerance`", "positive rate"],
+        ),
         (lambda: bounds.escape_probability(9, 4, 4), ["`bad`", "8 copies"]),
         (lambda: bounds.bucket_error(10, 10, 3), ["`kept`", "multiple of bucket = 3"]),
         (lambda: bounds.mask_rate(10, 10, eps_smooth=1.0), ["`eps_smooth`", "strictly"]),
