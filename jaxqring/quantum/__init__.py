@@ -12,7 +12,13 @@ from jaxqring.quantum.channels import (
     pauli,
     thermal_relaxation,
 )
-from jaxqring.quantum.ghz import GHZSource, PlantedSource, fused, plus_states
+from jaxqring.quantum.ghz import (
+    GHZSource,
+    PlantedSource,
+    fused,
+    plus_states,
+    purification_guess,
+)
 from jaxqring.quantum.operations import best_purification_time, distill, hashing_yield, swap
 from jaxqring.quantum.pairs import Pair, bell_diagonal, from_density_matrix, werner
 
@@ -36,6 +42,7 @@ __all__ = [
     "identity",
     "pauli",
     "plus_states",
+    "purification_guess",
     "swap",
     "thermal_relaxation",
     "werner",
