@@ -1,6 +1,7 @@
 """What secrecy costs: epsilon over copies, and copies over the fidelity of the GHZ states."""
 
 import dataclasses
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -42,30 +43,29 @@ def draw_security(folder: Path, summary: dict[str, Any]) -> list[Path]:
     configs = {run["name"]: run for run in summary["config"]["runs"]}
     bits = configs[runs[0]["name"]]["bits"]
     found = {loss: curve(loss, size, nodes, bits) for loss in INFIDELITIES}
+    small: dict[str, Any] = {"fontsize": 10, "title_fontsize": 10}
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(10, 4.6), layout="constrained")
         left, right = figure.subplots(1, 2)
         for place, loss in enumerate(SHOWN):
             look: dict[str, Any] = {"color": COLOURS[place], "linestyle": STYLES[place]}
             left.plot(*found[loss], label=f"{1 - loss:.6g}", marker=".", **look)
-        for run in runs:
-            kept = run["security"]
-            left.plot(kept["overhead"], kept["epsilon_per_step"], "k*", markersize=11)
-            left.annotate(
-                run["name"],
-                (kept["overhead"], kept["epsilon_per_step"]),
-                textcoords="offset points",
-                xytext=(8, 4),
-                fontsize=11,
-            )
+        curves = left.get_lines()
+        for run, marker in zip(runs, itertools.cycle("*sD^vP"), strict=False):
+            cost = run["security"]["overhead"], run["security"]["epsilon_per_step"]
+            left.plot(*cost, f"k{marker}", markersize=9, label=run["name"], linestyle="")
         left.set(
             xscale="log",
             yscale="log",
-            ylim=(1e-13, 3),
+            ylim=(1e-13, 1e5),  # room for a legend above
+            yticks=10.0 ** np.arange(-12, 1, 2),
             xlabel="GHZ copies per mask",
             ylabel="epsilon of a step",
         )
-        left.legend(title="GHZ fidelity", fontsize=11, title_fontsize=11, loc="lower left")
+        marks = [line for line in left.get_lines() if line not in curves]
+        by_run = left.legend(handles=marks, title="runs", loc="upper right", ncols=2, **small)
+        left.add_artist(by_run)
+        left.legend(handles=list(curves), title="GHZ fidelity", loc="lower left", **small)
         for place, target in enumerate(TARGETS):
             costs = [cost_of(target, *found[loss]) for loss in INFIDELITIES]
             right.plot(
@@ -86,7 +86,7 @@ def draw_security(folder: Path, summary: dict[str, Any]) -> list[Path]:
             axis.set_major_locator(FixedLocator(TICKS))
             axis.set_major_formatter(ScalarFormatter())
             axis.set_minor_locator(NullLocator())
-        right.legend(title="epsilon of a step", fontsize=11, title_fontsize=11)
+        right.legend(title="epsilon of a step", **small)
         title = f"{size:,} masks of {bits} bits, {nodes} nodes, buckets; depolarized states"
         figure.suptitle(title, fontsize=12)
         return [save(figure, folder / "security.png")]
