@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -104,7 +105,24 @@ def attacks():
     assert seen["a node's gradient, masks from GHZ states"][0] < 1e-4
 
 
+def conflict_audit():
+    with tempfile.TemporaryDirectory() as folder:
+        figure = Path(folder) / "audit.png"
+        output = printed("conflict_audit.py", "--figure", str(figure))
+        assert figure.stat().st_size > 10_000
+    beyond, pairs = map(int, re.search(r": (\d+) of (\d+) pairs", output).groups())
+    right, conflicts = map(int, re.search(r"(\d+) of them .*; (\d+) conflict", output).groups())
+    # Eleven runs each: a median errs once in a hundred times at the very edge of the gap.
+    assert pairs == 45
+    assert right >= beyond - 2
+    assert conflicts > 0
+    exact = float(re.search(r"inconsistent ([0-9.]+)", output).group(1))
+    low, high = map(float, re.search(r"in \[([0-9.]+), ([0-9.]+)\]", output).groups())
+    assert low - 0.01 <= exact <= high + 0.01
+
+
 CHECKS = {
+    "conflict_audit.py": conflict_audit,
     "attacks.py": attacks,
     "readme.py": readme,
     "train_step.py": train_step,

@@ -1,0 +1,35 @@
+"""After the ring: do gradients conflict? GapIP and TieAudit, with their classical rivals."""
+
+from jaxqring.audit.gap_ip import GapPlan, GapResult, decision_error, gap_ip, plan_gap_ip
+from jaxqring.audit.rivals import Crossover, crossover, crossover_gap, simhash, simhash_bits
+from jaxqring.audit.tie_audit import (
+    TieNoise,
+    TiePlan,
+    TieResult,
+    crossover_size,
+    plan_subset_audit,
+    plan_tie_audit,
+    subset_audit,
+    tie_audit,
+)
+
+__all__ = [
+    "Crossover",
+    "GapPlan",
+    "GapResult",
+    "TieNoise",
+    "TiePlan",
+    "TieResult",
+    "crossover",
+    "crossover_gap",
+    "crossover_size",
+    "decision_error",
+    "gap_ip",
+    "plan_gap_ip",
+    "plan_subset_audit",
+    "plan_tie_audit",
+    "simhash",
+    "simhash_bits",
+    "subset_audit",
+    "tie_audit",
+]

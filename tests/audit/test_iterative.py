@@ -1,0 +1,86 @@
+"""Iterative amplitude estimation decides within its risk, and stops when it knows enough."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxqring.audit.amplitude import angle
+from jaxqring.audit.gap_ip import THRESHOLD, gap_angle, gap_ip, plan_gap_ip, register_qubits
+from jaxqring.audit.iterative import iterate, narrowings
+
+SIZE = 10**6
+
+
+@functools.partial(jax.jit, static_argnums=(2,))
+def runs(keys, inner, tau, hop_noise):
+    plan = plan_gap_ip(tau, SIZE, estimator="iqae", repetitions=20)
+
+    def one(key):
+        return iterate(
+            key,
+            angle(inner),
+            threshold=THRESHOLD,
+            gap=gap_angle(tau),
+            shots=20,
+            risk=plan.error,
+            qubits=register_qubits(SIZE),
+            hop_noise=hop_noise,
+        )
+
+    return jax.vmap(one)(keys)
+
+
+def keys(count, seed=0):
+    return jax.random.split(jax.random.key(seed), count)
+
+
+@pytest.mark.parametrize("tau", [0.1, pytest.param(0.02, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_it_errs_no_more_often_than_it_may(tau, sign):
+    """20,000 runs at the edge of the gap; the bound is not tight: about 0.1 % err, of 19 %."""
+    found = runs(keys(20_000), sign * tau, tau, 0.0)
+    plan = plan_gap_ip(tau, SIZE, estimator="iqae", repetitions=20)
+    wrong = float(jnp.mean((found.theta < THRESHOLD) != (sign > 0)))
+    assert wrong < plan.error
+    assert int(found.hops.max()) <= plan.rounds
+    # Whoever draws lots errs half the time.
+    assert wrong < 0.05
+
+
+def test_it_stops_early_where_the_answer_is_plain():
+    """2,000 runs each: far from the threshold a tenth of the hops is enough."""
+    near, far = (float(runs(keys(2000), g, 0.02, 0.0).hops.mean()) for g in (0.02, 0.5))
+    assert far < near / 10
+
+
+@pytest.mark.slow
+def test_the_hops_grow_as_the_inverse_of_the_gap():
+    gaps = np.array([0.2, 0.1, 0.05, 0.02])
+    hops = [float(runs(keys(1000), float(gap), float(gap), 0.0).hops.mean()) for gap in gaps]
+    slope = np.polyfit(np.log(gaps), np.log(hops), 1)[0]
+    assert -1.25 < slope < -0.85
+
+
+@pytest.mark.slow
+def test_known_noise_is_taken_into_account():
+    """4,000 runs with a percent of noise a hop: still right, at the price of more hops."""
+    clean, noisy = (runs(keys(4000), -0.1, 0.1, noise) for noise in (0.0, 0.01))
+    assert float(jnp.mean(noisy.theta < THRESHOLD)) < 0.05
+    assert float(noisy.hops.mean()) > float(clean.hops.mean())
+
+
+def test_the_audit_reports_what_it_used():
+    a, b = jnp.array([1.0, 0.1, 0.0]), jnp.array([0.1, 1.0, 0.0])
+    found = jax.jit(lambda key: gap_ip(a, b, tau=0.1, key=key, estimator="iqae", repetitions=20))(
+        jax.random.key(0)
+    )
+    assert bool(found.agrees)
+    assert float(found.qubits) == 2 * float(found.rounds)  # a register of two qubits
+    assert 0 < float(found.qubits) <= found.plan.qubits
+
+
+def test_the_depth_doubles_until_the_gap_is_resolved():
+    assert [narrowings(gap) for gap in (3.0, 1.0, 0.1, 0.01)] == [1, 2, 5, 9]
