@@ -2,15 +2,13 @@
 
 from jaxqring.audit.gap_ip import GapPlan, GapResult, decision_error, gap_ip, plan_gap_ip
 from jaxqring.audit.rivals import Crossover, crossover, crossover_gap, simhash, simhash_bits
-from jaxqring.audit.tie_audit import (
+from jaxqring.audit.tie_audit import TieResult, subset_audit, tie_audit
+from jaxqring.audit.tie_plans import (
     TieNoise,
     TiePlan,
-    TieResult,
     crossover_size,
     plan_subset_audit,
     plan_tie_audit,
-    subset_audit,
-    tie_audit,
 )
 
 __all__ = [

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 from jax.flatten_util import ravel_pytree
+from jax.scipy.special import betainc
 from jax.typing import ArrayLike
 from scipy.stats import binom
 
@@ -136,7 +137,7 @@ def plan_gap_ip(
         checks.refuse("repetitions", "be a positive integer", repetitions)
     qubits = register_qubits(size)
     if estimator == "projective":
-        error = _projective_error(tau, repetitions)
+        error = float(_projective_error(tau, repetitions))
         return GapPlan(estimator, 1, repetitions, repetitions * qubits, repetitions, 1, error)
     steps = gap_steps(tau)
     if estimator == "mlae":
@@ -172,32 +173,26 @@ def median_error(single: float, repetitions: int) -> float:
 
 
 def _repetitions(tau: float, delta: float, estimator: str) -> int:
-    """The fewest that err with probability delta at most, by bisection over the odd ones."""
-
-    def error(half: int) -> float:
+    """The fewest, an odd number, that err with probability delta at most."""
+    few = 64
+    while True:
+        odd = 2 * np.arange(few) + 1
         if estimator == "projective":
-            return _projective_error(tau, 2 * half + 1)
-        return median_error(1 - ONE_STEP, 2 * half + 1)
-
-    high = 1
-    while error(high) > delta:
-        high *= 2
-    low = -1
-    while high - low > 1:
-        middle = (low + high) // 2
-        if error(middle) <= delta:
-            high = middle
+            errors = _projective_error(tau, odd)
         else:
-            low = middle
-    return 2 * high + 1
+            errors = binom.sf((odd - 1) // 2, odd, 1 - ONE_STEP)
+        enough = np.flatnonzero(errors <= delta)
+        if len(enough):
+            return int(odd[enough[0]])
+        few *= 2
 
 
-def _projective_error(tau: float, copies: int) -> float:
+def _projective_error(tau: float, copies: np.ndarray | int) -> Any:
     """The larger of the errors at tau and -tau: s^2 of the copies are found, and 1/4 decides."""
-    found = copies // 4  # more than a quarter is agreement
-    at_high = float(binom.cdf(found, copies, ((1 + tau) / 2) ** 2))
-    at_low = float(binom.sf(found, copies, ((1 - tau) / 2) ** 2))
-    return max(at_high, at_low)
+    found = np.asarray(copies) // 4  # more than a quarter is agreement
+    at_high = binom.cdf(found, copies, ((1 + tau) / 2) ** 2)
+    at_low = binom.sf(found, copies, ((1 - tau) / 2) ** 2)
+    return np.maximum(at_high, at_low)
 
 
 def _turns(steps: int) -> tuple[int, ...]:
@@ -321,17 +316,18 @@ def decision_error(
     >>> print(f"{decision_error(-0.1, 0.1, 10**6):.4f}")
     0.0986
     """
-    steps = gap_steps(tau)
-    theta = angle(inner_product)
+    plan = plan_gap_ip(tau, size, repetitions=repetitions)  # refuses what cannot be
+    if not (isinstance(hop_noise, float | int) and hop_noise == 0):
+        hop_noise, _ = checks.bounded("hop_noise", hop_noise)
+    steps, theta = plan.steps, angle(inner_product)
     law = phase_estimation_law(theta, steps, register_qubits(size), hop_noise)
     outcomes = np.arange(steps)
     agrees = np.pi * np.minimum(outcomes, steps - outcomes) / steps < THRESHOLD
     wrong = jnp.sum(jnp.where(agrees == (jnp.asarray(inner_product) >= 0), 0, law))
     if repetitions == 1:
         return wrong
-    most = np.arange((repetitions + 1) // 2, repetitions + 1)
-    ways = np.array([math.comb(repetitions, int(k)) for k in most], float)
-    return jnp.sum(ways * wrong**most * (1 - wrong) ** (repetitions - most))
+    half = (repetitions + 1) // 2  # so many wrong ones make the median wrong
+    return betainc(half, repetitions - half + 1, jnp.clip(wrong, 0, 1))
 
 
 def _flat(argument: str, tree: Any) -> jax.Array:
@@ -347,4 +343,6 @@ def _flat(argument: str, tree: Any) -> jax.Array:
     flat = ravel_pytree(jax.tree.map(jnp.asarray, tree))[0]
     if flat.size == 0:
         checks.refuse(argument, "hold at least one entry", flat.shape)
-    return flat.astype(jnp.promote_types(flat.dtype, jnp.float32))
+    flat = flat.astype(jnp.promote_types(flat.dtype, jnp.float32))
+    largest = jnp.max(jnp.abs(flat))  # so that no square over- or underflows
+    return flat / jnp.where(largest > 0, largest, 1)
