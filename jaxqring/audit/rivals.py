@@ -150,7 +150,8 @@ def crossover_gap(size: int, *, hop_noise: float = 0.0, width: int = 16) -> floa
     True
     """
     gaps = np.geomspace(1e-3, 0.5, 100)
-    wins = [crossover(float(g), size, hop_noise=hop_noise, width=width).quantum_wins for g in gaps]
+    rows = [crossover(float(g), size, hop_noise=hop_noise, width=width) for g in gaps]
+    wins = [row.qubits < row.simhash_bits for row in rows]
     if not any(wins):
         return math.nan
     if all(wins):
