@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.typing import ArrayLike
 
 from jaxqring import checks
 from jaxqring.threefry import Words, random_words
@@ -137,11 +138,21 @@ class FixedPoint:
     multiplying by it is exact in floating point, so that results do not depend on how a compiler
     fuses the program around them. That costs less than one bit of resolution.
 
+    Every block of values has a scale of its own, so that a small layer arrives as well as a large
+    one: half a code is at most 2^-(bits left for a code - 1) of the largest magnitude in its block.
+
     Attributes:
       bits: width on the wire, even, in [2, 32].
-      clip: "max" to fit the largest magnitude on any node (agreed over the control channel), or
-        a positive number; what lies outside is clipped and counted.
+      clip: "max" to fit the largest magnitude of a block on any node (agreed over the control
+        channel), or a positive number for all blocks; what lies outside is clipped and counted.
       rounding: "nearest" (ties to even), or "stochastic", which is unbiased.
+      scale: what is a block: "leaf" for each leaf of the pytree; an integer for runs of so many
+        values of a leaf, in its memory order (of each node's part of it in a `psum_scatter`);
+        "payload" for the whole pytree.
+      non_finite: what becomes of NaN and infinities. "propagate": a block with one of them on any
+        node is NaN on every node. "clip": NaN is sent as 0, an infinity as the largest finite
+        value. A mean is finite where all values are; a sum beyond the type of its leaf is infinite
+        with "propagate", and the largest number of the type with "clip".
 
     Raises:
       ValueError: if one of them is something else.
@@ -153,6 +164,8 @@ class FixedPoint:
     bits: int = 16
     clip: str | float = "max"
     rounding: str = "nearest"
+    scale: str | int = "leaf"
+    non_finite: str = "propagate"
 
     def __post_init__(self) -> None:
         if type(self.bits) is not int or self.bits % 2 or not 2 <= self.bits <= 32:
@@ -164,6 +177,12 @@ class FixedPoint:
         elif not (isinstance(self.clip, str) and self.clip == "max"):
             checks.refuse("clip", 'be "max" or a positive finite number', self.clip)
         checks.one_of("rounding", self.rounding, ("nearest", "stochastic"))
+        if type(self.scale) is int:
+            if self.scale < 1:
+                checks.refuse("scale", "be positive where it is a number of values", self.scale)
+        elif not (isinstance(self.scale, str) and self.scale in ("leaf", "payload")):
+            checks.refuse("scale", 'be "leaf", "payload" or an integer', self.scale)
+        checks.one_of("non_finite", self.non_finite, ("propagate", "clip"))
 
     def code_bits(self, num_terms: int) -> int:
         """Bits left for one node's codes when `num_terms` of them are added.
@@ -190,20 +209,48 @@ class FixedPoint:
         """The value of one code: the least power of two whose largest code reaches `peak`.
 
         Args:
-          peak: () float32, the largest finite magnitude on any node.
+          peak: (...) float32, the largest finite magnitude on any node.
+          num_terms: how many codes will be added.
+
+        Simplification: at most 2^126, so that its inverse is a normal number. Of two or three bits
+        for a code, the largest floats then saturate; a ring uses `powers`, and has no such limit.
+        """
+        bits = lax.bitcast_convert_type(jnp.asarray(peak, jnp.float32), jnp.int32)
+        return power_of_two(jnp.minimum(self.powers(bits, num_terms), 126))
+
+    def powers(self, peaks: jax.Array, num_terms: int) -> jax.Array:
+        """(...) int32 in [-126, 128], the exponent of the value of one code.
+
+        Args:
+          peaks: (...) int32, the bits of the largest finite magnitudes.
           num_terms: how many codes will be added.
         """
         width = self.code_bits(num_terms)
-        mantissa, exponent = jnp.frexp(peak)  # peak = mantissa 2^exponent, mantissa in [1/2, 1)
-        fits = mantissa <= self.limit(num_terms) / np.float32(2.0 ** (width - 1))
-        power = exponent.astype(jnp.int32) - (width - 1) + jnp.where(fits, 0, 1)
-        # Beyond +-126 the step or its inverse would be subnormal, and be flushed to zero: of such
-        # vectors the smallest values become zero and the largest saturate.
-        power = jnp.clip(power, -126, 126)
-        return _power_of_two(power)
+        fraction = (peaks & np.int32(0x7FFFFF)) | np.int32(126 << 23)  # in [1/2, 1)
+        fits = lax.bitcast_convert_type(fraction, jnp.float32) <= self._reach(num_terms)
+        power = (peaks >> 23) - 126 - (width - 1) + jnp.where(fits, 0, 1)
+        # Below, one code would be subnormal, and be flushed to zero.
+        return jnp.maximum(power, -126)
+
+    def _reach(self, num_terms: int) -> np.float32:
+        """The largest code, as a fraction of the power of two above it."""
+        return self.limit(num_terms) / np.float32(2.0 ** (self.code_bits(num_terms) - 1))
+
+    def fixed_power(self, num_terms: int) -> np.int32:
+        """The exponent of the value of one code if `clip` is a number; see `powers`."""
+        fraction, exponent = math.frexp(np.float32(self.clip))
+        power = exponent - (self.code_bits(num_terms) - 1) + int(fraction > self._reach(num_terms))
+        return np.int32(max(power, -126))
+
+    def in_units(self, num_terms: int) -> "FixedPoint":
+        """The wire of values that have been divided by the value of one code."""
+        clip: str | float = "max"
+        if self.clip != "max":
+            clip = math.ldexp(float(np.float32(self.clip)), -int(self.fixed_power(num_terms)))
+        return dataclasses.replace(self, clip=clip)
 
     def encode(
-        self, values: jax.Array, step: jax.Array, num_terms: int, key: Words | None = None
+        self, values: jax.Array, step: ArrayLike, num_terms: int, key: Words | None = None
     ) -> jax.Array:
         """float32 values to int32 codes; NaN becomes 0, infinities are clipped.
 
@@ -214,7 +261,7 @@ class FixedPoint:
           key: of `random_words`, needed for stochastic rounding.
         """
         limit = self.limit(num_terms)
-        inverse = _power_of_two(127 - _exponent_field(step))
+        inverse = power_of_two(127 - _exponent_field(step))
         codes = jnp.where(jnp.isnan(values), np.float32(0), values)
         if self.clip != "max":
             codes = jnp.clip(codes, -np.float32(self.clip), np.float32(self.clip))
@@ -230,7 +277,7 @@ class FixedPoint:
             codes = low + (uniform < codes - low).astype(codes.dtype)
         return jnp.clip(codes, -limit, limit).astype(jnp.int32)
 
-    def saturates(self, values: jax.Array, step: jax.Array, num_terms: int) -> jax.Array:
+    def saturates(self, values: jax.Array, step: ArrayLike, num_terms: int) -> jax.Array:
         """(...) bool, which values are clipped."""
         edge = self.limit(num_terms) * step if self.clip == "max" else np.float32(self.clip)
         return jnp.abs(values) > edge
@@ -238,7 +285,7 @@ class FixedPoint:
     def add(self, mine: jax.Array, arrived: jax.Array) -> jax.Array:
         return wrap(mine + arrived, self.bits)
 
-    def decode(self, payload: jax.Array, step: jax.Array) -> jax.Array:
+    def decode(self, payload: jax.Array, step: ArrayLike) -> jax.Array:
         # Clipped, because the code nearest to a value at the end of float32 may lie beyond it.
         top = jnp.finfo(jnp.float32).max
         return jnp.clip(payload.astype(jnp.float32) * step, -top, top)
@@ -263,14 +310,14 @@ class Float32:
     lanes: int = dataclasses.field(default=1, init=False, repr=False)
 
     def encode(
-        self, values: jax.Array, step: jax.Array, num_terms: int, key: Words | None = None
+        self, values: jax.Array, step: ArrayLike, num_terms: int, key: Words | None = None
     ) -> jax.Array:
         return values
 
     def add(self, mine: jax.Array, arrived: jax.Array) -> jax.Array:
         return mine + arrived
 
-    def decode(self, payload: jax.Array, step: jax.Array) -> jax.Array:
+    def decode(self, payload: jax.Array, step: ArrayLike) -> jax.Array:
         return payload
 
     def join(self, lanes: Sequence[jax.Array]) -> jax.Array:
@@ -288,14 +335,14 @@ class BFloat16:
     lanes: int = dataclasses.field(default=2, init=False, repr=False)
 
     def encode(
-        self, values: jax.Array, step: jax.Array, num_terms: int, key: Words | None = None
+        self, values: jax.Array, step: ArrayLike, num_terms: int, key: Words | None = None
     ) -> jax.Array:
         return values.astype(jnp.bfloat16)
 
     def add(self, mine: jax.Array, arrived: jax.Array) -> jax.Array:
         return (mine.astype(jnp.float32) + arrived.astype(jnp.float32)).astype(jnp.bfloat16)
 
-    def decode(self, payload: jax.Array, step: jax.Array) -> jax.Array:
+    def decode(self, payload: jax.Array, step: ArrayLike) -> jax.Array:
         return payload.astype(jnp.float32)
 
     def join(self, lanes: Sequence[jax.Array]) -> jax.Array:
@@ -310,11 +357,11 @@ class BFloat16:
 Wire = FixedPoint | Float32 | BFloat16
 
 
-def _power_of_two(power: jax.Array) -> jax.Array:
-    """2^power as float32, exactly, for int32 powers in [-126, 127]."""
+def power_of_two(power: jax.Array) -> jax.Array:
+    """(...) float32 2^power, exactly, for int32 powers in [-126, 127]."""
     return lax.bitcast_convert_type((power + 127) << 23, jnp.float32)
 
 
-def _exponent_field(value: jax.Array) -> jax.Array:
+def _exponent_field(value: ArrayLike) -> jax.Array:
     """The biased exponent of a positive normal float32."""
-    return lax.bitcast_convert_type(value, jnp.int32) >> 23
+    return lax.bitcast_convert_type(jnp.asarray(value, jnp.float32), jnp.int32) >> 23

@@ -3,31 +3,36 @@
 They take the place of their `jax.lax` namesakes inside `pmap`, `shard_map` and
 `vmap(axis_name=...)`. The path of a payload:
 
-    pytree -> one float32 vector -> N chunks -> codes -> (N - 1 hops of adding)
-           -> (N - 1 hops of passing on) -> codes -> float32 -> pytree
+    pytree -> one float32 vector -> in units of the scale of each leaf -> N chunks -> codes
+           -> (N - 1 hops of adding) -> (N - 1 hops of passing on) -> codes -> float32 -> pytree
 
 The same key gives the same bits under every mapping, whatever its implementation: the random
-stream of a hop is derived from the key, the number of the hop and the index of the node.
+stream of a hop is derived from the key, the kind and structure of the call, the number of the hop
+and the index of the node.
+
+On a mesh with further axes, of data x model say, a ring along one of them is one of many side by
+side, each with links of its own. Errors are its own too: the first ring draws from the key, ring
+number r (counted along the other axes of the `shard_map`, the last one fastest) from
+`jax.random.fold_in(key, r)`. Where `shard_map` knows what is the same along an axis (with
+check_vma), rings that carry the same are one: they draw the same, and a leaf that is the same along
+the axis, beside leaves that are not, comes from the first of the rings and is the same afterwards.
+Without check_vma nothing of this is known, and every ring draws its own. Under `vmap` the key alone
+decides, as everywhere in JAX.
 
 Derivatives follow the mean of the channel; `jaxqring.ring.tangent` says how.
 """
 
-import math
-from collections.abc import Callable
+import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax import lax
 
 from jaxqring import checks
-from jaxqring.link.wire import FixedPoint
+from jaxqring.ring.axes import within_devices
+from jaxqring.ring.call import Call, enter
 from jaxqring.ring.config import Ring
-from jaxqring.ring.engine import collective
-from jaxqring.ring.plan import Plan, sees_varying
-from jaxqring.ring.report import make_report, split
-from jaxqring.ring.schedule import Place, axis_size
+from jaxqring.ring.report import make_report
 
 AxisName = Any
 
@@ -47,12 +52,23 @@ def psum(
     bit. With noise each hop of the second half of the ring adds errors of its own, so that nodes
     hold different results: `Report.replica_agreement` says how different.
 
+    A loss that holds a `psum` is one sum on each node. Under `shard_map` with check_vma=True its
+    gradient is that of all N losses together, as their results may differ, which is N times that
+    of `jax.lax.psum`, whose result is one number; with `replicated=True` the two agree::
+
+        jax.grad(lambda w: psum(w * x, "nodes", ring=ring, key=key))(w)                   # N x
+        jax.grad(lambda w: psum(w * x, "nodes", ring=ring, key=key, replicated=True))(w)  # x
+
     Args:
       x: pytree of floating arrays, of any shape; sent as float32, returned in their own type.
         With `ring.nodes_per_device` k > 1 every leaf has a leading axis of length k.
-      axis_name: name of the mapped axis.
+      axis_name: name of the mapped axis, or a tuple of names that count as one axis, the last one
+        fastest. Axes of `vmap` within a device come last; their nodes are then carried by it.
       ring: the links, the wire and the kind of noise.
-      key: typed PRNG key, the same on every node, or None where nothing is drawn.
+      key: typed PRNG key, the same on every node, or None where nothing is drawn. Two calls with
+        one key draw the same errors if they are the same kind of call on a pytree of the same
+        structure, shapes and types (`psum` and `pmean` are of one kind), and independent ones
+        otherwise.
       replicated: end in a result that `shard_map` knows to be equal on all nodes, so that
         `out_specs=P()` is allowed. Only where it provably is: with noise "off", or with protection
         of every symbol. A codeword that no attempt brings across in the second half of the ring
@@ -106,22 +122,46 @@ def _summed(
     *,
     mean: bool,
 ) -> Any:
-    place = _check_call(x, axis_name, ring, key, with_report, replicated)
-    flat, restore = _flatten(x, place, ring)
-    size = flat.shape[1]
-    if size == 0:
-        return (x, make_report(x, None, place, ring, 0, 0)) if with_report else x
-    chunk = -(-size // place.num_nodes)
-    rows = jnp.pad(flat, ((0, 0), (0, chunk * place.num_nodes - size)))
-    rows = rows.reshape(-1, place.num_nodes, chunk)
-    # Divided before the cast: the mean of narrow floats fits their type where the sum may not.
-    divisor = place.num_nodes if mean else 1
-    plan = Plan(place, True, True, replicated, with_report, divisor)
-    summed, counts = collective(rows, ring, key, plan)
-    total = restore(summed.reshape(place.nodes_per_device, -1)[:, :size])
+    def act(x: Any, axis_name: AxisName, ring: Ring) -> Any:
+        call = enter(x, axis_name, ring, key, "sum", with_report=with_report, replicated=replicated)
+        divisor = call.place.num_nodes if mean else 1
+        return sum_of(call, replicated, with_report, divisor, fits=mean)
+
+    return within_devices(act, x, axis_name, ring, with_report)
+
+
+def sum_of(
+    call: Call, replicated: bool, with_report: bool, divisor: int | jax.Array, *, fits: bool
+) -> Any:
+    """The sum of a call, divided, and its report if asked for.
+
+    Args:
+      call: to `psum` or `pmean`.
+      replicated: as for `psum`.
+      with_report: as for `psum`.
+      divisor: a number, or () float32 the same on all nodes.
+      fits: whether the result of values that fit the type of their leaf must fit it.
+    """
+    place, ring = call.place, call.ring
+    if sum(leaf.size for leaf in call.leaves) == 0:
+        same = call.restored(call.leaves)
+        return (same, make_report((), None, place, ring, 0, 0)) if with_report else same
+    rows = [leaf.reshape(place.nodes_per_device, 1, -1) for leaf in call.leaves]
+    parts, result, counts, size = call.run(
+        rows,
+        1,
+        reduce=True,
+        gather=True,
+        report=with_report,
+        replicated=replicated,
+        divisor=divisor,
+        fits=fits,
+    )
+    shaped = [part.reshape(leaf.shape) for part, leaf in zip(parts, call.leaves, strict=True)]
+    total = call.restored(shaped)
     if not with_report:
         return total
-    return total, make_report(total, counts, place, ring, 2 * (place.num_nodes - 1), chunk)
+    return total, make_report(result, counts, place, ring, 2 * (place.num_nodes - 1), size)
 
 
 def psum_scatter(
@@ -156,38 +196,50 @@ def psum_scatter(
     >>> jax.jit(jax.vmap(part, axis_name="nodes"))(jnp.arange(4.0).reshape(2, 2))
     Array([2., 4.], dtype=float32)
     """
-    place = _check_call(x, axis_name, ring, key, with_report)
-    lead, nodes = _lead(place), place.num_nodes
-    leaves, treedef = jax.tree.flatten(jax.tree.map(jnp.asarray, x))
+    split = functools.partial(
+        _scatter, key=key, dimension=scatter_dimension, tiled=tiled, with_report=with_report
+    )
+    return within_devices(split, x, axis_name, ring, with_report)
+
+
+def _scatter(
+    x: Any,
+    axis_name: AxisName,
+    ring: Ring,
+    *,
+    key: jax.Array | None,
+    dimension: int,
+    tiled: bool,
+    with_report: bool,
+) -> Any:
+    call = enter(x, axis_name, ring, key, "scatter", with_report=with_report)
+    place, lead = call.place, call.lead
+    nodes = place.num_nodes
     rows = []
-    for leaf in leaves:
-        dimension = _dimension("scatter_dimension", scatter_dimension, leaf.ndim - lead)
-        length = leaf.shape[lead + dimension]
+    for leaf in call.leaves:
+        at = lead + _dimension("scatter_dimension", dimension, leaf.ndim - lead)
+        length = leaf.shape[at]
         if length % nodes if tiled else length != nodes:
             rule = f"name a dimension of length {'a multiple of ' if tiled else ''}{nodes}"
             checks.refuse("scatter_dimension", rule, length)
-        front = jnp.moveaxis(leaf, lead + dimension, lead).astype(jnp.float32)
+        front = jnp.moveaxis(leaf, at, lead)
         rows.append(front.reshape(place.nodes_per_device, nodes, -1))
     _refuse_nothing(rows)
-    values = jnp.concatenate(rows, axis=2)
-    plan = Plan(place, reduce=True, gather=False, replicated=False, report=with_report)
-    summed, counts = collective(values, ring, key, plan)
+    parts, result, counts, size = call.run(
+        rows, nodes, reduce=True, gather=False, report=with_report, fits=False
+    )
 
-    def part(leaf: jax.Array, piece: jax.Array) -> jax.Array:
-        shape = list(leaf.shape[lead:])
-        dimension = scatter_dimension % len(shape)
-        length = shape.pop(dimension) // nodes
-        piece = as_leaf(piece, leaf.dtype, ring)
-        piece = piece.reshape(place.nodes_per_device, length, *shape)
-        piece = jnp.moveaxis(piece, 1, 1 + dimension) if tiled else piece[:, 0]
-        return piece if lead else piece[0]
+    def shaped(part: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+        at = dimension % len(shape)
+        rest = [*shape[:at], *shape[at + 1 :]]
+        part = part.reshape(place.nodes_per_device, shape[at] // nodes, *rest)
+        part = jnp.moveaxis(part, 1, 1 + at) if tiled else part[:, 0]
+        return part if lead else part[0]
 
-    pieces = split(summed, [row.shape[2] for row in rows])
-    outputs = jax.tree.unflatten(treedef, list(map(part, leaves, pieces)))
+    outputs = call.restored([shaped(*both) for both in zip(parts, call.shapes, strict=True)])
     if not with_report:
         return outputs
-    size = values.shape[2]
-    return outputs, make_report(outputs, counts, place, ring, nodes - 1, size, replicas=False)
+    return outputs, make_report(result, counts, place, ring, nodes - 1, size, replicas=False)
 
 
 def all_gather(
@@ -224,87 +276,41 @@ def all_gather(
     >>> jax.jit(gather)(jnp.array([1.0, 2.0, 3.0]))[0]
     Array([1., 2., 3.], dtype=float32)
     """
-    place = _check_call(x, axis_name, ring, key, with_report, adds=False)
-    x = _to_varying(x, axis_name)
-    lead, nodes = _lead(place), place.num_nodes
-    leaves, treedef = jax.tree.flatten(jax.tree.map(jnp.asarray, x))
-    for leaf in leaves:
-        _dimension("axis", axis, leaf.ndim - lead + (not tiled))
-    flat, _ = _flatten(x, place, ring)
-    _refuse_nothing(leaves)
-    plan = Plan(place, reduce=False, gather=True, replicated=False, report=with_report)
-    gathered, counts = collective(flat, ring, key, plan)
-
-    def joined(leaf: jax.Array, piece: jax.Array) -> jax.Array:
-        shape = leaf.shape[lead:]
-        where = axis % (len(shape) + (not tiled))
-        piece = as_leaf(piece, leaf.dtype, ring)
-        piece = piece.reshape(place.nodes_per_device, nodes, *shape)
-        piece = jnp.moveaxis(piece, 1, 1 + where)
-        if tiled:
-            merged = (*shape[:where], nodes * shape[where], *shape[where + 1 :])
-            piece = piece.reshape(place.nodes_per_device, *merged)
-        return piece if lead else piece[0]
-
-    pieces = split(gathered, [math.prod(leaf.shape[lead:]) for leaf in leaves])
-    outputs = jax.tree.unflatten(treedef, list(map(joined, leaves, pieces)))
-    if not with_report:
-        return outputs
-    return outputs, make_report(outputs, counts, place, ring, nodes - 1, flat.shape[1])
+    join = functools.partial(_gather, key=key, axis=axis, tiled=tiled, with_report=with_report)
+    return within_devices(join, x, axis_name, ring, with_report)
 
 
-def _check_call(
+def _gather(
     x: Any,
     axis_name: AxisName,
     ring: Ring,
-    key: jax.Array | None,
-    with_report: bool,
-    replicated: bool = False,
     *,
-    adds: bool = True,
-) -> Place:
-    """Refuses a malformed call before anything is traced, else says where this device sits."""
-    checks.instance("ring", ring, Ring)
-    checks.one_of("with_report", with_report, (True, False))
-    checks.one_of("replicated", replicated, (True, False))
-    num_devices = axis_size(axis_name)
-    place = Place(axis_name, num_devices, ring.nodes_per_device)
-    ring.check(place.num_nodes if adds else 1, place.num_nodes)
-    if ring.draws or key is not None:
-        checks.prng_key("key", key)
-    if replicated and not ring.delivers_exactly:
-        rule = 'be False unless noise is "off" or every symbol is protected'
-        checks.refuse("replicated", rule, replicated)
-    varying = sees_varying(axis_name)
-    for path, leaf in jax.tree_util.tree_leaves_with_path(x):
-        name = "x" + jax.tree_util.keystr(path)
-        if not isinstance(leaf, jax.Array | np.ndarray | np.generic | float | int | complex):
-            checks.refuse(name, "be real and floating", leaf, TypeError)
-        dtype = jnp.result_type(leaf)
-        if not jnp.issubdtype(dtype, jnp.floating):
-            checks.refuse(name, "be real and floating", str(dtype), TypeError)
-        shape = jnp.shape(leaf)
-        if _lead(place) and shape[:1] != (place.nodes_per_device,):
-            rule = f"have a leading axis of `nodes_per_device` = {place.nodes_per_device}"
-            checks.refuse(name, rule, shape)
-        if adds and varying and math.prod(shape) and not varying <= _varying(leaf):
-            raise ValueError(
-                f"`{name}` must vary over {axis_name!r}, but got a value that is the same on all"
-                " nodes: under shard_map with check_vma=True the gradient with respect to"
-                " replicated parameters has been summed already, and the collective would sum it"
-                f" twice; apply `jax.lax.pcast(params, {axis_name!r}, to='varying')` before"
-                " `jax.grad`."
-            )
-    return place
+    key: jax.Array | None,
+    axis: int,
+    tiled: bool,
+    with_report: bool,
+) -> Any:
+    call = enter(x, axis_name, ring, key, "gather", with_report=with_report, adds=False)
+    place, lead = call.place, call.lead
+    for shape in call.shapes:
+        _dimension("axis", axis, len(shape) + (not tiled))
+    _refuse_nothing(call.leaves)
+    rows = [leaf.reshape(place.nodes_per_device, 1, -1) for leaf in call.leaves]
+    parts, result, counts, size = call.run(rows, 1, reduce=False, gather=True, report=with_report)
 
+    def joined(part: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+        at = axis % (len(shape) + (not tiled))
+        part = part.reshape(place.nodes_per_device, place.num_nodes, *shape)
+        part = jnp.moveaxis(part, 1, 1 + at)
+        if tiled:
+            merged = (*shape[:at], place.num_nodes * shape[at], *shape[at + 1 :])
+            part = part.reshape(place.nodes_per_device, *merged)
+        return part if lead else part[0]
 
-def _varying(x: Any) -> frozenset:
-    return frozenset(jax.typeof(x).mat.varying)
-
-
-def _lead(place: Place) -> int:
-    """How many leading axes a leaf has for the nodes of one device."""
-    return int(place.nodes_per_device > 1)
+    outputs = call.restored([joined(*both) for both in zip(parts, call.shapes, strict=True)])
+    if not with_report:
+        return outputs
+    return outputs, make_report(result, counts, place, ring, place.num_nodes - 1, size)
 
 
 def _dimension(argument: str, dimension: int, rank: int) -> int:
@@ -318,39 +324,3 @@ def _dimension(argument: str, dimension: int, rank: int) -> int:
 def _refuse_nothing(leaves: list[jax.Array]) -> None:
     if sum(leaf.size for leaf in leaves) == 0:
         raise ValueError("`x` must hold at least one value, but got none.")
-
-
-def _to_varying(x: Any, axis_name: AxisName) -> Any:
-    """`x` with every leaf varying over the axis, where `shard_map` tracks that."""
-
-    def cast(leaf: Any) -> jax.Array:
-        missing = tuple(sees_varying(axis_name) - _varying(leaf))
-        return lax.pcast(leaf, missing, to="varying") if missing else leaf
-
-    return jax.tree.map(cast, x)
-
-
-def as_leaf(values: jax.Array, dtype: Any, ring: Ring) -> jax.Array:
-    """float32 values in the type of a leaf; a FixedPoint wire makes no infinity, here neither."""
-    if isinstance(ring.wire, FixedPoint) and jnp.finfo(dtype).bits < 32:
-        top = float(jnp.finfo(dtype).max)
-        values = jnp.clip(values, -top, top)
-    return values.astype(dtype)
-
-
-def _flatten(x: Any, place: Place, ring: Ring) -> tuple[jax.Array, Callable[[jax.Array], Any]]:
-    """All leaves as one (k, P) float32 array, and the way back."""
-    leaves, treedef = jax.tree.flatten(jax.tree.map(jnp.asarray, x))
-    flat = [leaf.astype(jnp.float32).reshape(place.nodes_per_device, -1) for leaf in leaves]
-    sizes = [rows.shape[1] for rows in flat]
-
-    def restore(values: jax.Array) -> Any:
-        pieces = split(values, sizes)
-        shaped = [
-            as_leaf(piece, leaf.dtype, ring).reshape(leaf.shape)
-            for piece, leaf in zip(pieces, leaves, strict=True)
-        ]
-        return jax.tree.unflatten(treedef, shaped)
-
-    empty = jnp.zeros((place.nodes_per_device, 0), jnp.float32)
-    return jnp.concatenate(flat, axis=1) if flat else empty, restore

@@ -46,9 +46,11 @@ class Ring:
       nodes_per_device: k neighbouring nodes on each device; every leaf then has a leading axis k.
       simulate: how protected links are simulated. "attempts" draws whether each codeword arrives,
         "symbol" draws every symbol of every codeword; the distribution is the same.
-      derivative: what a derivative with respect to sampled noise follows. "mean" is the mean of
-        every hop given what was sent over it. "exact" is the exact mean and variance of what the
-        whole ring delivers, for FixedPoint wires of up to 12 bits; see `jaxqring.expected`.
+      derivative: what a derivative with respect to sampled noise follows. None refuses one, as an
+        error that is drawn has none. "mean" is the mean of every hop given what was sent over it,
+        blind to the variance, which is most of what noise does to a training. "exact" is the exact
+        mean and variance of what the whole ring delivers, for FixedPoint wires of up to 12 bits.
+        `jaxqring.expected` has estimators that need none of this.
       control: how the errors are held while derivatives are estimated; see `jaxqring.couple`.
       masks: zero-sum masks on the codes; set by `jaxqring.secure_psum`, which checks that they may
         be there.
@@ -71,7 +73,7 @@ class Ring:
     scramble: bool = struct.field(pytree_node=False, default=True, kw_only=True)
     nodes_per_device: int = struct.field(pytree_node=False, default=1, kw_only=True)
     simulate: str = struct.field(pytree_node=False, default="attempts", kw_only=True)
-    derivative: str = struct.field(pytree_node=False, default="mean", kw_only=True)
+    derivative: str | None = struct.field(pytree_node=False, default=None, kw_only=True)
     control: Control | None = struct.field(default=None, kw_only=True)
     masks: Masks | None = struct.field(default=None, kw_only=True)
 
@@ -86,7 +88,7 @@ class Ring:
             )
         checks.one_of("scramble", self.scramble, (True, False))
         checks.one_of("simulate", self.simulate, SIMULATIONS)
-        checks.one_of("derivative", self.derivative, DERIVATIVES)
+        checks.one_of("derivative", self.derivative, (None, *DERIVATIVES))
         if self.derivative == "exact":
             self._check_exact()
         if self.protection is not None:
@@ -104,8 +106,8 @@ class Ring:
             rule = f"be a FixedPoint of at most {MAX_EXACT_BITS} bits, rounded to nearest, for an"
             checks.refuse("wire", f"{rule} exact derivative", wire)
         if self.noise != "sampled" or self.protection is not None:
-            rule = '"mean" unless noise is "sampled" and links are bare'
-            checks.refuse("derivative", f"be {rule}", self.derivative)
+            rule = 'not be "exact" unless noise is "sampled" and links are bare'
+            checks.refuse("derivative", rule, self.derivative)
 
     def _check_masks(self) -> None:
         if not isinstance(self.wire, FixedPoint):
@@ -113,8 +115,8 @@ class Ring:
         if self.noise not in ("sampled", "off"):
             rule = 'be "sampled" or "off" under masks, which leave codes no mean'
             checks.refuse("noise", rule, self.noise)
-        if self.derivative != "mean":
-            checks.refuse("derivative", 'be "mean" under masks', self.derivative)
+        if self.derivative == "exact":
+            checks.refuse("derivative", 'not be "exact" under masks', self.derivative)
 
     def _check_protection(self) -> None:
         if not isinstance(self.protection, Protection):

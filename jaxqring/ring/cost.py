@@ -10,6 +10,7 @@ import numpy as np
 
 from jaxqring import checks
 from jaxqring.link.wire import FixedPoint, Wire
+from jaxqring.ring.payload import layout_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,8 +28,9 @@ class Cost:
       qubits: online qubits per link if every codeword is sent once: half of `bits` on bare links,
         more with a code.
       pairs: EPR pairs used per link, one for each qubit.
-      control_bits: classical bits per link to agree on the scale of a FixedPoint wire, by a ring
-        all-reduce of one float32.
+      control_bits: classical bits per link to agree on the scales of a FixedPoint wire, by one ring
+        all-reduce of a float32 for each scale. If `clip` is a number one bit for each says whether
+        all values are finite; nothing is agreed on if `non_finite` is "clip" as well.
       codewords: per link, each sent once.
 
     Source of the counts: Patarasuk and Yuan, J. Parallel Distrib. Comput. 69, 117 (2009).
@@ -123,9 +125,10 @@ def ring_cost(
         rule = "be a pytree of arrays or an integer"
         checks.refuse("tree_or_size", rule, tree_or_size, TypeError)
     if isinstance(tree_or_size, int | np.integer):
-        size = int(tree_or_size)
+        sizes = [int(tree_or_size)]
     else:
-        size = sum(math.prod(np.shape(leaf)) for leaf in jax.tree.leaves(tree_or_size))
+        sizes = [math.prod(np.shape(leaf)) for leaf in jax.tree.leaves(tree_or_size)]
+    size = sum(sizes)
     if size < 0:
         checks.refuse("tree_or_size", "be a pytree or a size of at least 0", size)
     if isinstance(wire, FixedPoint) and collective != "all_gather":
@@ -135,13 +138,18 @@ def ring_cost(
     chunk = size if collective == "all_gather" else -(-size // num_nodes)
     bits = rounds * chunk * wire.bits
     codewords, qubits = message(chunk) if rounds else (0, 0)
-    agrees = isinstance(wire, FixedPoint) and wire.clip == "max" and rounds > 0
+    control = 0
+    if isinstance(wire, FixedPoint) and rounds > 0:
+        rows = num_nodes if collective == "psum_scatter" else 1
+        scales = layout_of(wire, [size // rows for size in sizes], rows).num_scales
+        width = 32 if wire.clip == "max" else int(wire.non_finite == "propagate")
+        control = 2 * steps * -(-scales // num_nodes) * width
     return Cost(
         num_nodes=int(num_nodes),
         rounds=rounds,
         bits=bits,
         qubits=rounds * qubits,
         pairs=rounds * qubits,
-        control_bits=2 * steps * 32 if agrees else 0,
+        control_bits=control,
         codewords=rounds * codewords,
     )

@@ -10,6 +10,7 @@ The derivative is in `jaxqring.ring.tangent`.
 
 import dataclasses
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -25,10 +26,13 @@ from jaxqring.ring.config import Ring, links_of
 from jaxqring.ring.exact import exact_tangent
 from jaxqring.ring.hops import Inputs, rounds_at_random, through_links
 from jaxqring.ring.lanes import in_lanes, one_lane, out_of_lanes, put_lanes
-from jaxqring.ring.plan import Counts, Plan, Trail
+from jaxqring.ring.plan import Counts, Plan
 from jaxqring.ring.schedule import Place
 from jaxqring.ring.tangent import tangent, transition_tangent
-from jaxqring.threefry import cipher_key, derive
+from jaxqring.threefry import Words, cipher_key, derive
+
+#: The value of one code, in units of codes.
+_ONE = np.float32(1)
 
 
 def collective(
@@ -37,8 +41,8 @@ def collective(
     """Reduces, gathers or both, around the ring.
 
     Args:
-      values: float32, (k, N, c) chunks if the plan reduces, else (k, c).
-      ring: checked against the plan's place.
+      values: float32 in units of codes, (k, N, c) chunks if the plan reduces, else (k, c).
+      ring: checked against the plan's place, with a wire of values in units of codes.
       key: typed key, or None if the ring draws nothing.
       plan: static.
 
@@ -49,10 +53,23 @@ def collective(
     return result, counts
 
 
+def call_keys(key: jax.Array, ring: Ring, plan: Plan) -> tuple[Words, Words]:
+    """The cipher keys of a call, and those of its own stream: each word (k,).
+
+    Calls that differ in kind, sizes or structure have other streams, so that they draw
+    independently from one key. An estimator that watches calls by their keys knows no structure,
+    and gives every call a key of its own.
+    """
+    known = cipher_key(jnp.broadcast_to(key, plan.place.nodes().shape))
+    if ring.control is not None and ring.control.calls is not None:
+        return known, known
+    return known, derive(known, *plan.stream)
+
+
 @functools.partial(jax.custom_jvp, nondiff_argnums=(3,))
 def _with_trail(
     values: jax.Array, ring: Ring, key: jax.Array | None, plan: Plan
-) -> tuple[jax.Array, Counts | None, Trail]:
+) -> tuple[jax.Array, Counts | None, jax.Array | None]:
     return _run(_inputs(values, ring, key, plan), ring, plan)
 
 
@@ -78,19 +95,19 @@ def _with_trail_jvp(plan: Plan, primals: tuple, tangents: tuple) -> tuple:
         )
         inner = inner._replace(place=Place(None, 1, here.num_nodes), replicated=False)
     # Through the function itself, so that its result can be differentiated once more.
-    result, counts, trail = _with_trail(values, ring, key, inner)
+    result, counts, sent = _with_trail(values, ring, key, inner)
     keys = None
     if key is not None and ring.draws:
-        keys = cipher_key(jnp.broadcast_to(key, inner.place.nodes().shape))
+        _, keys = call_keys(key, ring, inner)
     if ring.derivative == "exact" and d_transition is not None:
-        moved = exact_tangent(values, result, ring, d_transition, inner, trail.step)
-        moved += tangent(values, d_values, ring, None, inner, trail, keys)
+        moved = exact_tangent(values, result, ring, d_transition, inner)
+        moved += tangent(values, d_values, ring, None, inner, sent, keys)
     else:
-        moved = tangent(values, d_values, ring, d_transition, inner, trail, keys)
+        moved = tangent(values, d_values, ring, d_transition, inner, sent, keys)
     if not bound:
         result, moved = here.own(result), here.own(moved)
         counts = _own_part(counts, here)
-    outputs = (result, counts, Trail(trail.step, None))
+    outputs = (result, counts, None)
     no_tangents = jax.tree.map(lambda x: SymbolicZero(jax.typeof(x).to_tangent_aval()), outputs[1:])
     return outputs, (moved, *no_tangents)
 
@@ -133,7 +150,7 @@ def _own_part(counts: Counts | None, place: Place) -> Counts | None:
     # Values are counted on one device, as each device counts its own elsewhere.
     first = (lax.axis_index(place.axis_name) == 0).astype(jnp.uint32)
     links = jax.tree.map(place.own, counts.links)
-    return Counts(links, counts.saturated * first, counts.non_finite * first)
+    return Counts(links, *(total * first for total in counts[1:]))
 
 
 def _inputs(values: jax.Array, ring: Ring, key: jax.Array | None, plan: Plan) -> Inputs:
@@ -143,9 +160,9 @@ def _inputs(values: jax.Array, ring: Ring, key: jax.Array | None, plan: Plan) ->
     protection = ring.protection
     if links is not None and protection is not None and ring.simulate == "attempts":
         laws = jax.vmap(lambda link: attempt_law(protection, SymbolChannel(link)))(links)
-    keys = None
+    called = keys = None
     if key is not None and ring.draws:
-        keys = cipher_key(jnp.broadcast_to(key, nodes.shape))
+        called, keys = call_keys(key, ring, plan)
     size = values.shape[-1]
     envelopes = None
     if ring.control is not None:
@@ -153,15 +170,16 @@ def _inputs(values: jax.Array, ring: Ring, key: jax.Array | None, plan: Plan) ->
         ring.control.check(plan.place.num_nodes, turns, size)
         if ring.control.envelope is not None:
             envelopes = links_of(ring.control.envelope, nodes)
-    return Inputs(in_lanes(values, ring.wire.lanes), size, links, keys, laws, envelopes)
+    return Inputs(in_lanes(values, ring.wire.lanes), size, links, called, keys, laws, envelopes)
 
 
-def _run(given: Inputs, ring: Ring, plan: Plan) -> tuple[jax.Array, Counts | None, Trail]:
-    """The values."""
+def _run(
+    given: Inputs, ring: Ring, plan: Plan
+) -> tuple[jax.Array, Counts | None, jax.Array | None]:
+    """The values, what happened, and the words sent in every hop if the plan keeps them."""
     wire, place = ring.wire, plan.place
     nodes, turns = place.nodes(), place.num_nodes - 1
     first = plan.first(nodes)
-    scale = _agree_on_step(given.values, ring, plan)
     rounding = None
     if rounds_at_random(ring) and given.keys is not None:
         rounding = derive(given.keys, 2 * turns, nodes)  # the stream after those of the hops
@@ -172,7 +190,7 @@ def _run(given: Inputs, ring: Ring, plan: Plan) -> tuple[jax.Array, Counts | Non
         else:
             row, at = one_lane(given.values, chunk, lane), chunk
         key = None if rounding is None else derive(rounding, at, lane)
-        return jax.vmap(lambda own, k: wire.encode(own, scale, plan.num_terms, k))(row, key)
+        return jax.vmap(lambda own, k: wire.encode(own, _ONE, plan.num_terms, k))(row, key)
 
     def own_lanes(chunk: jax.Array | None) -> list[jax.Array]:
         lanes = [own_codes(chunk, lane) for lane in range(wire.lanes)]
@@ -189,8 +207,7 @@ def _run(given: Inputs, ring: Ring, plan: Plan) -> tuple[jax.Array, Counts | Non
         return jax.vmap(wire.join)(sums)
 
     def decoded(words: jax.Array) -> list[jax.Array]:
-        lanes = [wire.decode(codes, scale) for codes in jax.vmap(wire.part)(words)]
-        return [lane / plan.divisor for lane in lanes] if plan.divisor > 1 else lanes
+        return [wire.decode(codes, _ONE) for codes in jax.vmap(wire.part)(words)]
 
     def store(collected: jax.Array, chunk: jax.Array, words: jax.Array) -> jax.Array:
         return put_lanes(collected, chunk, decoded(words))
@@ -233,52 +250,41 @@ def _run(given: Inputs, ring: Ring, plan: Plan) -> tuple[jax.Array, Counts | Non
     if collected is None:
         collected = jnp.stack(decoded(words), axis=1)
     result = out_of_lanes(collected, given.size)
-    if ring.control is not None and ring.control.calls is not None and given.keys is not None:
-        result = jnp.where(ring.control.knows(given.keys), result, jnp.nan)
+    if ring.control is not None and ring.control.calls is not None and given.called is not None:
+        result = jnp.where(ring.control.knows(given.called), result, jnp.nan)
     counts = None
     if plan.report:
         links = jax.tree.map(lambda each: jnp.sum(each, axis=0, dtype=jnp.uint32), seen)
-        counts = _count(given.values, result, scale, ring, plan, links)
-    return result, counts, Trail(scale, sent)
+        counts = _count(given.values, result, ring, plan, links)
+        if isinstance(wire, FixedPoint):
+            counts = counts._replace(vanished=_count_zeros(given.values, own_codes, place))
+    return result, counts, sent
 
 
-def _agree_on_step(values: jax.Array, ring: Ring, plan: Plan) -> jax.Array:
-    """() the value of one code, the same on all nodes; the control channel has no errors."""
-    if not isinstance(ring.wire, FixedPoint):
-        return jnp.float32(1)
-    if ring.wire.clip != "max":
-        return ring.wire.step(jnp.float32(ring.wire.clip), plan.num_terms)
-    return ring.wire.step(plan.place.highest(_peak(values)), plan.num_terms)
+def _count_zeros(values: jax.Array, own_codes: Callable, place: Place) -> jax.Array:
+    """() uint32 how many values that are not zero are sent as zero."""
+
+    def of_chunk(chunk: jax.Array | None) -> jax.Array:
+        lanes = range(values.shape[-2])
+        rows = [values[:, i] if chunk is None else one_lane(values, chunk, i) for i in lanes]
+        gone = [
+            (own_codes(chunk, lane) == 0) & (row != 0) & ~jnp.isnan(row)
+            for lane, row in enumerate(rows)
+        ]
+        return jnp.sum(jnp.stack(gone), dtype=jnp.uint32)
+
+    if values.ndim == 3:  # one chunk on each node
+        return of_chunk(None)
+    nodes = place.nodes()
+    each = lax.map(lambda at: of_chunk(nodes * 0 + at), jnp.arange(place.num_nodes))
+    return jnp.sum(each, dtype=jnp.uint32)
 
 
-def _peak(values: jax.Array) -> jax.Array:
-    """() the largest finite magnitude.
-
-    By a reduction of its own, which reads the values once: XLA would write out masked ones first,
-    and its `max` may lose what it met before a NaN.
-    """
-
-    def larger(a: jax.Array, b: jax.Array) -> jax.Array:
-        return lax.max(lax.abs(a), lax.abs(b))
-
-    def finite_peak() -> jax.Array:
-        return jnp.max(jnp.where(jnp.isfinite(values), jnp.abs(values), 0))
-
-    peak = lax.reduce(values, np.float32(0), larger, tuple(range(values.ndim)))
-    return lax.cond(jnp.isfinite(peak), lambda: peak, finite_peak)
-
-
-def _count(
-    values: jax.Array,
-    result: jax.Array,
-    scale: jax.Array,
-    ring: Ring,
-    plan: Plan,
-    links: Tally,
-) -> Counts:
+def _count(values: jax.Array, result: jax.Array, ring: Ring, plan: Plan, links: Tally) -> Counts:
+    none = links.errors[0] * 0
     if isinstance(ring.wire, FixedPoint):
-        clipped = ring.wire.saturates(values, scale, plan.num_terms)
+        clipped = ring.wire.saturates(values, _ONE, plan.num_terms)
         saturated, judged = jnp.sum(clipped, dtype=jnp.uint32), values
     else:
-        saturated, judged = links.errors[0] * 0, result
-    return Counts(links, saturated, jnp.sum(~jnp.isfinite(judged), dtype=jnp.uint32))
+        saturated, judged = none, result
+    return Counts(links, saturated, jnp.sum(~jnp.isfinite(judged), dtype=jnp.uint32), none)

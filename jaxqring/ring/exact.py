@@ -10,6 +10,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from jaxqring import checks
@@ -103,7 +104,6 @@ def exact_tangent(
     ring: Ring,
     d_transition: jax.Array,
     plan: Plan,
-    step: jax.Array,
 ) -> jax.Array:
     """What the noise contributes to the tangent of the result.
 
@@ -117,7 +117,6 @@ def exact_tangent(
       ring: of the call.
       d_transition: tangent of the matrices of the links.
       plan: of the call.
-      step: () value of one code.
     """
     wire, place = ring.wire, plan.place
     assert isinstance(wire, FixedPoint)  # `Ring` has refused others
@@ -126,7 +125,7 @@ def exact_tangent(
     links, d_links = jax.jvp(
         effective, (links_of(ring.transition, nodes),), (links_of(d_transition, nodes),)
     )
-    codes = wire.encode(lax.stop_gradient(values), step, plan.num_terms)
+    codes = wire.encode(lax.stop_gradient(values), np.float32(1), plan.num_terms)
     held = code_values(wire.bits)
 
     def hop(moving: tuple, index: jax.Array, _: None) -> tuple:
@@ -178,7 +177,5 @@ def exact_tangent(
         first,
     )
     mean, d_mean, half = judged(moving) if collected is None else collected
-    unit = step / plan.divisor
     # The result is not followed: a derivative of this derivative would be another estimator's.
-    away = lax.stop_gradient(result) - unit * mean
-    return unit * d_mean + half * away
+    return d_mean + half * (lax.stop_gradient(result) - mean)

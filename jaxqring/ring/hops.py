@@ -30,7 +30,8 @@ class Inputs(NamedTuple):
       values: float32 (k, N, L, G) chunks if the plan reduces, else (k, L, G): L lanes of G codes.
       size: how many of the values of a chunk are real; the rest pads the lanes.
       links: (k, 4 or 5, 4) the matrices of their links; None if noise is off.
-      keys: their keys, each word (k,); None if nothing is drawn.
+      called: the keys that the call was given, each word (k,); None if nothing is drawn.
+      keys: those that it draws with.
       envelopes: (k, 4, 4) error tables that coupled links share; None without coupling.
       laws: (k, 2) what decides the attempts of their codewords; None if nothing does.
     """
@@ -38,6 +39,7 @@ class Inputs(NamedTuple):
     values: jax.Array
     size: int
     links: jax.Array | None
+    called: Words | None
     keys: Words | None
     laws: jax.Array | None
     envelopes: jax.Array | None = None
@@ -83,9 +85,9 @@ def through_links(
             given.envelopes,
         )
         if ring.control is not None:
-            assert given.keys is not None  # sampled noise draws
+            assert given.called is not None  # sampled noise draws
             received = ring.control.set_error(
-                received, words, given.size, wire.bits, given.keys, stream, nodes
+                received, words, given.size, wire.bits, given.called, stream, nodes
             )
         # Padding that fills the last words crosses no link.
         real = pack(jnp.full((given.size,), -1, jnp.int32), wire.bits)

@@ -1,11 +1,11 @@
 """What is static about one call of a collective, and what one call leaves behind."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
-from jax import lax
 
 from jaxqring.link.coded import Tally
+from jaxqring.ring.axes import tracked
 from jaxqring.ring.schedule import Place
 
 
@@ -18,7 +18,7 @@ class Plan(NamedTuple):
       gather: whether there is a second half, of passing on.
       replicated: whether the result must be known to `shard_map` as equal on all nodes.
       report: whether to count errors for a report.
-      divisor: what the result is divided by.
+      stream: two numbers that stand for the kind, the sizes and the structure of the call.
       keep_codes: whether to hand out what every hop sent, for the derivative.
     """
 
@@ -27,7 +27,7 @@ class Plan(NamedTuple):
     gather: bool
     replicated: bool
     report: bool
-    divisor: int = 1
+    stream: tuple[int, int]
     keep_codes: bool = False
 
     @property
@@ -49,24 +49,20 @@ class Plan(NamedTuple):
 
     def ends_in_gather(self) -> bool:
         """Whether the second half of the values is an `all_gather` that `shard_map` knows."""
-        return self.replicated and bool(sees_varying(self.place.axis_name))
+        return self.replicated and bool(tracked(self.place.axis_name))
 
 
 class Counts(NamedTuple):
-    """What this device saw, uint32: on its links, each (k,); () clipped, () not finite."""
+    """What this device saw, uint32: on its links, each (k,); () of its values the others.
+
+    Attributes:
+      links: what happened on its links.
+      saturated: values that were clipped.
+      non_finite: values that were not finite.
+      vanished: values that are not zero and were sent as zero.
+    """
 
     links: Tally
     saturated: jax.Array
     non_finite: jax.Array
-
-
-class Trail(NamedTuple):
-    """What the derivative needs of the values: the step, and the words sent in every hop."""
-
-    step: jax.Array
-    sent: jax.Array | None
-
-
-def sees_varying(axis_name: Any) -> frozenset:
-    """The axes among `axis_name` that `shard_map` tracks (with check_vma); empty elsewhere."""
-    return frozenset(jax.typeof(lax.axis_index(axis_name)).mat.varying)
+    vanished: jax.Array

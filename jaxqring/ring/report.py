@@ -8,9 +8,13 @@ from flax import struct
 from jax import lax
 
 from jaxqring import checks
+from jaxqring.ring.axes import axis_size
 from jaxqring.ring.config import Ring
 from jaxqring.ring.plan import Counts
-from jaxqring.ring.schedule import Place, axis_size
+from jaxqring.ring.schedule import Place
+
+#: Counts that each node hands in.
+_COLUMNS = 6
 
 
 @struct.dataclass
@@ -27,7 +31,9 @@ class Report:
         6e-8); an `IdealCode` spends as many as its rate says.
       saturated: () uint32 values that were clipped, on all nodes.
       non_finite: () uint32 values that were not finite: put in by all nodes for a FixedPoint
-        wire (which sends 0 for NaN and clips infinities), delivered to all nodes for a float one.
+        wire (see `FixedPoint.non_finite`), delivered to all nodes for a float one.
+      vanished: () uint32 values that are not zero and were sent as zero, on all nodes: too small
+        for the scale of their block. Zero on a float wire.
       clipped_parameters: () float noise parameters, known only inside the trace, that lay outside
         their domain and were clipped, and columns of transition matrices that were no probability
         distributions.
@@ -44,6 +50,7 @@ class Report:
     online_qubits: jax.Array
     saturated: jax.Array
     non_finite: jax.Array
+    vanished: jax.Array
     clipped_parameters: jax.Array
     replica_agreement: jax.Array | None
     num_links: int = struct.field(pytree_node=False)
@@ -109,8 +116,10 @@ def make_report(
     seen = jnp.zeros((0,), jnp.int32)
     if counts is not None:
         first = lax.axis_index(place.axis_name) * place.nodes_per_device
-        totals = jnp.stack([counts.saturated, counts.non_finite])
-        rows = jnp.zeros((nodes, 5), jnp.uint32) + totals[0] * 0  # with the type of a mapped value
+        totals = jnp.stack([counts.saturated, counts.non_finite, counts.vanished])
+        rows = (
+            jnp.zeros((nodes, _COLUMNS), jnp.uint32) + totals[0] * 0
+        )  # with the type of a mapped value
         links = jnp.stack(counts.links, axis=1)
         rows = lax.dynamic_update_slice(rows, links, (first, jnp.int32(0)))
         rows = lax.dynamic_update_slice(rows, totals[None], (first, jnp.int32(3)))
@@ -118,8 +127,8 @@ def make_report(
     values = jax.tree.map(lax.stop_gradient, result) if replicas else ()
     agreement, seen = _compare(values, seen, place.axis_name, place.nodes_per_device)
     if counts is None:
-        seen = jnp.zeros((5 * nodes,), jnp.int32)
-    known = seen.reshape(nodes, 5).astype(jnp.uint32)
+        seen = jnp.zeros((_COLUMNS * nodes,), jnp.int32)
+    known = seen.reshape(nodes, _COLUMNS).astype(jnp.uint32)
     codewords, online = _online_qubits(ring, nodes, size)
     repeated = jnp.sum(known[:, 1].astype(jnp.float32)) * float(ring.word_qubits)
     return Report(
@@ -129,6 +138,7 @@ def make_report(
         undelivered=jnp.sum(known[:, 2], dtype=jnp.uint32),
         saturated=jnp.sum(known[:, 3], dtype=jnp.uint32),
         non_finite=jnp.sum(known[:, 4], dtype=jnp.uint32),
+        vanished=jnp.sum(known[:, 5], dtype=jnp.uint32),
         clipped_parameters=_clipped(ring),
         replica_agreement=agreement if replicas else None,
         num_links=nodes,
@@ -208,7 +218,7 @@ def _compare(
     seen = lax.pmax(jnp.concatenate([*tops, counts]), axis_name)
     size = sum(word.shape[1] for word in words)
     high, low = seen[:size], ~seen[size : 2 * size]
-    pieces = split(high == low, [word.shape[1] for word in words])
+    pieces = lax.split(high == low, [word.shape[1] for word in words])
     same = sum(
         jnp.sum(jnp.all(piece.reshape(leaf.shape[1:]), axis=-1))
         for piece, leaf in zip(pieces, bits, strict=True)
@@ -226,9 +236,3 @@ def _as_int32(leaf: jax.Array, nodes_per_device: int) -> jax.Array:
     else:
         bits = lax.bitcast_convert_type(leaf, jnp.int32)
     return bits.reshape(nodes_per_device, leaf.size // nodes_per_device, -1)
-
-
-def split(values: jax.Array, sizes: list[int]) -> list[jax.Array]:
-    """Consecutive pieces of these sizes of the last axis."""
-    ends = [sum(sizes[: i + 1]) for i in range(len(sizes))]
-    return [values[..., end - size : end] for size, end in zip(sizes, ends, strict=True)]

@@ -14,33 +14,16 @@ One device may carry k neighbouring nodes: every array has a leading axis of len
 """
 
 import functools
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxqring import checks
+from jaxqring.ring.axes import as_varying
 
 Hop = Callable[[Any, jax.Array, Any], tuple[Any, Any]]
-
-
-def axis_size(axis_name: Any) -> int:
-    """The number of devices along a mapped axis, or several axes.
-
-    Raises:
-      TypeError: if it is not a name or a tuple of names.
-      ValueError: if it is not bound here.
-    """
-    names = axis_name if isinstance(axis_name, tuple) else (axis_name,)
-    if not names or any(isinstance(n, int) or not isinstance(n, Hashable) for n in names):
-        checks.refuse("axis_name", "be a name or a tuple of names", axis_name, TypeError)
-    try:
-        return lax.axis_size(axis_name)
-    except NameError:
-        rule = "be bound by pmap, shard_map or vmap(axis_name=...) around the call"
-        raise ValueError(f"`axis_name` must {rule}, but got {axis_name!r}.") from None
 
 
 class Place(NamedTuple):
@@ -50,11 +33,13 @@ class Place(NamedTuple):
       axis_name: the mapped axis, or None if one device carries all nodes.
       num_devices: its size.
       nodes_per_device: k, how many neighbouring nodes one device carries.
+      beside: further axes of a `shard_map` that what is sent varies over, in its types.
     """
 
     axis_name: Any
     num_devices: int
     nodes_per_device: int
+    beside: frozenset = frozenset()
 
     @property
     def num_nodes(self) -> int:
@@ -65,7 +50,8 @@ class Place(NamedTuple):
         local = jnp.arange(self.nodes_per_device, dtype=jnp.int32)
         if self.axis_name is None:
             return local
-        return lax.axis_index(self.axis_name) * self.nodes_per_device + local
+        nodes = lax.axis_index(self.axis_name) * self.nodes_per_device + local
+        return as_varying(nodes, self.beside)
 
     def shift(self, x: jax.Array) -> jax.Array:
         """(k, ...) what the predecessor of each node held: all values move on by one node."""

@@ -4,14 +4,15 @@ The derivative is the mean-straight-through rule. A hop delivers v' = sample + (
 value), so that values are sampled and tangents are those of the conditional mean given the codes
 that were sent:
 
-    dv' = slope dv + step sum_j sum_r dT[r | symbol j of v] V_j(r)
+    dv' = slope dv + sum_j sum_r dT[r | symbol j of v] V_j(r)
 
 with `slope` the regression slope of the mean on the code (1 - 2f for uniform bit flips f) and
-V_j(r) what symbol r adds at position j. It is exact in expectation where the loss is linear and
-no sum wraps, and first-order otherwise. Quantisation passes tangents straight through, except
-where a value is clipped. A loop over the hops carries the tangents, linear in them, so that
-forward and reverse mode both work, and may be differentiated again with respect to anything; a
-derivative with respect to noise comes last, as its codes have no derivative of their own.
+V_j(r) what symbol r adds at position j, all in units of codes. It is exact in expectation where the
+loss is linear and no sum wraps, and first-order otherwise. Quantisation passes tangents straight
+through, except where a value is clipped. A loop over the hops carries the tangents, linear in them,
+so that forward and reverse mode both work, and may be differentiated again with respect to
+anything; a derivative with respect to noise comes last, as its codes have no derivative of their
+own.
 
 With noise "gaussian" a hop delivers mean + deviation * normal variate, and the tangent of the
 deviation is added (reparameterisation), which makes quadratic losses right as well. With
@@ -23,6 +24,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
@@ -33,7 +35,7 @@ from jaxqring.ring import schedule
 from jaxqring.ring.config import Ring, links_of
 from jaxqring.ring.hops import code_slope, effective_channel, normal_tangent
 from jaxqring.ring.lanes import each_node
-from jaxqring.ring.plan import Plan, Trail
+from jaxqring.ring.plan import Plan
 from jaxqring.threefry import Words, derive
 
 
@@ -43,6 +45,12 @@ def transition_tangent(ring: Ring, tangent: Ring) -> jax.Array | None:
         return None
     if isinstance(tangent.channel.transition, SymbolicZero):
         return None
+    if ring.noise == "sampled" and ring.derivative is None:
+        raise ValueError(
+            "`ring.derivative` must say what a derivative with respect to sampled noise follows,"
+            ' but got None: use `jaxqring.expected`, or `Ring(derivative="mean")` for the mean of'
+            " every hop, which knows nothing of the variance."
+        )
     if ring.masks is not None:
         raise ValueError(
             "`ring` must not be differentiated with respect to noise under masks, but got a"
@@ -65,7 +73,7 @@ def tangent(
     ring: Ring,
     d_transition: jax.Array | None,
     plan: Plan,
-    trail: Trail,
+    sent: jax.Array | None,
     keys: Words | None,
 ) -> jax.Array:
     """The tangent of the result: a ring that carries tangents instead of codes.
@@ -76,14 +84,14 @@ def tangent(
       ring: of the call.
       d_transition: tangent of the matrices of the links, or None.
       plan: of the call.
-      trail: what the call left.
-      keys: cipher keys (k,) of the call; None if nothing is drawn.
+      sent: the words sent in every hop, if the derivative needs them.
+      keys: those that the call draws with, (k,); None if nothing is drawn.
     """
     place, wire = plan.place, ring.wire
     nodes, turns, size = place.nodes(), place.num_nodes - 1, values.shape[-1]
     if isinstance(wire, FixedPoint):
         values = lax.stop_gradient(values)
-        lost = wire.saturates(values, trail.step, plan.num_terms) | jnp.isnan(values)
+        lost = wire.saturates(values, np.float32(1), plan.num_terms) | jnp.isnan(values)
         d_values = jnp.where(lost, 0, d_values)
     slope, d_met = jnp.ones((nodes.shape[0], 1), jnp.float32), None
     spread_slope = None
@@ -104,14 +112,14 @@ def tangent(
     def moved_mean(words: Any, d_link: jax.Array) -> jax.Array:
         assert isinstance(wire, FixedPoint)  # `transition_tangent` has refused others
         codes = jnp.stack(wire.part(words))
-        return trail.step * mean_jump(codes, wire, d_link).reshape(-1)[:size]
+        return mean_jump(codes, wire, d_link).reshape(-1)[:size]
 
     def moved_spread(
         words: Any, link: Any, d_link: Any, key: Words, spread_slope: Any, moving: Any
     ) -> jax.Array:
         assert isinstance(wire, FixedPoint)
         noise, data = normal_tangent(words, link, d_link, key, spread_slope, wire)
-        return trail.step * noise[:size] + data[:size] * moving
+        return noise[:size] + data[:size] * moving
 
     def hop(moving: jax.Array, index: jax.Array, words: Any) -> tuple:
         noisy = slope * moving
@@ -153,10 +161,10 @@ def tangent(
         put if loops else None,
         place,
         first,
-        trail.sent,
+        sent,
     )
     if by_gather:
         chunks = lax.all_gather(reduced, place.axis_name, to="invarying").reshape(-1, size)
         chunks = jnp.roll(chunks, 1, axis=0) if plan.reduce else chunks
         collected = jnp.broadcast_to(chunks, (*nodes.shape, *chunks.shape))
-    return (reduced if collected is None else collected) / plan.divisor
+    return reduced if collected is None else collected

@@ -23,12 +23,13 @@ from jaxqring import checks
 from jaxqring.link.sampling import mapped_alike
 from jaxqring.link.wire import FixedPoint
 from jaxqring.quantum.ghz import GHZSource, PlantedSource
-from jaxqring.ring.collectives import AxisName, as_leaf, pmean, psum
+from jaxqring.ring.axes import as_varying, axis_size, tracked, varying, within_devices
+from jaxqring.ring.call import enter
+from jaxqring.ring.collectives import AxisName, sum_of
 from jaxqring.ring.config import Ring
 from jaxqring.ring.lanes import each_node
 from jaxqring.ring.masking import Masks
 from jaxqring.ring.report import Report
-from jaxqring.ring.schedule import Place, axis_size
 from jaxqring.secure.masks import sum_errors
 from jaxqring.secure.security import Security
 from jaxqring.secure.verify import verify
@@ -112,6 +113,9 @@ def secure_psum(
     With perfect states the result is that of `psum`, bit for bit, where links have no errors.
     Where sums of masks are wrong (`SecureReport.wrong_sums`) the result is off by a random code.
 
+    A leaf with a NaN or an infinity on any node is NaN on every node, as with `psum`, which says so
+    of that leaf and no more; its peak travels over the control channel, as all do.
+
     If verification fails in every attempt, or sums are beyond correction, the step is aborted and
     the result is NaN: `optax.apply_if_finite` skips such an update and leaves the state as it is;
     `SecureReport.keep` does so for a whole state. Nothing is ever delivered unmasked.
@@ -150,8 +154,8 @@ def secure_psum(
     >>> jax.jit(jax.vmap(total, axis_name="nodes"))(jnp.arange(8.0).reshape(4, 2))[0]
     Array([12., 16.], dtype=float32)
     """
-    call = _Call(axis_name, ring, source, security, key, dropout, replicated, with_report)
-    return _secure(x, call, mean=False)
+    given = _Given(source, security, key, dropout, replicated, with_report)
+    return _on_devices(x, axis_name, ring, given, mean=False)
 
 
 def secure_pmean(
@@ -175,15 +179,13 @@ def secure_pmean(
     >>> jax.jit(jax.vmap(mean, axis_name="nodes"))(jnp.arange(8.0).reshape(4, 2))[0]
     Array([3., 4.], dtype=float32)
     """
-    call = _Call(axis_name, ring, source, security, key, dropout, replicated, with_report)
-    return _secure(x, call, mean=True)
+    given = _Given(source, security, key, dropout, replicated, with_report)
+    return _on_devices(x, axis_name, ring, given, mean=True)
 
 
-class _Call(NamedTuple):
+class _Given(NamedTuple):
     """The arguments of a call, as of `secure_psum`."""
 
-    axis_name: AxisName
-    ring: Ring
     source: GHZSource | PlantedSource
     security: Security
     key: jax.Array
@@ -192,16 +194,30 @@ class _Call(NamedTuple):
     with_report: bool
 
 
-def _secure(x: Any, call: _Call, *, mean: bool) -> Any:
-    place, wire = _check(call)
-    ring, security, dropout = call.ring, call.security, call.dropout
-    nodes = place.num_nodes
-    leaves = jax.tree.leaves(x)
-    size = sum(jnp.size(leaf) for leaf in leaves) // ring.nodes_per_device
-    source = jax.tree.map(_not_differentiated, call.source)
+def _on_devices(x: Any, axis_name: AxisName, ring: Ring, given: _Given, *, mean: bool) -> Any:
+    _check(axis_name, ring, given)
+    act = functools.partial(_secure, given=given, mean=mean)
+    return within_devices(act, x, axis_name, ring, given.with_report)
+
+
+def _secure(x: Any, axis_name: AxisName, ring: Ring, *, given: _Given, mean: bool) -> Any:
+    security, dropout = given.security, given.dropout
+    call = enter(
+        x,
+        axis_name,
+        ring,
+        given.key,
+        "secure sum",
+        with_report=given.with_report,
+        replicated=given.replicated,
+    )
+    place, wire, nodes = call.place, ring.wire, call.place.num_nodes
+    assert call.key is not None  # `_check` has refused that
+    size = sum(leaf.size for leaf in call.leaves) // ring.nodes_per_device
+    source = jax.tree.map(_not_differentiated, given.source)
     chunk = -(-size // nodes)
     verify_key, mask_key = jax.random.split(call.key)
-    outcome = _attempts(verify_key, source, size, wire.bits, nodes, call)
+    outcome = _attempts(verify_key, source, size, wire.bits, nodes, given)
 
     cipher = cipher_key(mask_key)
     honest = source.honest if isinstance(source, PlantedSource) else source
@@ -218,31 +234,21 @@ def _secure(x: Any, call: _Call, *, mean: bool) -> Any:
     )
     masked = dataclasses.replace(ring, masks=Masks(derive(cipher, 0), errors))
     counts = jnp.stack([jnp.sum(wrong), jnp.sum(left)])
-    wrong_sums, uncorrected = lax.psum(counts, call.axis_name).astype(jnp.uint32)
+    wrong_sums, uncorrected = lax.psum(as_varying(counts, tracked(axis_name)), axis_name)
+    wrong_sums, uncorrected = wrong_sums.astype(jnp.uint32), uncorrected.astype(jnp.uint32)
     aborted = ~outcome.done
     if security.correction is not None:
         aborted |= uncorrected > 0  # the nodes compare check sums, and see it
 
-    given = x
+    call = call._replace(ring=masked)
+    divisor: int | jax.Array = nodes if mean else 1
     if dropout is not None:
         alive = outcome.alive[place.nodes()]
-        given = jax.tree.map(lambda leaf: _of_survivors(leaf, alive, ring), x)
-    average = pmean if mean and dropout is None else psum
-    total = average(
-        given,
-        call.axis_name,
-        ring=masked,
-        key=call.key,
-        replicated=call.replicated,
-        with_report=call.with_report,
-    )
-    total, report = total if call.with_report else (total, None)
+        call = call._replace(leaves=[_of_survivors(leaf, alive, ring) for leaf in call.leaves])
+        divisor = jnp.sum(outcome.alive).astype(jnp.float32) if mean else 1
+    total = sum_of(call, given.replicated, given.with_report, divisor, fits=mean)
+    total, report = total if given.with_report else (total, None)
     survivors = jnp.sum(outcome.alive, dtype=jnp.int32)
-    if dropout is not None:
-        divisor = survivors.astype(jnp.float32) if mean else jnp.float32(1)
-        total = jax.tree.map(
-            lambda leaf, own: as_leaf(leaf / divisor, jnp.asarray(own).dtype, ring), total, x
-        )
     lost = jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.nan), total)
     total = _choose(aborted, lost, total)
     if report is None:
@@ -273,33 +279,29 @@ def _choose(condition: jax.Array, yes: Any, no: Any) -> Any:
     return lax.cond(condition, lambda: first, lambda: second)
 
 
-def _check(call: _Call) -> tuple[Place, FixedPoint]:
+def _check(axis_name: AxisName, ring: Ring, given: _Given) -> None:
     """Refuses a malformed call before anything is traced."""
-    ring, source, security = call.ring, call.source, call.security
+    source, security = given.source, given.security
     checks.instance("ring", ring, Ring)
     if not isinstance(source, PlantedSource):
         checks.instance("source", source, GHZSource)
     checks.instance("security", security, Security)
-    if call.dropout is not None:
-        checks.instance("dropout", call.dropout, Dropout)
-    checks.prng_key("key", call.key)
-    place = Place(call.axis_name, axis_size(call.axis_name), ring.nodes_per_device)
-    nodes = place.num_nodes
+    if given.dropout is not None:
+        checks.instance("dropout", given.dropout, Dropout)
+    checks.prng_key("key", given.key)
+    nodes = axis_size(axis_name) * ring.nodes_per_device
     if nodes < MIN_PARTIES:
         checks.refuse("axis_name", f"bind at least {MIN_PARTIES} nodes", nodes)
     if source.num_parties != nodes:
         checks.refuse("source", f"have {nodes} parties, one for each node", source.num_parties)
     if ring.masks is not None:
         checks.refuse("ring.masks", "be None, as every call draws its own", "masks")
-    wire = ring.wire
-    if not isinstance(wire, FixedPoint):
-        checks.refuse("ring.wire", "be a FixedPoint, whose codes add up mod 2^bits", wire)
-    assert isinstance(wire, FixedPoint)
+    if not isinstance(ring.wire, FixedPoint):
+        checks.refuse("ring.wire", "be a FixedPoint, whose codes add up mod 2^bits", ring.wire)
     if security.amplification == "universal":
         rule = 'be "bucket" or "none" in a ring that adds mod 2^bits, where random matrices are'
         checks.refuse("security.amplification", f"{rule} no universal hash", "universal")
-    _refuse_second_use(call.key)
-    return place, wire
+    _refuse_second_use(given.key)
 
 
 #: Keys that secure collectives were given, with the state of the trace: for a refusal, no more.
@@ -356,10 +358,10 @@ def _attempts(
     size: int,
     bits: int,
     nodes: int,
-    call: _Call,
+    given: _Given,
 ) -> _Attempts:
     """Verifies fresh copies until a set of them passes and nobody has vanished."""
-    security, dropout = call.security, call.dropout
+    security, dropout = given.security, given.dropout
     kept = security.masks_needed(max(size, 1))
     tested = security.copies_tested(kept)
 
@@ -401,12 +403,13 @@ def _attempts(
 
     none = jnp.int32(0)
     start = _Attempts(none, jnp.bool_(False), jnp.ones(nodes, bool), none, jnp.float32(0), none)
+    # What is drawn may vary over axes beside the ring, and then all of the state does.
+    start = as_varying(start, varying(key, *jax.tree.leaves((source, dropout))))
     return lax.while_loop(again, attempt, start)
 
 
-def _of_survivors(leaf: ArrayLike, alive: jax.Array, ring: Ring) -> jax.Array:
+def _of_survivors(leaf: jax.Array, alive: jax.Array, ring: Ring) -> jax.Array:
     """The data of nodes that are left; nothing of the others."""
-    leaf = jnp.asarray(leaf, jnp.float32)  # until the sum is divided
     if ring.nodes_per_device == 1:
         return jnp.where(alive[0], leaf, 0)
     return jnp.where(alive.reshape(-1, *[1] * (leaf.ndim - 1)), leaf, 0)
