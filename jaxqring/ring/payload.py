@@ -189,12 +189,14 @@ def _cut(values: jax.Array, sizes: tuple[int, ...]) -> list[jax.Array]:
         return list(lax.split(values, sizes, axis=values.ndim - 1))
     starts = [0, *itertools.accumulate(sizes)][:-1]
     unknown = lax.fori_loop(0, 2, lambda _, z: (5 * z) & 7, np.int32(0)) == 0  # true
-    places = lax.cond(
-        unknown, lambda: [np.int32(start) for start in starts], lambda: [np.int32(0)] * len(starts)
+    places = lax.cond(  # of constants that all differ, which XLA copies least
+        unknown, lambda: [np.int32(at) for at in starts], lambda: [np.int32(~at) for at in starts]
     )
     front = [np.int32(0)] * (values.ndim - 1)
     return [
-        lax.dynamic_slice(values, (*front, place), (*values.shape[:-1], size))
+        lax.dynamic_slice(
+            values, (*front, place), (*values.shape[:-1], size), allow_negative_indices=False
+        )
         for place, size in zip(places, sizes, strict=True)
     ]
 
