@@ -37,6 +37,7 @@ from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
 from jaxqring import checks
+from jaxqring.link.wire import FixedPoint
 from jaxqring.ring import reruns
 from jaxqring.ring.config import Ring
 from jaxqring.ring.cost import Cost
@@ -51,7 +52,7 @@ def expected(
     ring: Ring,
     key: jax.Array,
     *,
-    estimator: str = "mean",
+    estimator: str | None = None,
     samples: int = 1,
     calls: int = 1,
     cost: Cost | None = None,
@@ -66,8 +67,9 @@ def expected(
         It may map its nodes itself, or run on one of them within a mapping; it is traced once.
       ring: of sampled noise. Traced where a derivative is asked for.
       key: typed key of the samples.
-      estimator: "mean", "gaussian", "exact", "score" or "russo"; see the module for what each is
-        good for. Their derivatives work in forward and in reverse mode.
+      estimator: "gaussian", "mean", "exact", "score" or "russo"; see the module for what each is
+        good for. Their derivatives work in forward and in reverse mode. "gaussian" by default, on
+        bare links with a FixedPoint wire; on others it must be named.
       samples: independent runs that are averaged; "score" needs two for its baseline, the mean of
         the others.
       calls: how many keys the loss takes. A key that it leaves unused costs spread, no bias.
@@ -103,6 +105,8 @@ def expected(
     >>> bool(jax.jit(jax.grad(error))(0.99) < 0)
     True
     """
+    if estimator is None:
+        estimator = _default_estimator(ring)
     _check(ring, estimator, samples, calls, cost, batch)
     checks.prng_key("key", key)
     if estimator in ("mean", "gaussian", "exact"):
@@ -126,6 +130,14 @@ def expected(
     outcomes, weights = weigh(reruns.Runs(loss, ring, key, samples, calls, cost, batch))
     links = reruns.error_probs(ring)[..., 1:]
     return jax.tree.map(lambda mean, weight: _attach(mean, weight, links), outcomes, weights)
+
+
+def _default_estimator(ring: Ring) -> str:
+    checks.instance("ring", ring, Ring)
+    if ring.protection is not None or not isinstance(ring.wire, FixedPoint):
+        rule = "be named on protected links and float wires, which have no normal noise"
+        checks.refuse("estimator", rule, None)
+    return "gaussian"
 
 
 def _check(
