@@ -9,9 +9,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy  # whose subpackages load when they are first used
 from jax.flatten_util import ravel_pytree
 from rich.console import Console
-from scipy import stats
 
 from jaxqring import checks
 from jaxqring.link import SymbolChannel
@@ -256,7 +256,7 @@ def _summary(
         for label, value in zip(labels, values, strict=True):
             each = table[f"{outcome}/{label}"][mine].astype(np.float64)
             error = each.std(ddof=1) / np.sqrt(each.size)
-            reach = stats.t.ppf((1 + confidence) / 2, each.size - 1) * error
+            reach = scipy.stats.t.ppf((1 + confidence) / 2, each.size - 1) * error
             name, _, link = label.rstrip("]").partition("[")
             mean = each.mean()
             row = (estimator, outcome, name, int(link or -1), value)

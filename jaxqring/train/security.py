@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pydantic
-from scipy.optimize import brentq
+import scipy  # whose subpackages load when they are first used
 
 from jaxqring import checks
 from jaxqring.link import bch
@@ -86,7 +86,7 @@ class SecurityConfig:
             agree = (1 - mix / 2) ** nodes + (mix / 2) ** nodes
             return (agree + left**nodes) / 2 - self.ghz_fidelity
 
-        mix = 0.0 if self.ghz_fidelity == 1 else brentq(excess, 0.0, 1.0, xtol=1e-15)
+        mix = 0.0 if self.ghz_fidelity == 1 else scipy.optimize.brentq(excess, 0.0, 1.0, xtol=1e-15)
         return GHZSource(nodes, noise=depolarizing(mix=mix))
 
     def build(self, source: GHZSource, size: int, steps: int, bits: int) -> Security:
