@@ -4,14 +4,13 @@ import dataclasses
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy  # whose subpackages load when they are first used
 from jax.flatten_util import ravel_pytree
-from rich.console import Console
 
 from jaxqring import checks
 from jaxqring.link import SymbolChannel
@@ -19,6 +18,9 @@ from jaxqring.link.superdense import xor_symmetric
 from jaxqring.ring import Cost, Ring, expected, finite_difference
 from jaxqring.ring.estimators import ESTIMATORS
 from jaxqring.study.sweeps import sweep
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 DIFFERENCE = "difference"
 
@@ -45,7 +47,7 @@ def sensitivity(
     folder: str | Path | None = None,
     devices: Sequence[jax.Device] | None = None,
     about: Any = None,
-    console: Console | None = None,
+    console: "Console | None" = None,
 ) -> dict[str, np.ndarray]:
     """Derivatives of the outcomes of a training with respect to every physical parameter.
 

@@ -5,17 +5,16 @@ import math
 from typing import Any, Literal
 
 import numpy as np
-import pydantic
 import scipy  # whose subpackages load when they are first used
 
 from jaxqring import checks
 from jaxqring.link import bch
 from jaxqring.quantum import GHZSource, dephasing, depolarizing, fused, werner
 from jaxqring.secure import Security, epsilon, plan
-from jaxqring.train.fields import check_fields
+from jaxqring.train.fields import check_fields, no_other_keys
 
 
-@pydantic.with_config(extra="forbid")
+@no_other_keys
 @dataclasses.dataclass(frozen=True)
 class SecurityConfig:
     """GHZ masks on what a run sends, and how their states are verified.
