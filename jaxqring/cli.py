@@ -76,16 +76,16 @@ def _fail(sentence: str, status: int) -> int:
 
 def _train(arguments: list[str], console: "Console") -> int:
     about = "Train with a classical or a quantum all-reduce."
-    config, restart = _parse(arguments, TrainConfig(), "train", about, restarts=True)
+    config = _parse(arguments, TrainConfig(), "train", about)
     if config.mapping != "vmap":
         _offer_host_devices(config.nodes)
     # Imported late: device counts must be set before anything of JAX looks at its devices.
     from jaxqring.train import figures, loop, security_figure, tables
 
-    if not restart and loop.finished_summary(config):
+    if loop.finished_summary(config):
         print(f"{config.folder} holds this job, finished: --restart starts over")
         return 0
-    summary = loop.train(config, console, restart=restart)
+    summary = loop.train(config, console)
     console.print(tables.summary_table(summary))
     if any("security" in run for run in summary["runs"]):
         console.print(tables.security_table(summary))
@@ -100,7 +100,7 @@ def _budget(arguments: list[str], console: "Console") -> int:
     from jaxqring.study import BudgetConfig, figures, run_budget, tables
 
     about = "What codes and hardware leave of the factor of two."
-    config, _ = _parse(arguments, BudgetConfig(), "budget", about)
+    config = _parse(arguments, BudgetConfig(), "budget", about)
     results = run_budget(config, console)
     for table in tables.budget_tables(results):
         console.print(table)
@@ -113,7 +113,7 @@ def _sweep(arguments: list[str], console: "Console") -> int:
     from jaxqring.study import sweep_figures, sweep_job, tables
 
     about = "Train over and over, on rings whose links differ."
-    config, _ = _parse(arguments, sweep_job.SweepConfig(), "sweep", about)
+    config = _parse(arguments, sweep_job.SweepConfig(), "sweep", about)
     _offer_cores(config.devices)
     table = sweep_job.run_sweep(config, console)
     console.print(tables.sweep_table(table, f"{config.name}: {config.task.steps} steps"))
@@ -128,7 +128,7 @@ def _sensitivity(arguments: list[str], console: "Console") -> int:
     from jaxqring.study import sensitivity_job as job
 
     about = "What the physics of each link does to a training."
-    config, _ = _parse(arguments, job.SensitivityConfig(), "sensitivity", about)
+    config = _parse(arguments, job.SensitivityConfig(), "sensitivity", about)
     _offer_cores(config.devices)
     table = job.run_sensitivity(config, console)
     title = f"{config.name}: {config.task.steps} steps, {config.seeds} seeds, ± standard error"
@@ -141,10 +141,8 @@ def _sensitivity(arguments: list[str], console: "Console") -> int:
     return 0
 
 
-def _parse(
-    arguments: list[str], default: Config, command: str, about: str, restarts: bool = False
-) -> tuple[Config, bool]:
-    """A configuration from `--config`, if given, and the flags beside it; whether to restart."""
+def _parse(arguments: list[str], default: Config, command: str, about: str) -> Config:
+    """A configuration from `--config`, if given, and the flags beside it."""
     import tyro
 
     kind, flags, path = type(default), [], None
@@ -158,17 +156,19 @@ def _parse(
     # Read above, wherever it stands, as it has the defaults of the others; here it is listed.
     names = ", ".join(packaged_configs())
     help_config = f"a TOML file, or the name of one that comes with the package: {names}."
-    help_restart = "start over, whatever there is of the job."
     shown = tyro.conf.arg(metavar="FILE|NAME", help=help_config)
     fields: list[Any] = [("config", Annotated[str | None, shown], path)]
-    if restarts:
+    if hasattr(default, "resume"):
+        help_restart = "start over, whatever there is of the job: the same as --no-resume."
         switch = tyro.conf.arg(help=help_restart), tyro.conf.FlagCreatePairsOff
         fields.append(("restart", Annotated[bool, *switch], False))
-    own: Any = Annotated[kind, tyro.conf.arg(name="")]  # type: ignore[valid-type]
+    own: Any = Annotated[kind, tyro.conf.arg(name="")]
     fields.append(("options", own, dataclasses.field(default_factory=lambda: default)))
     call = dataclasses.make_dataclass("Call", fields)
     found: Any = tyro.cli(call, args=flags, prog=f"jaxqring {command}", description=about)
-    return found.options, restarts and found.restart
+    if getattr(found, "restart", False):
+        return dataclasses.replace(found.options, resume=False)
+    return found.options
 
 
 def _offer_host_devices(nodes: int) -> None:

@@ -199,6 +199,10 @@ class TrainConfig:
       eval_every: steps between two looks at the test set; a checkpoint is written with each.
       mapping: "pmap" or "shard_map", with a device for each node; "vmap", with all nodes on one;
         "auto" for "vmap" where there are accelerators, but fewer than nodes, else for "pmap".
+        The same key gives the same errors under each; under "vmap" the compiler batches the
+        products of the nodes, so that the last bits of a gradient may differ.
+      resume: whether to go on with what there is of a job of the same configuration, and to leave
+        a finished one as it is; if not, it starts over.
       runs: the trainings to compare.
       security: of every ring run that has none of its own; none by default.
     """
@@ -214,6 +218,7 @@ class TrainConfig:
     seed: int = 0
     eval_every: int = 25
     mapping: Literal["auto", "pmap", "shard_map", "vmap"] = "auto"
+    resume: bool = True
     runs: tuple[RunConfig, ...] = (RunConfig("ring-protected", protection=CodeConfig()),)
     security: SecurityConfig | None = None
 

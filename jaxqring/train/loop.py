@@ -45,21 +45,19 @@ TEST_BATCH = 1000
 Say = Callable[[str], None]
 
 
-def train(
-    config: TrainConfig, console: "Console | None" = None, *, restart: bool = False
-) -> dict[str, Any]:
+def train(config: TrainConfig, console: "Console | None" = None) -> dict[str, Any]:
     """Trains every run of a job and writes what came of it.
 
     Files under `config.folder`: `metrics.jsonl`, one line a step; `summary.json`, written whole
     at the end; a checkpoint and, once it is done, the result of each run. A job that was cut off
     goes on from its last checkpoints if it is started again with the same configuration, and
-    ends with the same numbers as one that was not. One that was finished is not trained again.
+    ends with the same numbers as one that was not. One that is finished is not trained again.
+    Where `config.resume` is off, either starts over.
 
     Args:
       config: the job.
       console: where to show progress, with the platform, the devices and the mapping in the first
         line; None for silence.
-      restart: whether to start over, whatever there is of the job.
 
     Returns:
       The contents of `summary.json`.
@@ -68,14 +66,14 @@ def train(
       ValueError: if there are fewer devices than nodes where each needs one, the data cannot be
         loaded, or the job was cut off on another platform or under another mapping.
     """
-    if not restart and (before := finished_summary(config)):
+    if before := finished_summary(config):
         return before
     placement = place(config.mapping, config.nodes)
     data = datasets.load(config.data)
     datasets.batches(data, 0, config.seed, config.nodes, config.batch_per_node)  # or refuse now
     say: Say = (lambda line: None) if console is None else functools.partial(_say, console)
     say(str(placement))
-    folder = _prepare_folder(config, placement, restart, say)
+    folder = _prepare_folder(config, placement, say)
     points = _resume_points(config)
     log = MetricsLog(
         folder / "metrics.jsonl", keep=lambda line: line["step"] <= points.get(line["run"], 0)
@@ -103,10 +101,10 @@ def train(
 
 
 def finished_summary(config: TrainConfig) -> dict[str, Any] | None:
-    """The contents of `summary.json` of a job that is finished; None for any other."""
+    """The contents of `summary.json` of a job that is finished and shall not start over."""
     summary = config.folder / "summary.json"
     there, _ = _marker(config.folder)
-    if there != _plain_config(config) or not summary.exists():
+    if not config.resume or there != _identity(config) or not summary.exists():
         return None
     return json.loads(summary.read_text())
 
@@ -115,9 +113,11 @@ def _say(console: "Console", line: str) -> None:
     console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def _plain_config(config: TrainConfig) -> dict[str, Any]:
-    """A configuration as it is read back from JSON."""
-    return json.loads(to_json(dataclasses.asdict(config)))
+def _identity(config: TrainConfig) -> dict[str, Any]:
+    """What tells a job from others, as it is read back from JSON."""
+    fields = dataclasses.asdict(config)
+    del fields["resume"]
+    return json.loads(to_json(fields))
 
 
 def _marker(folder: Path) -> tuple[dict[str, Any] | None, dict[str, str]]:
@@ -129,17 +129,19 @@ def _marker(folder: Path) -> tuple[dict[str, Any] | None, dict[str, str]]:
     return there, there.pop("placement", {})
 
 
-def _prepare_folder(config: TrainConfig, placement: Placement, restart: bool, say: Say) -> Path:
+def _prepare_folder(config: TrainConfig, placement: Placement, say: Say) -> Path:
     """The folder of the job, emptied of other jobs' results unless this one goes on."""
     folder = config.folder
     there, where = _marker(folder)
-    wanted = _plain_config(config)
+    wanted = _identity(config)
     here = {"platform": placement.platform, "mapping": placement.mapping}
     same = there == wanted
-    if same and not restart and where != here:
-        rule = f"run where it was cut off, on {where}, or start over (restart)"
-        checks.refuse("config", rule, here)
-    if restart or not same:
+    goes_on = same and config.resume
+    if goes_on and where and where != here:
+        rule = f"be {where['mapping']!r} on platform {where['platform']}, where the job was cut off"
+        got = f"{placement.mapping} on {placement.platform}"
+        checks.refuse("mapping", f"{rule}, unless it starts over (--restart)", got)
+    if not goes_on:
         if there is not None and not same:
             say(f"{folder} held a job of another configuration, which this one replaces")
         # The marker first: once it is gone, whatever else is left, the job starts afresh.
