@@ -67,7 +67,8 @@ def choose_mapping(wanted: str, platform: str, devices: int, nodes: int) -> str:
         remedy = 'jax_num_cpu_devices sets how many there are, mapping = "vmap" takes one for all'
         checks.refuse("nodes", f"{rule} ({remedy})", nodes)
     if devices < nodes:
-        rule = f'be "auto" or "vmap" for {nodes} nodes on {devices} of platform {platform}'
+        there = f"{devices} device{'s' if devices > 1 else ''} of platform {platform}"
+        rule = f'be "auto" or "vmap" for {nodes} nodes on {there}'
         checks.refuse("mapping", rule + " (JAX_PLATFORMS=cpu takes devices of the host)", wanted)
     return "pmap" if wanted == "auto" else wanted
 
