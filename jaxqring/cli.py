@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import jax
 
 import jaxqring
-from jaxqring.extras import needs
+from jaxqring.extras import MissingExtraError, needs
 from jaxqring.train.config import TrainConfig, load_config, packaged_configs
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _run(arguments)
     except (ValueError, TypeError) as error:
         return _fail(f"error: {error}", 2)
-    except (ModuleNotFoundError, OSError) as error:
+    except (MissingExtraError, OSError) as error:
         return _fail(f"error: {error}", 1)
     except KeyboardInterrupt:
         return _fail("interrupted; the same command goes on from the last checkpoint", 130)
