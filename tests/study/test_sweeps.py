@@ -555,7 +555,7 @@ def test_the_command_writes_files_and_prints_a_table(tmp_path, capsys, monkeypat
         ]
     # Another configuration does not touch them.
     assert cli.main([*arguments, "--task.steps", "3"]) == 2
-    assert "`folder` must be empty or hold the same sweep" in capsys.readouterr().out
+    assert "`folder` must be empty or hold the same sweep" in capsys.readouterr().err
 
 
 # --- pictures
