@@ -29,13 +29,15 @@ class Placement:
         return self.devices[0].platform
 
     def __str__(self) -> str:
-        device = self.devices[0]
-        kind = "" if device.device_kind == device.platform else f" ({device.device_kind})"
-        if self.mapping == "vmap":
-            where = f"1 device{kind} for all {self.nodes} nodes"
-        else:
-            where = f"{len(self.devices)} devices{kind}, one for each node"
+        kind = self.devices[0].device_kind
+        named = "" if kind == self.platform else f" ({kind})"
+        shared = f" for all {self.nodes} nodes" if self.mapping == "vmap" else ", one for each node"
+        where = _counted(len(self.devices)) + named + shared
         return f"platform {self.platform}, {where}, mapping {self.mapping}"
+
+
+def _counted(devices: int) -> str:
+    return f"{devices} device" + ("s" if devices > 1 else "")
 
 
 def choose_mapping(wanted: str, platform: str, devices: int, nodes: int) -> str:
@@ -63,11 +65,11 @@ def choose_mapping(wanted: str, platform: str, devices: int, nodes: int) -> str:
     if wanted == "vmap" or (wanted == "auto" and platform != "cpu" and devices < nodes):
         return "vmap"
     if devices < nodes and platform == "cpu":
-        rule = f"be at most the {devices} devices of the host, for each to have one"
+        rule = f"be at most the {_counted(devices)} of the host, for each to have one"
         remedy = 'jax_num_cpu_devices sets how many there are, mapping = "vmap" takes one for all'
         checks.refuse("nodes", f"{rule} ({remedy})", nodes)
     if devices < nodes:
-        there = f"{devices} device{'s' if devices > 1 else ''} of platform {platform}"
+        there = f"{_counted(devices)} of platform {platform}"
         rule = f'be "auto" or "vmap" for {nodes} nodes on {there}'
         checks.refuse("mapping", rule + " (JAX_PLATFORMS=cpu takes devices of the host)", wanted)
     return "pmap" if wanted == "auto" else wanted
