@@ -56,13 +56,13 @@ def cpu_seconds(code):
 
 
 def test_an_import_costs_little_beside_that_of_jax():
-    # 0.14 s on the machine that the tests were written on. What disturbs a measurement adds to it,
-    # so that the least of each is the best.
+    # 0.14 s beside 0.86 on a quiet machine, where 0.3 are allowed; on a busy one both grow alike.
+    # What disturbs a measurement adds to it, so that the least of each is the best.
     alone, ours = [], []
     for _ in range(3):
         alone.append(cpu_seconds("import jax, optax, flax"))
         ours.append(cpu_seconds("import jax, optax, flax, jaxqring"))
-    assert min(ours) - min(alone) <= 0.3
+    assert min(ours) - min(alone) <= 0.3 / 0.86 * min(alone)
 
 
 def test_the_functions_of_studies_stand_at_the_top():
