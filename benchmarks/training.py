@@ -13,7 +13,8 @@ from timing import medians, parser, report
 import jaxqring as jq
 from jaxqring.train import data as datasets
 from jaxqring.train.config import load_config
-from jaxqring.train.loop import _initial_state, node_devices
+from jaxqring.train.loop import _initial_state
+from jaxqring.train.placement import place
 from jaxqring.train.step import node_step, over_nodes
 
 DEMO = Path(__file__).parent.parent / "configs" / "demo.toml"
@@ -24,7 +25,7 @@ def main():
     options.add_argument("--steps", type=int, default=5, help="steps in one measurement")
     options = options.parse_args()
     config = load_config(DEMO)
-    devices = node_devices(config.nodes)
+    placement = place(config.mapping, config.nodes)
     data = datasets.load(config.data)
     state = _initial_state(config, data)
     batch = datasets.batches(data, 0, config.seed, config.nodes, config.batch_per_node)
@@ -32,7 +33,7 @@ def main():
     rings["ring, symbol error 1e-3"] = jq.Ring(jq.superdense(jq.werner(fidelity=0.999)))
 
     def steps(ring):
-        step = over_nodes(node_step(ring), config.mapping, devices, shared=(2,))
+        step = over_nodes(node_step(ring), placement.mapping, placement.devices, shared=(2,))
 
         def run():
             for number in range(options.steps):

@@ -1,5 +1,7 @@
 """The all-reduce of distributed training, carried by a simulated quantum ring."""
 
+from typing import TYPE_CHECKING, Any
+
 from jaxqring.audit import (
     GapPlan,
     GapResult,
@@ -103,6 +105,9 @@ from jaxqring.secure import (
     view,
 )
 
+if TYPE_CHECKING:
+    from jaxqring.study import sensitivity, sweep
+
 __all__ = [
     "AllReduceState",
     "BFloat16",
@@ -181,6 +186,7 @@ __all__ = [
     "secded",
     "secure_pmean",
     "secure_psum",
+    "sensitivity",
     "simhash",
     "simhash_bits",
     "stock",
@@ -188,6 +194,7 @@ __all__ = [
     "sum_error_law",
     "superdense",
     "swap",
+    "sweep",
     "thermal_relaxation",
     "tie_audit",
     "transmit",
@@ -199,3 +206,19 @@ __all__ = [
 ]
 
 __version__ = "0.1.0.dev0"
+
+#: What few programs use and what takes its time to import, loaded when it is asked for.
+_OF_STUDY = ("sensitivity", "sweep")
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _OF_STUDY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from jaxqring import study
+
+    globals()[name] = found = getattr(study, name)
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,26 +1,32 @@
 """The command line: `jaxqring train`, `budget`, `sweep` and `sensitivity`.
 
-A configuration comes from a TOML file, and any value of it can be overridden by a flag:
+A configuration comes from a TOML file, or by the name of one that comes with the package, and any
+value of it can be overridden by a flag:
 
-    jaxqring train --config configs/demo.toml --steps 100 --runs.2.fidelity 0.99
-    jaxqring budget --config configs/budget.toml --hardware.length 20e3
-    jaxqring sweep --config configs/sweep_fidelity.toml --seeds 2 --task.steps 100
-    jaxqring sensitivity --config configs/sensitivity.toml --seeds 8
+    jaxqring train --config demo --steps 100 --runs.2.fidelity 0.99
+    jaxqring train --config configs/demo.toml --restart
+    jaxqring budget --config budget --hardware.length 20e3
+    jaxqring sweep --config sweep_fidelity --seeds 2 --task.steps 100
+    jaxqring sensitivity --config sensitivity --seeds 8
+
+`jaxqring COMMAND --help` lists the flags of a command, and `jaxqring --version` says which version
+this is.
 """
 
+import dataclasses
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import jax
-import tyro
-from rich import box
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
-from jaxqring.train.config import TrainConfig, load_config
+import jaxqring
+from jaxqring.extras import MissingExtraError, needs
+from jaxqring.train.config import TrainConfig, load_config, packaged_configs
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 COMMANDS = ("train", "budget", "sweep", "sensitivity")
 
@@ -28,38 +34,61 @@ Config = TypeVar("Config")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command; returns the exit status."""
+    """Runs a command; returns the exit status.
+
+    Errors are one sentence on the standard error stream: status 2 for what was asked wrongly, 1 for
+    what is missing or cannot be read or written, 130 for an interrupt.
+    """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    console = Console()
-    if not arguments or arguments[0] not in COMMANDS:
-        asked_for_help = not arguments or arguments[0] in ("-h", "--help")
-        console.print(__doc__, highlight=False, markup=False)
-        if not asked_for_help:
-            console.print(f"unknown command {arguments[0]!r}: choose {', '.join(COMMANDS)}")
-        return 0 if asked_for_help else 2
     try:
-        commands = (_train, _budget, _sweep, _sensitivity)
-        command = dict(zip(COMMANDS, commands, strict=True))[arguments[0]]
-        return command(arguments[1:], console)
+        return _run(arguments)
     except (ValueError, TypeError) as error:
-        console.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
-        return 2
+        return _fail(f"error: {error}", 2)
+    except (MissingExtraError, OSError) as error:
+        return _fail(f"error: {error}", 1)
     except KeyboardInterrupt:
-        console.print("interrupted; the same command goes on from the last checkpoint")
-        return 130
+        return _fail("interrupted; the same command goes on from the last checkpoint", 130)
 
 
-def _train(arguments: list[str], console: Console) -> int:
-    about = "Train with a classical or a quantum all-reduce; --config FILE reads TOML."
+def _run(arguments: list[str]) -> int:
+    if arguments[:1] == ["--version"]:
+        print(f"jaxqring {jaxqring.__version__}")
+        return 0
+    with needs("train", "The command line"):
+        import matplotlib  # noqa: F401  which every command draws with
+        import pydantic  # noqa: F401
+        import tyro  # noqa: F401
+        from rich.console import Console
+
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(__doc__)
+        return 0
+    if arguments[0] not in COMMANDS:
+        return _fail(f"unknown command {arguments[0]!r}: choose {', '.join(COMMANDS)}", 2)
+    commands = dict(zip(COMMANDS, (_train, _budget, _sweep, _sensitivity), strict=True))
+    return commands[arguments[0]](arguments[1:], Console())
+
+
+def _fail(sentence: str, status: int) -> int:
+    print(sentence, file=sys.stderr)
+    return status
+
+
+def _train(arguments: list[str], console: "Console") -> int:
+    about = "Train with a classical or a quantum all-reduce."
     config = _parse(arguments, TrainConfig(), "train", about)
-    _offer_host_devices(config.nodes)
+    if config.mapping != "vmap":
+        _offer_host_devices(config.nodes)
     # Imported late: device counts must be set before anything of JAX looks at its devices.
-    from jaxqring.train import figures, loop, security_figure
+    from jaxqring.train import figures, loop, security_figure, tables
 
+    if loop.finished_summary(config):
+        print(f"{config.folder} holds this job, finished: --restart starts over")
+        return 0
     summary = loop.train(config, console)
-    console.print(summary_table(summary))
+    console.print(tables.summary_table(summary))
     if any("security" in run for run in summary["runs"]):
-        console.print(security_table(summary))
+        console.print(tables.security_table(summary))
     drawn = figures.draw(config.folder, summary)
     drawn += security_figure.draw_security(config.folder, summary)
     for path in [config.folder / "summary.json", *drawn]:
@@ -67,10 +96,10 @@ def _train(arguments: list[str], console: Console) -> int:
     return 0
 
 
-def _budget(arguments: list[str], console: Console) -> int:
+def _budget(arguments: list[str], console: "Console") -> int:
     from jaxqring.study import BudgetConfig, figures, run_budget, tables
 
-    about = "What codes and hardware leave of the factor of two; --config FILE reads TOML."
+    about = "What codes and hardware leave of the factor of two."
     config = _parse(arguments, BudgetConfig(), "budget", about)
     results = run_budget(config, console)
     for table in tables.budget_tables(results):
@@ -80,47 +109,66 @@ def _budget(arguments: list[str], console: Console) -> int:
     return 0
 
 
-def _sweep(arguments: list[str], console: Console) -> int:
-    from jaxqring.study import sweep_figures, sweep_job
+def _sweep(arguments: list[str], console: "Console") -> int:
+    from jaxqring.study import sweep_figures, sweep_job, tables
 
-    about = "Train over and over, on rings whose links differ; --config FILE reads TOML."
+    about = "Train over and over, on rings whose links differ."
     config = _parse(arguments, sweep_job.SweepConfig(), "sweep", about)
     _offer_cores(config.devices)
     table = sweep_job.run_sweep(config, console)
-    console.print(sweep_job.sweep_table(table, f"{config.name}: {config.task.steps} steps"))
+    console.print(tables.sweep_table(table, f"{config.name}: {config.task.steps} steps"))
     figures = sweep_figures.draw_sweep(config.folder, table)
     for path in [config.folder / "results.csv", *figures]:
         console.print(f"wrote {path}", highlight=False, markup=False, soft_wrap=True)
     return 0
 
 
-def _sensitivity(arguments: list[str], console: Console) -> int:
+def _sensitivity(arguments: list[str], console: "Console") -> int:
+    from jaxqring.study import sensitivity_figures, tables
     from jaxqring.study import sensitivity_job as job
 
-    about = "What the physics of each link does to a training; --config FILE reads TOML."
+    about = "What the physics of each link does to a training."
     config = _parse(arguments, job.SensitivityConfig(), "sensitivity", about)
     _offer_cores(config.devices)
     table = job.run_sensitivity(config, console)
     title = f"{config.name}: {config.task.steps} steps, {config.seeds} seeds, ± standard error"
-    console.print(job.sensitivity_table(table, title))
-    figures = [job.draw_sensitivity(config.folder, table, name) for name in config.outcomes]
+    console.print(tables.sensitivity_table(table, title))
+    figures = [
+        sensitivity_figures.draw_sensitivity(config.folder, table, name) for name in config.outcomes
+    ]
     for path in [config.folder / "results.csv", *figures]:
         console.print(f"wrote {path}", highlight=False, markup=False, soft_wrap=True)
     return 0
 
 
 def _parse(arguments: list[str], default: Config, command: str, about: str) -> Config:
-    """A configuration from `--config FILE`, if given, and the flags beside it."""
-    kind, flags = type(default), []
+    """A configuration from `--config`, if given, and the flags beside it."""
+    import tyro
+
+    kind, flags, path = type(default), [], None
     rest = iter(arguments)
     for word in rest:
         if word == "--config" or word.startswith("--config="):
-            default = load_config(word[9:] if "=" in word else next(rest, ""), kind)
+            path = word[9:] if "=" in word else next(rest, "")
+            default = load_config(path, kind)
         else:
             flags.append(word)
-    return tyro.cli(
-        kind, args=flags, default=default, prog=f"jaxqring {command}", description=about
-    )
+    # Read above, wherever it stands, as it has the defaults of the others; here it is listed.
+    names = ", ".join(packaged_configs())
+    help_config = f"a TOML file, or the name of one that comes with the package: {names}."
+    shown = tyro.conf.arg(metavar="FILE|NAME", help=help_config)
+    fields: list[Any] = [("config", Annotated[str | None, shown], path)]
+    if hasattr(default, "resume"):
+        help_restart = "start over, whatever there is of the job: the same as --no-resume."
+        switch = tyro.conf.arg(help=help_restart), tyro.conf.FlagCreatePairsOff
+        fields.append(("restart", Annotated[bool, *switch], False))
+    own: Any = Annotated[kind, tyro.conf.arg(name="")]
+    fields.append(("options", own, dataclasses.field(default_factory=lambda: default)))
+    call = dataclasses.make_dataclass("Call", fields)
+    found: Any = tyro.cli(call, args=flags, prog=f"jaxqring {command}", description=about)
+    if getattr(found, "restart", False):
+        return dataclasses.replace(found.options, resume=False)
+    return found.options
 
 
 def _offer_host_devices(nodes: int) -> None:
@@ -133,75 +181,6 @@ def _offer_cores(devices: int | None) -> None:
     """As many devices of the host as it has cores: each carries a training of its own."""
     cores = os.cpu_count() or 1
     _offer_host_devices(min(cores, devices or cores))
-
-
-def summary_table(summary: dict[str, Any]) -> Table:
-    """The result of a job as a table, one row a run."""
-    job = summary["config"]
-    title = f"{summary['name']}: {summary['parameters']:,} parameters, {job['nodes']} nodes, "
-    title += f"{job['steps']} steps; online traffic per link and step, one EPR pair per qubit"
-    table = Table(title=escape(title), box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    table.add_column("run", no_wrap=True)
-    for name in (
-        "test\naccuracy",
-        "online\ntraffic",
-        "net bits\nper qubit",
-        "error\nrate",
-        "replicas\nagree",
-    ):
-        table.add_column(name, justify="right", no_wrap=True)
-    for run in summary["runs"]:
-        qubits, bits = run["online_qubits_per_link_step"], run["online_bits_per_link_step"]
-        table.add_row(
-            escape(run["name"]),
-            f"{run['test_accuracy']:.4f}",
-            f"{qubits:,} qubits" if qubits else f"{bits:,} bits",
-            "-"
-            if run["net_bits_per_online_qubit"] is None
-            else f"{run['net_bits_per_online_qubit']:.3f}",
-            f"{run['symbol_error_rate']:.1e}",
-            f"{run['replica_agreement']:.4f}",
-        )
-    return table
-
-
-def security_table(summary: dict[str, Any]) -> Table:
-    """What the secure runs of a job promise and what they took, one row a run."""
-    title = f"{summary['name']}: a copy is one GHZ state for every bit of a mask"
-    table = Table(title=escape(title), box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("run", no_wrap=True)
-    for name in (
-        "GHZ\nfidelity",
-        "eps.\na step",
-        "eps.\nin all",
-        "copies\na mask",
-        "1e6\na step",
-        "steps\nlost",
-        "sums\nwrong",
-        "still\nwrong",
-    ):
-        table.add_column(name, justify="right", no_wrap=True)
-    for run in summary["runs"]:
-        if "security" not in run:
-            continue
-        found = run["security"]
-        table.add_row(
-            escape(run["name"]),
-            f"{found['ghz_fidelity']:.6g}",
-            _short(found["epsilon_per_step"]),
-            "vacuous" if found["is_vacuous"] else _short(found["epsilon_total"]),
-            f"{found['overhead']:.1f}",
-            f"{found['copies_per_step'] / 1e6:.3f}",
-            str(found["aborted_steps"]),
-            _short(found["wrong_sum_rate"]),
-            _short(found["uncorrected_sum_rate"]),
-        )
-    return table
-
-
-def _short(value: float) -> str:
-    """Two digits and an exponent without a zero in front; 0 for zero."""
-    return f"{value:.1e}".replace("e-0", "e-") if value else "0"
 
 
 if __name__ == "__main__":

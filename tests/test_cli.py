@@ -6,14 +6,17 @@ import json
 import os
 import re
 import struct
+from pathlib import Path
 
 import matplotlib.image
 import pytest
 from rich.console import Console
 
+import jaxqring
 from jaxqring import cli
-from jaxqring.train import figures
+from jaxqring.train import figures, tables
 
+CONFIGS = Path(__file__).parents[1] / "configs"
 CONFIG = """
 name = "small"
 model = "mlp"
@@ -73,6 +76,44 @@ def test_a_flag_overrides_a_value_of_the_file(job):
     # What no flag speaks of is as in the file.
     assert (config["name"], config["model"], config["nodes"]) == ("small", "mlp", 2)
     assert config["runs"][0]["collective"] == "classical"
+
+
+def test_the_first_line_names_the_platform_the_devices_and_the_mapping(job):
+    assert job[1].startswith("platform cpu, 2 devices, one for each node, mapping pmap classical")
+
+
+FLAGS = [
+    "--data.name",
+    "digits",
+    "--nodes",
+    "2",
+    "--batch-per-node",
+    "4",
+    "--model",
+    "mlp",
+    "--steps",
+    "2",
+]
+CLASSICAL = ["--runs.0.collective", "classical"]
+
+
+def test_vmap_puts_all_nodes_on_one_device(tmp_path):
+    flags = [*FLAGS, *CLASSICAL, "--mapping", "vmap", "--out", str(tmp_path)]
+    status, output = run("train", *flags)
+    assert status == 0, output
+    assert output.startswith("platform cpu, 1 device for all 2 nodes, mapping vmap ring-protected")
+    summary = json.loads((tmp_path / "train" / "summary.json").read_text())
+    assert summary["mapping"] == "vmap"
+    # Started again it says that it is finished; told to, it starts over.
+    before = (tmp_path / "train" / "summary.json").stat().st_mtime_ns
+    status, again = run("train", *flags)
+    assert status == 0
+    assert again == f"{tmp_path / 'train'} holds this job, finished: --restart starts over"
+    assert (tmp_path / "train" / "summary.json").stat().st_mtime_ns == before
+    status, again = run("train", "--restart", *flags)
+    assert status == 0
+    assert again.startswith("platform cpu, 1 device")
+    assert (tmp_path / "train" / "summary.json").stat().st_mtime_ns > before
 
 
 def test_the_table_has_a_row_for_each_run(job):
@@ -137,7 +178,7 @@ def table(width, *names):
         "runs": [result(name) for name in names],
     }
     output = io.StringIO()
-    Console(width=width, file=output).print(cli.summary_table(summary))
+    Console(width=width, file=output).print(tables.summary_table(summary))
     return output.getvalue()
 
 
@@ -186,6 +227,8 @@ def test_help_names_the_command_and_how_to_override(arguments):
     status, output = run(*arguments)
     assert status == 0
     assert "jaxqring train --config configs/demo.toml" in output
+    assert "jaxqring train --config demo" in output
+    assert "jaxqring --version" in output
     assert "--runs.2.fidelity 0.99" in output
 
 
@@ -194,6 +237,38 @@ def test_help_of_the_command_names_every_field(monkeypatch):
     assert status == 0
     for flag in ("--steps", "--nodes", "--data.name", "--runs.0.fidelity", "--mapping", "--config"):
         assert flag in output, output
+
+
+@pytest.mark.parametrize("command", cli.COMMANDS)
+def test_the_flags_of_every_command_list_the_file_and_its_names(command):
+    status, output = run(command, "--help")
+    assert status == 0
+    assert "--config FILE|NAME" in output
+    assert "budget, demo, drift, secure, sensitivity, sweep_bits, sweep_fidelity" in output
+    assert ("--restart" in output) == (command == "train")
+
+
+def test_a_name_stands_for_a_file_that_is_shipped(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    status, output = run("train", "--config", "demo", "--help")
+    assert status == 0
+    for shown in ("(default: demo)", "(default: ring-ideal)", "--runs.3.fidelity"):
+        assert shown in output
+
+
+def test_the_version_is_that_of_the_package():
+    assert run("--version") == (0, f"jaxqring {jaxqring.__version__}")
+
+
+@pytest.mark.parametrize(
+    "arguments", [["trian"], ["train", "--steps", "0"], ["train", "--stepz", "3"]], ids=" ".join
+)
+def test_errors_go_to_the_standard_error_stream(arguments, capsys):
+    with contextlib.suppress(SystemExit):  # of the parser
+        assert cli.main(arguments) == 2
+    printed, errors = capsys.readouterr()
+    assert printed == ""
+    assert errors
 
 
 def test_an_unknown_command_is_refused():
@@ -208,7 +283,8 @@ def test_an_unknown_command_is_refused():
         (["--stepz", "3"], ["--stepz"]),
         (["--steps", "0"], ["`steps` must be a positive integer, but got 0."]),
         (["--steps", "many"], ["--steps", "many"]),
-        (["--mapping", "vmap"], ["--mapping", "vmap", "shard_map"]),
+        (["--mapping", "xmap"], ["--mapping", "xmap", "shard_map"]),
+        (["--config", "dmo"], ["`config` must be a readable file, or one of budget, demo", "dmo"]),
         (
             ["--runs.0.fidelity", "1.2"],
             ["`runs.fidelity` must lie in [0.25, 1], but got 1.2."],

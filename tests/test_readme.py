@@ -27,6 +27,16 @@ def test_the_output_is_what_the_script_prints():
     assert printed.getvalue().strip() in [text.strip() for text in shown]
 
 
+def test_every_image_is_a_file_of_the_repository_by_its_absolute_address():
+    # Package indexes show the README, and know no relative address.
+    images = re.findall(r"!\[[^\]]+\]\(([^)]*)\)", (ROOT / "README.md").read_text())
+    assert len(images) >= 8
+    for address in images:
+        path = address.removeprefix("https://raw.githubusercontent.com/jaxqring/jaxqring/main/")
+        assert path != address
+        assert (ROOT / path).is_file(), address
+
+
 @pytest.mark.slow
 def test_the_derivative_of_the_readme_is_one_of_less_loss():
     shown = [text for language, text in BLOCKS if language == "python"]

@@ -7,11 +7,11 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy  # whose subpackages load when they are first used
 from flax import struct
 from jax.flatten_util import ravel_pytree
 from jax.scipy.special import betainc
 from jax.typing import ArrayLike
-from scipy.stats import binom
 
 from jaxqring import checks
 from jaxqring.audit.amplitude import ONE_STEP, angle, iterate_probability, phase_estimation_law
@@ -169,7 +169,7 @@ def register_qubits(size: int) -> int:
 
 def median_error(single: float, repetitions: int) -> float:
     """The probability that half or more of so many runs err, each with probability `single`."""
-    return float(binom.sf((repetitions - 1) // 2, repetitions, single))
+    return float(scipy.stats.binom.sf((repetitions - 1) // 2, repetitions, single))
 
 
 def _repetitions(tau: float, delta: float, estimator: str) -> int:
@@ -180,7 +180,7 @@ def _repetitions(tau: float, delta: float, estimator: str) -> int:
         if estimator == "projective":
             errors = _projective_error(tau, odd)
         else:
-            errors = binom.sf((odd - 1) // 2, odd, 1 - ONE_STEP)
+            errors = scipy.stats.binom.sf((odd - 1) // 2, odd, 1 - ONE_STEP)
         enough = np.flatnonzero(errors <= delta)
         if len(enough):
             return int(odd[enough[0]])
@@ -190,8 +190,8 @@ def _repetitions(tau: float, delta: float, estimator: str) -> int:
 def _projective_error(tau: float, copies: np.ndarray | int) -> Any:
     """The larger of the errors at tau and -tau: s^2 of the copies are found, and 1/4 decides."""
     found = np.asarray(copies) // 4  # more than a quarter is agreement
-    at_high = binom.cdf(found, copies, ((1 + tau) / 2) ** 2)
-    at_low = binom.sf(found, copies, ((1 - tau) / 2) ** 2)
+    at_high = scipy.stats.binom.cdf(found, copies, ((1 + tau) / 2) ** 2)
+    at_low = scipy.stats.binom.sf(found, copies, ((1 - tau) / 2) ** 2)
     return np.maximum(at_high, at_low)
 
 

@@ -6,8 +6,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy  # whose subpackages load when they are first used
 from jax.typing import ArrayLike
-from scipy.stats import binom, norm
 
 from jaxqring import checks
 from jaxqring.audit.gap_ip import check_tau, decision_error, plan_gap_ip
@@ -55,7 +55,7 @@ def simhash_bits(tau: float, error: float) -> int:
     agree = 1 - math.acos(tau) / math.pi
 
     def wrong(half: int) -> float:
-        return float(binom.cdf(half, 2 * half + 1, agree))
+        return float(scipy.stats.binom.cdf(half, 2 * half + 1, agree))
 
     high = 1
     while wrong(high) > error:
@@ -87,7 +87,7 @@ def random_sign_bits(tau: float, error: float, width: int = 16) -> int:
     """
     check_tau(tau)
     _check_error(error)
-    rows = math.ceil((1 + tau**2) * (float(norm.isf(error)) / tau) ** 2)
+    rows = math.ceil((1 + tau**2) * (float(scipy.stats.norm.isf(error)) / tau) ** 2)
     return rows * width
 
 

@@ -6,8 +6,8 @@ Counts and totals are static, so that coefficients are computed once, in double 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy  # whose subpackages load when they are first used
 from jax.scipy.special import xlog1py, xlogy
-from scipy.special import gammaln
 
 
 def binomial_pmf(counts: np.ndarray | int, totals: np.ndarray | int, prob: jax.Array) -> jax.Array:
@@ -31,6 +31,7 @@ def binomial_pmf(counts: np.ndarray | int, totals: np.ndarray | int, prob: jax.A
         return jnp.zeros(np.broadcast_shapes(count.shape, jnp.shape(prob)), jnp.result_type(prob))
     hits = np.where(inside, count, 0)
     misses = np.where(inside, total - count, 0)
+    gammaln = scipy.special.gammaln
     log_ways = gammaln(hits + misses + 1.0) - gammaln(hits + 1.0) - gammaln(misses + 1.0)
 
     @jax.custom_jvp

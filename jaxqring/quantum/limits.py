@@ -5,8 +5,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy  # whose subpackages load when they are first used
 from jax.typing import ArrayLike
-from scipy.optimize import brentq
 
 from jaxqring import checks
 from jaxqring.quantum.capacity import (
@@ -49,7 +49,7 @@ def break_even(capacity: Callable[[jax.Array], jax.Array], low: float, high: flo
     if not ends[0] * ends[1] <= 0:
         rule = f"cross one bit between {low:g} and {high:g}"
         checks.refuse("capacity", rule, ends + 1.0)
-    return float(brentq(surplus, low, high, xtol=1e-12))
+    return float(scipy.optimize.brentq(surplus, low, high, xtol=1e-12))
 
 
 def _both_halves(survival: jax.Array) -> jax.Array:

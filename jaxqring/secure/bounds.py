@@ -9,7 +9,7 @@ import dataclasses
 import math
 from typing import Any, NamedTuple
 
-from scipy.special import bdtrc
+import scipy  # whose subpackages load when they are first used
 
 from jaxqring import checks
 from jaxqring.link.codes import check_count
@@ -350,7 +350,7 @@ def _universal_masks(security: Security, kept: int, dimension: int) -> int:
 def _wrong_sums(security: Security, size: int, kept: int, error: float) -> tuple[float, float]:
     """The probability that any sum is wrong, and the mean number of wrong ones."""
     code = security.correction
-    word = error if code is None else float(bdtrc(float(code.t), code.n, error))
+    word = error if code is None else float(scipy.special.bdtrc(float(code.t), code.n, error))
     if security.amplification == "universal":
         # The matrix spreads one wrong sum over all of them.
         any_wrong = copy_error(word, kept if code is None else kept // code.n)
@@ -359,5 +359,5 @@ def _wrong_sums(security: Security, size: int, kept: int, error: float) -> tuple
     if code is None:
         return any_wrong, size * error
     # A word beyond the reach of the code is left as it is: t or more of the others are wrong, too.
-    others = 1.0 if code.t == 0 else float(bdtrc(code.t - 1.0, code.n - 1, error))
+    others = 1.0 if code.t == 0 else float(scipy.special.bdtrc(code.t - 1.0, code.n - 1, error))
     return any_wrong, size * error * others

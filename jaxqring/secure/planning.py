@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from scipy.special import bdtr
+import scipy  # whose subpackages load when they are first used
 
 from jaxqring import checks
 from jaxqring.link.codes import BlockCode, check_count
@@ -148,7 +148,7 @@ def _tolerant(security: Security, tested: int, task: _Task) -> Security | None:
     low, high = -1, tested
     while high - low > 1:
         middle = (low + high) // 2
-        if bdtr(float(middle), tested, failure) >= 1 - task.max_abort:
+        if scipy.special.bdtr(float(middle), tested, failure) >= 1 - task.max_abort:
             high = middle
         else:
             low = middle

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.special import xlog1py, xlogy
+import scipy  # whose subpackages load when they are first used
 
 from jaxqring import checks
 from jaxqring.secure.sampling import check_counts, check_open, sampling_excess
@@ -190,4 +190,4 @@ def copy_error(error: float, qubits: float) -> float:
 
 
 def _entropy(p: float) -> float:
-    return float(-(xlogy(p, p) + xlog1py(1 - p, -p))) / math.log(2)
+    return float(-(scipy.special.xlogy(p, p) + scipy.special.xlog1py(1 - p, -p))) / math.log(2)

@@ -14,7 +14,7 @@ import math
 from collections.abc import Callable
 
 import numpy as np
-from scipy.special import bdtr, betaln
+import scipy  # whose subpackages load when they are first used
 
 from jaxqring import checks
 from jaxqring.link.codes import check_count
@@ -179,7 +179,7 @@ def pass_probability(tested: int, error: float, tolerance: float) -> float:
     checks.within("error", error)
     checks.within("tolerance", tolerance)
     allowed = failures_allowed(tested, tolerance)
-    return 1.0 if allowed >= tested else float(bdtr(float(allowed), tested, error))
+    return 1.0 if allowed >= tested else float(scipy.special.bdtr(float(allowed), tested, error))
 
 
 def check_counts(**counts: tuple[int, int]) -> None:
@@ -198,7 +198,7 @@ def check_open(**values: float) -> None:
 
 def _log_choose(n: np.ndarray | int, k: np.ndarray | int) -> np.ndarray:
     n, k = np.asarray(n, dtype=float), np.asarray(k, dtype=float)
-    return -np.log1p(n) - betaln(n - k + 1, k + 1)
+    return -np.log1p(n) - scipy.special.betaln(n - k + 1, k + 1)
 
 
 def _log_bad_majority(bad: np.ndarray, kept: int, bucket: int) -> np.ndarray:
@@ -241,7 +241,7 @@ def _log_escape(
         if detection < 1:
             beyond = np.maximum(hit, allowed)
             with np.errstate(divide="ignore"):  # a probability below 1e-308
-                logs = logs + np.log(bdtr(float(allowed), beyond, detection))
+                logs = logs + np.log(scipy.special.bdtr(float(allowed), beyond, detection))
         return logs if bucket is None else logs + _log_bad_majority(bad - hit, kept, bucket)
 
     # Each factor is log-concave in j, so the terms have one peak and fall off from it at least as

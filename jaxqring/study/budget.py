@@ -2,14 +2,11 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pydantic
-from rich.console import Console
-from rich.progress import track
 
 from jaxqring import checks
 from jaxqring.link import (
@@ -25,14 +22,18 @@ from jaxqring.link import (
 from jaxqring.quantum import werner
 from jaxqring.ring import Budget, Ring, budget
 from jaxqring.train.config import CodeConfig
-from jaxqring.train.fields import check_fields, check_file_name
+from jaxqring.train.fields import check_fields, check_file_name, no_other_keys
 from jaxqring.train.files import to_json, write_whole
+from jaxqring.train.progress import progress_bars
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 #: Infidelities of the curves in the figure.
 CURVE = np.concatenate([[0.0], np.geomspace(1e-4, 0.3, 120)])
 
 
-@pydantic.with_config(extra="forbid")
+@no_other_keys
 @dataclasses.dataclass(frozen=True)
 class HardwareConfig:
     """Where the pairs come from; see `jaxqring.generate`, `stock` and `purify`.
@@ -96,7 +97,7 @@ class HardwareConfig:
         return purify(held, rounds=self.rounds, protocol=self.protocol, **noise)
 
 
-@pydantic.with_config(extra="forbid")
+@no_other_keys
 @dataclasses.dataclass(frozen=True)
 class LineConfig:
     """The line that carries qubits, or bits in their place.
@@ -122,7 +123,7 @@ class LineConfig:
             checks.within(f"line.{name}", value, 1e-9 if "rate" in name else 0.0, 1e18)
 
 
-@pydantic.with_config(extra="forbid")
+@no_other_keys
 @dataclasses.dataclass(frozen=True)
 class BudgetConfig:
     """A budget: one all-reduce, several codes, one kind of hardware.
@@ -180,7 +181,7 @@ def label(code: CodeConfig) -> str:
     return name[code.family] + shape + (", repeated" if code.max_attempts > 1 else "")
 
 
-def run_budget(config: BudgetConfig, console: Console | None = None) -> dict[str, Any]:
+def run_budget(config: BudgetConfig, console: "Console | None" = None) -> dict[str, Any]:
     """Computes a budget and writes `budget.json` into `config.folder`.
 
     Args:
@@ -200,7 +201,12 @@ def run_budget(config: BudgetConfig, console: Console | None = None) -> dict[str
             parameters
         )
         capacity, curve = _rates(IdealCode(), config)
-        codes = track(config.codes, "codes", console=console, disable=console is None)
+        codes = []
+        with progress_bars(console) as bar:
+            advance = bar("codes", total=len(config.codes))
+            for code in config.codes:
+                codes.append(_study(code, config, link, supply, slopes))
+                advance(1)
         results = {
             "config": dataclasses.asdict(config),
             "supply": {
@@ -212,7 +218,7 @@ def run_budget(config: BudgetConfig, console: Console | None = None) -> dict[str
             "capacity": capacity,
             "curve_infidelity": CURVE.tolist(),
             "curve_capacity": curve,
-            "codes": [_study(code, config, link, supply, slopes) for code in codes],
+            "codes": codes,
         }
     write_whole(config.folder / "budget.json", (to_json(results) + "\n").encode())
     return results

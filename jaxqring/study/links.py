@@ -3,15 +3,15 @@
 import dataclasses
 from typing import Any
 
-import pydantic
 from jax.typing import ArrayLike
 
 from jaxqring import checks
 from jaxqring.link import SymbolChannel, superdense
 from jaxqring.quantum import amplitude_damping, dephasing, depolarizing, werner
+from jaxqring.train.fields import no_other_keys
 
 
-@pydantic.with_config(extra="forbid")
+@no_other_keys
 @dataclasses.dataclass(frozen=True)
 class LinkConfig:
     """The noise of every link of a ring.

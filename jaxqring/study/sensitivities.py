@@ -4,14 +4,13 @@ import dataclasses
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy  # whose subpackages load when they are first used
 from jax.flatten_util import ravel_pytree
-from rich.console import Console
-from scipy import stats
 
 from jaxqring import checks
 from jaxqring.link import SymbolChannel
@@ -19,6 +18,9 @@ from jaxqring.link.superdense import xor_symmetric
 from jaxqring.ring import Cost, Ring, expected, finite_difference
 from jaxqring.ring.estimators import ESTIMATORS
 from jaxqring.study.sweeps import sweep
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 DIFFERENCE = "difference"
 
@@ -45,7 +47,7 @@ def sensitivity(
     folder: str | Path | None = None,
     devices: Sequence[jax.Device] | None = None,
     about: Any = None,
-    console: Console | None = None,
+    console: "Console | None" = None,
 ) -> dict[str, np.ndarray]:
     """Derivatives of the outcomes of a training with respect to every physical parameter.
 
@@ -256,7 +258,7 @@ def _summary(
         for label, value in zip(labels, values, strict=True):
             each = table[f"{outcome}/{label}"][mine].astype(np.float64)
             error = each.std(ddof=1) / np.sqrt(each.size)
-            reach = stats.t.ppf((1 + confidence) / 2, each.size - 1) * error
+            reach = scipy.stats.t.ppf((1 + confidence) / 2, each.size - 1) * error
             name, _, link = label.rstrip("]").partition("[")
             mean = each.mean()
             row = (estimator, outcome, name, int(link or -1), value)

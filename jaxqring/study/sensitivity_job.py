@@ -2,19 +2,11 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import jax
 import jax.numpy as jnp
-import matplotlib
 import numpy as np
-import pydantic
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from rich import box
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from jaxqring import checks
 from jaxqring.link import FixedPoint
@@ -23,14 +15,16 @@ from jaxqring.ring.estimators import ESTIMATORS
 from jaxqring.study.links import PARAMETERS, LinkConfig, check_parameter
 from jaxqring.study.sensitivities import DIFFERENCE, sensitivity
 from jaxqring.study.training import TaskConfig, payload, training
-from jaxqring.train.fields import check_fields, check_file_name
-from jaxqring.train.figures import COLOURS, STYLE, save
+from jaxqring.train.fields import check_fields, check_file_name, no_other_keys
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 #: Outcomes of a training that have a derivative.
 SMOOTH = ("loss", "soft_accuracy")
 
 
-@pydantic.with_config(extra="forbid")
+@no_other_keys
 @dataclasses.dataclass(frozen=True)
 class SensitivityConfig:
     """Derivatives of a training with respect to its links.
@@ -93,7 +87,7 @@ class SensitivityConfig:
 
 
 def run_sensitivity(
-    config: SensitivityConfig, console: Console | None = None
+    config: SensitivityConfig, console: "Console | None" = None
 ) -> dict[str, np.ndarray]:
     """Estimates the derivatives, or goes on where an earlier call was cut off.
 
@@ -140,83 +134,3 @@ def run_sensitivity(
         about={name: fields[name] for name in ("task", "links", "bits", "outcomes")},
         console=console,
     )
-
-
-def sensitivity_table(table: dict[str, np.ndarray], title: str) -> Table:
-    """A row for each parameter of each link, a column for each estimator."""
-    estimators = list(dict.fromkeys(table["estimator"].tolist()))
-    shown = Table(title=escape(title), box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("outcome", "parameter", "link", "value"):
-        shown.add_column(name, no_wrap=True)
-    for name in estimators:
-        shown.add_column(f"{name}\nderivative", justify="right", no_wrap=True)
-    first = table["estimator"] == estimators[0]
-    for row in np.flatnonzero(first):
-        cells = [str(table["outcome"][row]), str(table["parameter"][row])]
-        cells.append("all" if table["link"][row] < 0 else str(table["link"][row]))
-        cells.append(f"{table['value'][row]:g}")
-        same = np.logical_and.reduce(
-            [table[name] == table[name][row] for name in ("outcome", "parameter", "link")]
-        )
-        for mine in np.flatnonzero(same):
-            cells.append(f"{table['derivative'][mine]:.3g} ± {table['standard_error'][mine]:.2g}")
-        shown.add_row(*cells)
-    return shown
-
-
-def draw_sensitivity(folder: Path, table: dict[str, np.ndarray], outcome: str) -> Path:
-    """Draws `<outcome>.png`: bars with intervals, a panel for each parameter.
-
-    Args:
-      folder: where to.
-      table: of `jaxqring.study.sensitivity`.
-      outcome: which to draw.
-
-    Returns:
-      The path of the figure.
-    """
-    names = list(dict.fromkeys(table["parameter"].tolist()))
-    ratios = [2.5 + len(np.unique(table["link"][table["parameter"] == name])) for name in names]
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(2 + 0.75 * sum(ratios), 4.6), layout="constrained")
-        panels = figure.subplots(1, len(names), squeeze=False, width_ratios=ratios)[0]
-        for axes, name in zip(panels, names, strict=True):
-            mine = (table["parameter"] == name) & (table["outcome"] == outcome)
-            _bars(axes, {column: values[mine] for column, values in table.items()})
-            axes.set_title(name.replace("_", " "), fontsize=13)
-        unit = " (nats per unit)" if outcome == "loss" else " (per unit)"
-        panels[0].set_ylabel(f"d {outcome.replace('_', ' ')} / d parameter{unit}")
-        panels[0].legend(fontsize=11, loc="best", title="95% intervals", title_fontsize=11)
-        return save(figure, folder / f"{outcome}.png")
-
-
-def _bars(axes: Axes, rows: dict[str, np.ndarray]) -> None:
-    """The derivatives of one outcome with respect to one parameter, link by link."""
-    estimators = list(dict.fromkeys(rows["estimator"].tolist()))
-    width = 0.8 / len(estimators)
-    for place, estimator in enumerate(estimators):
-        own = rows["estimator"] == estimator
-        offset = width * (place - (len(estimators) - 1) / 2)
-        centre = np.arange(np.count_nonzero(own)) + offset
-        is_difference = estimator == DIFFERENCE
-        axes.bar(
-            centre,
-            rows["derivative"][own],
-            width * 0.92,
-            yerr=(rows["high"] - rows["derivative"])[own],
-            color="white" if is_difference else COLOURS[1 + place % 5],
-            edgecolor="0.25",
-            hatch="///" if is_difference else None,
-            error_kw={"capsize": 3, "lw": 1.3, "ecolor": "black"},
-            label="finite difference" if is_difference else estimator,
-        )
-    first = rows["estimator"] == estimators[0]
-    links, values = rows["link"][first], rows["value"][first]
-    labels = [
-        f"{value:g}" if link < 0 else f"{link}\n{value:g}"
-        for link, value in zip(links, values, strict=True)
-    ]
-    axes.set_xticks(range(len(labels)), labels, fontsize=10)
-    axes.set_xlabel("link, and the value there" if links.max() >= 0 else "value on all links")
-    axes.axhline(0, color="0.25", lw=1)
-    axes.grid(visible=False, axis="x")

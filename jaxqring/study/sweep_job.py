@@ -2,15 +2,10 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import jax
 import numpy as np
-import pydantic
-from rich import box
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from jaxqring import checks
 from jaxqring.link import FixedPoint
@@ -18,17 +13,17 @@ from jaxqring.ring import Ring
 from jaxqring.study.links import PARAMETERS, LinkConfig, check_parameter
 from jaxqring.study.sweeps import sweep
 from jaxqring.study.training import TaskConfig, training
-from jaxqring.train.fields import check_fields, check_file_name
+from jaxqring.train.fields import check_fields, check_file_name, no_other_keys
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 #: What shapes the computation, and takes a compilation for each value.
 STATIC = ("bits", "nodes")
 NAMES = (*PARAMETERS, "learning_rate", *STATIC)
 
-#: Rows of the table that are shown before the middle is left out.
-MOST_ROWS = 40
 
-
-@pydantic.with_config(extra="forbid")
+@no_other_keys
 @dataclasses.dataclass(frozen=True)
 class SweepConfig:
     """A sweep: one task, trained over and over, on rings whose links differ.
@@ -95,7 +90,7 @@ def _check_values(name: str, values: Any) -> None:
         checks.refuse(f"grid.{name}", "hold positive whole numbers", values)
 
 
-def run_sweep(config: SweepConfig, console: Console | None = None) -> dict[str, np.ndarray]:
+def run_sweep(config: SweepConfig, console: "Console | None" = None) -> dict[str, np.ndarray]:
     """Trains at every setting and with every seed, or goes on where an earlier call was cut off.
 
     Files under `config.folder`: `sweep.json`, `points.jsonl`, which grows as trainings finish,
@@ -132,25 +127,3 @@ def run_sweep(config: SweepConfig, console: Console | None = None) -> dict[str, 
         about=about,
         console=console,
     )
-
-
-def sweep_table(table: dict[str, np.ndarray], title: str) -> Table:
-    """Mean and standard deviation of the accuracy over the seeds, a row for each setting."""
-    names = list(table)[: list(table).index("seed")]
-    seeds = len(np.unique(table["seed"]))
-    accuracy = table["accuracy"].reshape(-1, seeds)
-    shown = Table(title=escape(title), box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in (*names, "accuracy", "std over seeds"):
-        shown.add_column(escape(name), justify="right", no_wrap=True)
-    rows = [
-        [f"{table[name][place * seeds]:g}" for name in names]
-        + [f"{own.mean():.4f}", f"{own.std():.4f}"]
-        for place, own in enumerate(accuracy)
-    ]
-    if len(rows) > MOST_ROWS:
-        half = MOST_ROWS // 2
-        gap = [f"{len(rows) - 2 * half} more"] + [""] * (len(names) + 1)
-        rows = [*rows[:half], gap, *rows[-half:]]
-    for row in rows:
-        shown.add_row(*row)
-    return shown

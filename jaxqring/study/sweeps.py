@@ -3,9 +3,8 @@
 import dataclasses
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -13,12 +12,14 @@ import numpy as np
 from jax import lax
 from jax.extend import core
 from jax.sharding import Mesh, PartitionSpec
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from jaxqring import checks
 from jaxqring.study.memory import live_bytes
 from jaxqring.study.points import Found, Grid, Points, PointsFolder, points_of, table_of
+from jaxqring.train.progress import progress_bars
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 AXIS = "sweep"
 
@@ -38,7 +39,7 @@ def sweep(
     batch: int | None = None,
     memory: int | None = None,
     about: Any = None,
-    console: Console | None = None,
+    console: "Console | None" = None,
 ) -> dict[str, np.ndarray]:
     """Evaluates a function at every setting of a grid, with every seed.
 
@@ -102,12 +103,13 @@ def sweep(
     ]
     kinds = _same_kinds([work.traced.kinds for work in works], kept.kinds)
     kept.begin(kinds)
-    with _progress(console, len(points), len(found)) as progress:
+    with progress_bars(console) as bar:
+        advance = bar("points", total=len(points), done=len(found))  # those of earlier runs, too
         for work in works:
             for some in _chunks(work, points):
                 kept.append(some)
                 found |= some
-                progress(len(some))
+                advance(len(some))
     table = table_of(points, found, kinds)
     kept.finish(table)
     return table
@@ -265,17 +267,3 @@ def _compiled(work: _Work) -> Callable[..., list[jax.Array]]:
     return jax.jit(
         jax.shard_map(on_a_device, mesh=mesh, in_specs=spread, out_specs=spread, check_vma=False)
     )
-
-
-@contextmanager
-def _progress(console: Console | None, total: int, done: int) -> Iterator[Callable[[int], None]]:
-    """A bar over the points, those of earlier runs included; yields how to move it on."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console or Console(quiet=True)) as progress:
-        task = progress.add_task("points", total=total, completed=done)
-        yield lambda count: progress.advance(task, count)

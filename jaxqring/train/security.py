@@ -5,17 +5,16 @@ import math
 from typing import Any, Literal
 
 import numpy as np
-import pydantic
-from scipy.optimize import brentq
+import scipy  # whose subpackages load when they are first used
 
 from jaxqring import checks
 from jaxqring.link import bch
 from jaxqring.quantum import GHZSource, dephasing, depolarizing, fused, werner
 from jaxqring.secure import Security, epsilon, plan
-from jaxqring.train.fields import check_fields
+from jaxqring.train.fields import check_fields, no_other_keys
 
 
-@pydantic.with_config(extra="forbid")
+@no_other_keys
 @dataclasses.dataclass(frozen=True)
 class SecurityConfig:
     """GHZ masks on what a run sends, and how their states are verified.
@@ -86,7 +85,7 @@ class SecurityConfig:
             agree = (1 - mix / 2) ** nodes + (mix / 2) ** nodes
             return (agree + left**nodes) / 2 - self.ghz_fidelity
 
-        mix = 0.0 if self.ghz_fidelity == 1 else brentq(excess, 0.0, 1.0, xtol=1e-15)
+        mix = 0.0 if self.ghz_fidelity == 1 else scipy.optimize.brentq(excess, 0.0, 1.0, xtol=1e-15)
         return GHZSource(nodes, noise=depolarizing(mix=mix))
 
     def build(self, source: GHZSource, size: int, steps: int, bits: int) -> Security:

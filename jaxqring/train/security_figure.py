@@ -7,9 +7,9 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+import scipy  # whose subpackages load when they are first used
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator, ScalarFormatter
-from scipy.stats import binom
 
 from jaxqring.secure import Security, epsilon
 from jaxqring.secure.bounds import honest_failure
@@ -100,7 +100,7 @@ def curve(loss: float, size: int, nodes: int, bits: int) -> tuple[np.ndarray, np
     for bucket in BUCKETS:
         security = Security(bucket=bucket, test_ratio=TEST_RATIO)
         tested = security.copies_tested(security.masks_needed(size))
-        allowed = float(binom.ppf(1 - MAX_ABORT, tested, failure))
+        allowed = float(scipy.stats.binom.ppf(1 - MAX_ABORT, tested, failure))
         security = dataclasses.replace(security, tolerance=min(allowed / tested, 0.49))
         bound = epsilon(security, size, source, bits=bits)
         copies.append(bound.overhead)

@@ -1,6 +1,6 @@
 """One data-parallel step, written for one node and mapped over all of them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -12,9 +12,11 @@ from jax import lax
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
+from jaxqring import checks
 from jaxqring.quantum import GHZSource
 from jaxqring.ring import Report, Ring, pmean, replica_agreement
 from jaxqring.secure import Security, secure_pmean
+from jaxqring.train.placement import MAPPINGS
 
 AXIS = "nodes"
 
@@ -134,23 +136,33 @@ def node_correct(state: TrainState, images: jax.Array, labels: jax.Array) -> jax
     return jnp.sum(jnp.argmax(scores, axis=-1) == labels)
 
 
-def over_nodes(function: Callable, mapping: str, devices: list, shared: tuple[int, ...]) -> Any:
-    """Maps a function of one node over all nodes, one device each.
+def over_nodes(
+    function: Callable, mapping: str, devices: Sequence[jax.Device], shared: tuple[int, ...]
+) -> Any:
+    """Maps a function of one node over all nodes.
 
     Args:
       function: of one node.
-      mapping: "pmap" or "shard_map"; both take and give arrays with a leading axis of nodes.
-      devices: one for each node.
+      mapping: "pmap" or "shard_map", with a device for each node, or "vmap", with one for all; each
+        takes and gives arrays with a leading axis of nodes.
+      devices: one for each node, or one.
       shared: positions of the arguments that are the same on all nodes.
 
     Returns:
       The mapped and compiled function.
+
+    Raises:
+      ValueError: if the mapping is none of these.
     """
+    checks.one_of("mapping", mapping, MAPPINGS)
+    # The number of arguments is known from the function, so that None marks the shared ones.
+    count = function.__code__.co_argcount
+    in_axes = tuple(None if i in shared else 0 for i in range(count))
     if mapping == "pmap":
-        # The number of arguments is known from the function, so that None marks the shared ones.
-        count = function.__code__.co_argcount
-        in_axes = tuple(None if i in shared else 0 for i in range(count))
         return jax.pmap(function, axis_name=AXIS, in_axes=in_axes, devices=devices)
+    if mapping == "vmap":
+        together = jax.jit(jax.vmap(function, in_axes=in_axes, axis_name=AXIS))
+        return lambda *arguments: together(*jax.device_put(arguments, devices[0]))
 
     def block(*arguments: Any) -> Any:
         own = [

@@ -13,7 +13,7 @@ import jaxqring as jq
 from jaxqring import cli
 from jaxqring.study import SensitivityConfig, run_sensitivity, sensitivity
 from jaxqring.study.sensitivities import DIFFERENCE
-from jaxqring.study.sensitivity_job import draw_sensitivity
+from jaxqring.study.sensitivity_figures import draw_sensitivity
 from jaxqring.study.training import TaskConfig
 from jaxqring.train.config import DataConfig, load_config
 

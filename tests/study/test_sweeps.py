@@ -25,8 +25,9 @@ from jaxqring.study.links import PARAMETERS, LinkConfig
 from jaxqring.study.memory import live_bytes
 from jaxqring.study.points import PointsFolder
 from jaxqring.study.sweep_figures import draw_sweep
-from jaxqring.study.sweep_job import SweepConfig, run_sweep, sweep_table
+from jaxqring.study.sweep_job import SweepConfig, run_sweep
 from jaxqring.study.sweeps import _widest, sweep
+from jaxqring.study.tables import sweep_table
 from jaxqring.study.training import TaskConfig
 from jaxqring.train.config import DataConfig, load_config
 
@@ -554,7 +555,7 @@ def test_the_command_writes_files_and_prints_a_table(tmp_path, capsys, monkeypat
         ]
     # Another configuration does not touch them.
     assert cli.main([*arguments, "--task.steps", "3"]) == 2
-    assert "`folder` must be empty or hold the same sweep" in capsys.readouterr().out
+    assert "`folder` must be empty or hold the same sweep" in capsys.readouterr().err
 
 
 # --- pictures

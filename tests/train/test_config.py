@@ -16,8 +16,9 @@ from jaxqring import (
     repetition,
     secded,
 )
+from jaxqring.study import BudgetConfig, SensitivityConfig, SweepConfig
 from jaxqring.train import TrainConfig, load_config
-from jaxqring.train.config import CodeConfig, DataConfig, RunConfig
+from jaxqring.train.config import CodeConfig, DataConfig, RunConfig, packaged_configs
 from jaxqring.train.security import SecurityConfig
 
 DEMO = Path(__file__).parents[2] / "configs" / "demo.toml"
@@ -39,7 +40,7 @@ REFUSED = {
     "string for the runs": ('runs = "noisy"', ["runs", "noisy"]),
     "table for the runs": ('[runs]\nname = "noisy"', ["runs"]),
     "number for a run": ("runs = [1]", ["runs", "1"]),
-    "unknown mapping": ('mapping = "vmap"', ["mapping", "pmap", "shard_map", "vmap"]),
+    "unknown mapping": ('mapping = "xmap"', ["mapping", "pmap", "shard_map", "vmap", "xmap"]),
     "unknown model": ('model = "rnn"', ["model", "cnn", "mlp", "rnn"]),
     "unknown data": ('[data]\nname = "cifar"', ["name", "mnist", "digits", "cifar"]),
     "unknown collective": ('[[runs]]\ncollective = "q"', ["collective", "classical", "ring", "q"]),
@@ -165,7 +166,7 @@ def test_the_demo_is_what_its_file_says():
         learning_rate=4e-3,
         seed=0,
         eval_every=25,
-        mapping="pmap",
+        mapping="auto",
         resume=True,
         runs=(
             RunConfig(name="classical", collective="classical"),
@@ -287,6 +288,28 @@ def test_every_family_of_codes_is_built_as_it_is_described(config, protection):
     assert RunConfig().ring().protection is None
 
 
+@pytest.mark.parametrize("path", sorted(DEMO.parent.glob("*.toml")), ids=lambda path: path.stem)
+def test_every_file_that_is_shipped_is_known_by_its_name(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    kind = {"budget": BudgetConfig, "sensitivity": SensitivityConfig}.get(path.stem, TrainConfig)
+    kind = SweepConfig if path.stem.startswith("sweep") else kind
+    assert packaged_configs()[path.stem].read_text() == path.read_text()
+    assert load_config(path.stem, kind) == load_config(path, kind)
+
+
+def test_a_file_of_the_name_goes_before_what_is_shipped(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "demo").write_text("steps = 7")
+    assert load_config("demo") == TrainConfig(steps=7)
+
+
+def test_an_unknown_name_is_refused_with_those_that_are_known(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="must") as refusal:
+        load_config("dmo")
+    one_sentence(refusal, ["`config`", "budget, demo, drift", "sweep_fidelity", "'dmo'"])
+
+
 @pytest.mark.parametrize("text, words", REFUSED.values(), ids=REFUSED)
 def test_a_malformed_file_is_refused_in_one_sentence(tmp_path, text, words):
     path = tmp_path / "c.toml"
@@ -314,7 +337,7 @@ def test_a_file_that_is_not_utf8_is_refused_in_one_sentence(tmp_path):
 @pytest.mark.parametrize(
     "make, words",
     [
-        (lambda: TrainConfig(mapping="vmap"), ["mapping", "pmap", "vmap"]),
+        (lambda: TrainConfig(mapping="xmap"), ["mapping", "pmap", "vmap", "xmap"]),
         (lambda: TrainConfig(model="rnn"), ["model", "cnn", "rnn"]),
         (lambda: DataConfig(name="cifar"), ["data.name", "mnist", "cifar"]),
         (lambda: RunConfig(collective="q"), ["collective", "classical", "'q'"]),

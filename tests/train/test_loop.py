@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import io
 import json
 import math
 import os
@@ -15,6 +16,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from rich.console import Console
 
 from jaxqring import superdense, werner
 from jaxqring.train import TrainConfig, load_config, loop, train
@@ -113,6 +115,7 @@ def test_the_summary_is_what_train_returns(job):
     assert summary["name"] == config.name
     assert summary["config"] == dataclasses.asdict(config)
     assert summary["platform"] == "cpu"
+    assert summary["mapping"] == "pmap"
     assert [run["name"] for run in summary["runs"]] == [
         "classical",
         "ideal",
@@ -295,6 +298,23 @@ def test_shard_map_gives_the_numbers_of_pmap(job, tmp_path):
     assert metrics_of(other.folder) == lines["classical"] + lines["noisy"]
 
 
+def test_vmap_draws_the_errors_of_pmap_and_learns_the_same(job, tmp_path):
+    # The last bits of the gradients may differ: the compiler batches the products of the nodes.
+    config, _, lines = job
+    runs = (CLASSICAL, config.runs[-1])
+    other = dataclasses.replace(config, mapping="vmap", out=str(tmp_path), runs=runs)
+    summary = train(other)
+    assert (summary["platform"], summary["mapping"]) == ("cpu", "vmap")
+    found = metrics_of(other.folder)
+    expected = lines["classical"] + lines["protected"]
+    assert len(found) == len(expected)
+    for mine, theirs in zip(found, expected, strict=True):
+        for name in ("symbol_errors", "retransmissions", "undelivered", "replica_agreement"):
+            assert mine[name] == theirs[name]
+        # Twelve steps of Adam on roundings of 6e-8.
+        assert mine["loss"] == pytest.approx(theirs["loss"], abs=1e-4)
+
+
 @pytest.mark.slow
 def test_a_single_node_has_nobody_to_talk_to(tmp_path):
     runs = (RunConfig("alone"),)
@@ -409,11 +429,38 @@ def mark(config):
     path.write_text(json.dumps({**json.loads(path.read_text()), "test_accuracy": -1}))
 
 
+def test_a_finished_job_is_left_as_it_is(again):
+    summary = train(again)
+    there = {path: path.read_bytes() for path in again.folder.rglob("*") if path.is_file()}
+    said = io.StringIO()
+    console = Console(file=said)
+    assert train(again, console) == json.loads(json.dumps(summary))
+    assert there == {path: path.read_bytes() for path in again.folder.rglob("*") if path.is_file()}
+    assert said.getvalue() == ""
+
+
+def test_a_job_cut_off_elsewhere_is_refused_until_it_starts_over(again, small):
+    train(again)
+    (again.folder / "summary.json").unlink()
+    marker = again.folder / "config.json"
+    fields = json.loads(marker.read_text())
+    assert fields["placement"] == {"platform": "cpu", "mapping": "pmap"}
+    fields["placement"] = {"platform": "gpu", "mapping": "vmap"}
+    marker.write_text(json.dumps(fields))
+    mark(again)
+    with pytest.raises(
+        ValueError, match=r"`mapping` must be 'vmap' on platform gpu, .* 'pmap on cpu"
+    ):
+        train(again)
+    train(dataclasses.replace(again, resume=False))
+    assert outcome(again) == small
+
+
 @pytest.mark.parametrize(
     "reason",
     [
-        pytest.param("it is finished", marks=pytest.mark.slow),
         pytest.param("resume is off", marks=pytest.mark.slow),
+        pytest.param("it is finished and resume is off", marks=pytest.mark.slow),
         "another configuration",
     ],
 )
@@ -422,13 +469,16 @@ def test_a_job_starts_afresh_if(again, small, reason):
     train(again if reason != "another configuration" else dataclasses.replace(again, seed=1))
     if reason == "another configuration":
         assert outcome(dataclasses.replace(again, seed=1)) != small
-    if reason != "it is finished":
+    if "finished" not in reason:
         (again.folder / "summary.json").unlink()
     mark(again)
     (again.folder / "results" / "other.json").write_text("{}")
     (again.folder / "checkpoints" / "other.msgpack").write_bytes(b"")
-    train(dataclasses.replace(again, resume=reason != "resume is off"))
+    said = io.StringIO()
+    resume = "resume is off" not in reason
+    train(dataclasses.replace(again, resume=resume), Console(file=said, width=300))
     assert outcome(again) == small
+    assert ("held a job of another configuration" in said.getvalue()) == resume
     assert not list(again.folder.rglob("other.*"))
     assert json.loads((again.folder / "config.json").read_text())["seed"] == 0
 
@@ -451,7 +501,7 @@ def test_a_job_cut_off_while_it_clears_its_folder_ends_with_the_same_numbers(
     with monkeypatch.context() as patch:
         patch.setattr(Path, "unlink", cut)
         with pytest.raises(CutError):
-            train(again)
+            train(dataclasses.replace(again, resume=False))
     train(again)
     assert outcome(again) == small
 

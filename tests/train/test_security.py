@@ -14,9 +14,8 @@ import numpy as np
 import pytest
 from flax import serialization
 
-from jaxqring import cli
 from jaxqring.secure.bounds import epsilon
-from jaxqring.train import TrainConfig, loop, train
+from jaxqring.train import TrainConfig, loop, tables, train
 from jaxqring.train import data as datasets
 from jaxqring.train.config import DataConfig, RunConfig, load_config
 from jaxqring.train.files import load_state, read_metrics
@@ -73,7 +72,7 @@ def test_masks_change_nothing_and_a_failed_verification_changes_nothing_at_all(t
     results = {run["name"]: run for run in summary["runs"]}
     assert [results[run.name]["security"]["aborted_steps"] for run in runs[1:]] == [0, 2]
     assert results["perfect"]["security"]["epsilon_total"] < 0.1
-    table = cli.security_table(summary)
+    table = tables.security_table(summary)
     assert list(table.columns[0].cells) == ["perfect", "aborted"]
     assert list(table.columns[6].cells) == ["0", "2"]
     assert "security" not in results["plain"]

@@ -12,6 +12,7 @@ from jax import lax
 from jax.sharding import PartitionSpec as P
 
 from jaxqring import Retransmit, Ring, pmean, reed_solomon, superdense, werner
+from jaxqring.train.placement import MAPPINGS
 from jaxqring.train.step import AXIS, node_resync, over_nodes, replica_drift
 
 
@@ -54,7 +55,7 @@ def test_equal_replicas_have_not_drifted_at_all(nodes):
     assert (drift_of(tree) > 0).all()
 
 
-@pytest.mark.parametrize("mapping", ["pmap", "shard_map"])
+@pytest.mark.parametrize("mapping", MAPPINGS)
 def test_a_resync_gives_all_nodes_the_mean_of_parameters_and_optimizer(mapping):
     nodes = 3
     params = replicas(nodes, 0.3)
@@ -77,6 +78,28 @@ def test_a_resync_gives_all_nodes_the_mean_of_parameters_and_optimizer(mapping):
         np.testing.assert_allclose(after[0], before.mean(axis=0), rtol=1e-5, atol=1e-6)
     assert (drift_of(state.params) > 0.1).all()
     assert (drift_of(averaged.params) == 0).all()
+
+
+def test_a_sum_of_the_same_values_has_the_same_bits_under_every_mapping():
+    values = np.float32(np.random.default_rng(2).normal(size=(3, 500)))
+    ring = Ring(superdense(werner(fidelity=0.9)))
+
+    def mean(x, key):
+        return pmean(x, AXIS, ring=ring, key=key, with_report=True)
+
+    def run(mapping):
+        return over_nodes(mean, mapping, jax.devices()[:3], shared=(1,))(values, jax.random.key(0))
+
+    first, *others = map(run, MAPPINGS)
+    assert (np.asarray(first[1].symbol_errors) > 0).all()
+    assert not np.array_equal(first[0], np.broadcast_to(values.mean(0), (3, 500)))
+    for other in others:
+        jax.tree.map(np.testing.assert_array_equal, other, first)
+
+
+def test_a_mapping_that_is_none_is_refused():
+    with pytest.raises(ValueError, match=r"`mapping` must be one of .*, but got 'auto'"):
+        over_nodes(node_resync, "auto", jax.devices()[:2], shared=())
 
 
 @pytest.mark.slow
