@@ -167,9 +167,9 @@ def enter(
     for path, leaf in named:
         _check_leaf("x" + jax.tree_util.keystr(path), leaf, place, seen if adds else frozenset())
     leaves = [jnp.asarray(leaf) for _, leaf in named]
-    lead = int(place.nodes_per_device > 1)
+    # Sizes and not shapes: under some mappings a leaf has axes of length one that others take away.
     parts = [
-        (jax.tree_util.keystr(path), leaf.shape[lead:], str(leaf.dtype))
+        (jax.tree_util.keystr(path), leaf.size // place.nodes_per_device, str(leaf.dtype))
         for (path, _), leaf in zip(named, leaves, strict=True)
     ]
     masked = "" if ring.masks is None else "masked "

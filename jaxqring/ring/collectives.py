@@ -67,7 +67,7 @@ def psum(
       ring: the links, the wire and the kind of noise.
       key: typed PRNG key, the same on every node, or None where nothing is drawn. Two calls with
         one key draw the same errors if they are the same kind of call on a pytree of the same
-        structure, shapes and types (`psum` and `pmean` are of one kind), and independent ones
+        structure, sizes and types (`psum` and `pmean` are of one kind), and independent ones
         otherwise.
       replicated: end in a result that `shard_map` knows to be equal on all nodes, so that
         `out_specs=P()` is allowed. Only where it provably is: with noise "off", or with protection
