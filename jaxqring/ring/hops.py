@@ -32,7 +32,7 @@ class Inputs(NamedTuple):
       links: (k, 4 or 5, 4) the matrices of their links; None if noise is off.
       keys: their keys, each word (k,); None if nothing is drawn.
       envelopes: (k, 4, 4) error tables that coupled links share; None without coupling.
-      laws: (k, 2) what decides the attempts of their codewords; None if nothing does.
+      laws: (k, 2, 2) what decides the attempts of their codewords; None if nothing does.
     """
 
     values: jax.Array
@@ -109,7 +109,7 @@ def no_tally(nodes: jax.Array) -> Tally:
     Constants would not be, and JAX wants a function and its derivative rule mapped alike.
     """
     zeros = (nodes * 0).astype(jnp.uint32)
-    return Tally(zeros, zeros, zeros)
+    return Tally(zeros, zeros, zeros, zeros)
 
 
 def _smooth_hop(words: jax.Array, link: Any, key: Words | None, ring: Ring) -> jax.Array:

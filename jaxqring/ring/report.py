@@ -25,6 +25,7 @@ class Report:
         whose failure the checksum missed. Never silent: while it is zero, what arrived is exact.
       online_qubits: () float32 qubits sent over all links, repetitions included (to a relative
         6e-8); an `IdealCode` spends as many as its rate says.
+      repeated_qubits: () float32 of those, the ones of codewords sent again.
       saturated: () uint32 values that were clipped, on all nodes.
       non_finite: () uint32 values that were not finite: put in by all nodes for a FixedPoint
         wire (which sends 0 for NaN and clips infinities), delivered to all nodes for a float one.
@@ -42,6 +43,7 @@ class Report:
     retransmissions_per_link: jax.Array
     undelivered: jax.Array
     online_qubits: jax.Array
+    repeated_qubits: jax.Array
     saturated: jax.Array
     non_finite: jax.Array
     clipped_parameters: jax.Array
@@ -110,25 +112,29 @@ def make_report(
     if counts is not None:
         first = lax.axis_index(place.axis_name) * place.nodes_per_device
         totals = jnp.stack([counts.saturated, counts.non_finite])
-        rows = jnp.zeros((nodes, 5), jnp.uint32) + totals[0] * 0  # with the type of a mapped value
+        rows = jnp.zeros((nodes, 6), jnp.uint32) + totals[0] * 0  # with the type of a mapped value
         links = jnp.stack(counts.links, axis=1)
         rows = lax.dynamic_update_slice(rows, links, (first, jnp.int32(0)))
-        rows = lax.dynamic_update_slice(rows, totals[None], (first, jnp.int32(3)))
+        rows = lax.dynamic_update_slice(rows, totals[None], (first, jnp.int32(4)))
         seen = lax.bitcast_convert_type(rows, jnp.int32).reshape(-1)
     values = jax.tree.map(lax.stop_gradient, result) if replicas else ()
     agreement, seen = _compare(values, seen, place.axis_name, place.nodes_per_device)
     if counts is None:
-        seen = jnp.zeros((5 * nodes,), jnp.int32)
-    known = seen.reshape(nodes, 5).astype(jnp.uint32)
+        seen = jnp.zeros((6 * nodes,), jnp.int32)
+    known = seen.reshape(nodes, 6).astype(jnp.uint32)
     codewords, online = _online_qubits(ring, nodes, size)
-    repeated = jnp.sum(known[:, 1].astype(jnp.float32)) * float(ring.word_qubits)
+    message, repeated = ring.message_words(size), known[:, 1].astype(jnp.float32)
+    if message is not None:  # without codewords none is sent again
+        repeated = message.repeated_qubits(known[:, 1], known[:, 3])
+    repeated = jnp.sum(repeated)
     return Report(
         errors_per_link=known[:, 0],
         retransmissions_per_link=known[:, 1],
         online_qubits=hops * online + repeated,
+        repeated_qubits=repeated,
         undelivered=jnp.sum(known[:, 2], dtype=jnp.uint32),
-        saturated=jnp.sum(known[:, 3], dtype=jnp.uint32),
-        non_finite=jnp.sum(known[:, 4], dtype=jnp.uint32),
+        saturated=jnp.sum(known[:, 4], dtype=jnp.uint32),
+        non_finite=jnp.sum(known[:, 5], dtype=jnp.uint32),
         clipped_parameters=_clipped(ring),
         replica_agreement=agreement if replicas else None,
         num_links=nodes,

@@ -48,7 +48,7 @@ def sender(protection, mode, size, bits):
     # What is compiled here runs for milliseconds, and takes seconds to optimise.
     fast = {"xla_backend_optimization_level": 0}
     compiled = jax.jit(jax.vmap(send, in_axes=(0, None, None, None)), compiler_options=fast)
-    law_of = jax.jit(lambda matrix: attempt_law(protection, SymbolChannel(matrix)))
+    law_of = jax.jit(lambda matrix: attempt_law(protection, SymbolChannel(matrix), size, bits))
 
     def run(keys, codes, matrix):
         return compiled(keys, codes, matrix, law_of(matrix) if mode == "attempts" else None)
@@ -227,7 +227,7 @@ def test_an_ideal_code_changes_nothing():
         run = sender(protection, "symbol", 1000, 16)
         arrived, tally = run(KEY[None], codes, transition(*ref.werner_link(0.5)))
         np.testing.assert_array_equal(np.asarray(arrived[0]), np.asarray(codes) & 0xFFFF)
-        assert [int(part[0]) for part in tally] == [0, 0, 0]
+        assert [int(part[0]) for part in tally] == [0, 0, 0, 0]
 
 
 @pytest.mark.slow
