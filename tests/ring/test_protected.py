@@ -442,10 +442,27 @@ def residual_flip(fidelity, n=15, bits=4, erasures=4):
     return 2 * q[1] * others[max(erasures - 1, 0) :].sum()
 
 
+def bit_slopes(fidelity):
+    """(codes, 16) 1 - 2 f of each bit of the codes of a chunk, the lowest first.
+
+    25 codes of 8 symbols fill nine words of 22 symbols, and the two highest symbols of the last
+    code are in a word of their own, of one code symbol of payload.
+    """
+    lengths = ref.word_lengths(200, 15, 11, 4)
+    assert lengths == [15] * 9 + [5]
+    flips = [residual_flip(fidelity, n) for n in lengths]
+    by_symbol = np.repeat(flips, [22] * 9 + [2])
+    return 1 - 2 * np.repeat(by_symbol.reshape(25, 8), 2, axis=1)
+
+
+WEIGHTS = 2.0 ** np.arange(16) * np.where(np.arange(16) == 15, -1, 1)
+
+
 def expected_loss(fidelity, weights, replicated):
-    """Of G1: a code v has the mean s^H v - (1 - s^H) / 2 after H hops, with s = 1 - 2 f."""
+    """Of G1: a bit b has the mean s^H b + (1 - s^H) / 2 after H hops, with s = 1 - 2 f."""
     x = chunked_codes().sum(axis=0)
-    slope = 1 - 2 * residual_flip(fidelity)
+    slopes = np.tile(bit_slopes(fidelity), (2, 1))
+    bits = (x.astype(int)[:, None] >> np.arange(16)) & 1
     total = 0.0
     half = x.size // 2
     for node in range(2):
@@ -453,7 +470,8 @@ def expected_loss(fidelity, weights, replicated):
             # Chunk j is complete at node j + 1 after one hop, and back at node j after two.
             hops = 1 if replicated or node != chunk else 2
             part = slice(chunk * half, (chunk + 1) * half)
-            mean = slope**hops * x[part] - (1 - slope**hops) / 2
+            slope = slopes[part] ** hops
+            mean = (slope * bits[part] + (1 - slope) / 2) @ WEIGHTS
             total += weights[node, part] @ mean
     return total
 
@@ -492,7 +510,10 @@ def test_values_and_slopes_have_the_mean_of_the_channel(replicated):
     spread = 6 * slopes.std() / math.sqrt(len(keys)) + 1e-3 * abs(slope)
     assert abs(slopes.mean() - slope) < spread
     # The slope in the data is the same for all keys: weight times the slope of the hops.
-    s, half = 1 - 2 * residual_flip(fidelity), x.shape[1] // 2
+    # Of a code it is that of the regression of its mean, by the squares of the weights of its bits.
+    s, half = bit_slopes(fidelity) @ WEIGHTS**2 / np.sum(WEIGHTS**2), x.shape[1] // 2
+    assert s[-1] > s[0] + 1e-3
+    assert (s[:-1] == s[0]).all()
     exact = np.zeros_like(x)
     for chunk in range(2):
         part = slice(chunk * half, (chunk + 1) * half)
