@@ -431,9 +431,9 @@ def test_the_error_of_a_bare_hop_on_a_werner_link_is_the_closed_form():
     ids=repr,
 )
 def test_the_error_and_the_qubits_of_a_protected_hop_are_those_of_a_sampled_one(protection):
-    """200 messages of 220 uniform codes of 16 bits; the mean of the messages, which are
-    independent, within six of its empirical standard deviations."""
-    bits, size, messages = 16, 220, 200
+    """260 messages of 168 uniform codes of 16 bits, which fill their words; the mean of the
+    messages, which are independent, within six of its empirical standard deviations."""
+    bits, size, messages = 16, 168, 260
     q, lost = ref.bell_link([0.9, 0.05, 0.03, 0.02], 0.98)
     matrix = transition(q, lost)
     codes = np.random.default_rng(4).integers(0, 2**bits, size)
@@ -454,10 +454,9 @@ def test_the_error_and_the_qubits_of_a_protected_hop_are_those_of_a_sampled_one(
     if isinstance(protection, Unequal | Retransmit):
         strong = getattr(protection, "strong", protection)
         count = getattr(protection, "symbols", bits // 2)
-        words = -(-size * count // strong.payload_symbols)
-        per_word = strong.block.symbols
-        filled = size * count / strong.payload_symbols  # the last word is part empty
+        words = size * count // strong.payload_symbols
+        assert words * strong.payload_symbols == size * count
         for again in seen.values():
-            spent = (bits // 2 - count) * size + (words + again) * per_word * filled / words
+            spent = (bits // 2 - count) * size + (words + again) * strong.block.symbols
             deviation = spent.std() / np.sqrt(messages)
             assert abs(spent.mean() / size - float(qubits)) < 6 * deviation / size
