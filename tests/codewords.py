@@ -49,6 +49,22 @@ def failure_prob(q, lost, n, symbol_bits, erasures):
     return weight_distribution(q, lost, n, symbol_bits)[limit + 1 :].sum()
 
 
+def word_lengths(symbols, n, k, symbol_bits, checksum=0):
+    """Code symbols of each word of a message: n, and of the last what its payload needs."""
+    room, lengths = (k * symbol_bits - checksum) // 2, []
+    while symbols > 0:
+        held = min(symbols, room)
+        sent = n - k + math.ceil((2 * held + checksum) / symbol_bits)
+        lengths.append(n if held == room else sent)
+        symbols -= held
+    return lengths
+
+
+def word_qubits(n, symbol_bits):
+    """Online qubits of a word of n code symbols."""
+    return math.ceil(n / 2) if symbol_bits == 1 else n * symbol_bits // 2
+
+
 def enumerate_words(q, lost, qubits):
     """(words, qubits) every pattern of kinds 0 to 3 and LOST, and its probability (words,)."""
     kinds = [*range(4), LOST] if lost else [*range(4)]

@@ -247,7 +247,8 @@ def gap_ip(
     plan = plan_gap_ip(tau, ours.size, estimator=estimator, repetitions=repetitions)
     noise, _ = checks.bounded("hop_noise", hop_noise)
     exact = isinstance(hop_noise, float | int) and hop_noise == 0
-    inner = jnp.vdot(ours, theirs) / (jnp.linalg.norm(ours) * jnp.linalg.norm(theirs))
+    inner = jnp.vdot(ours, theirs, precision="highest")
+    inner = inner / (jnp.linalg.norm(ours) * jnp.linalg.norm(theirs))
     theta = angle(jnp.clip(inner, -1, 1))
     qubits = register_qubits(ours.size)
     if estimator == "iqae":

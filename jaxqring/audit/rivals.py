@@ -73,7 +73,7 @@ def random_sign_variance(server: ArrayLike, client: ArrayLike, rows: int) -> jax
     (1 + <u, v>^2 - 2 sum u_i^2 v_i^2) / rows for unit vectors. Source: our derivation.
     """
     u, v = jnp.asarray(server), jnp.asarray(client)
-    return (1 + jnp.vdot(u, v) ** 2 - 2 * jnp.sum(u**2 * v**2)) / rows
+    return (1 + jnp.vdot(u, v, precision="highest") ** 2 - 2 * jnp.sum(u**2 * v**2)) / rows
 
 
 def random_sign_bits(tau: float, error: float, width: int = 16) -> int:

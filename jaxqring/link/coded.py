@@ -4,11 +4,14 @@ Two ways to simulate the same thing. "symbol" draws the errors of every symbol o
 and counts them. "attempts" draws only whether each attempt fails, from the exact probability, and
 draws errors for the words that stay wrong alone, given that decoding failed. The second costs next
 to nothing where links work. Both are exact: probabilities to 2^-32 and the rounding of float32.
+
+The last word of a message is shortened. Of a full word's units, the first as many as it has are
+its own; those beyond are zeros that are not sent, and no error is drawn there.
 """
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +19,7 @@ import numpy as np
 from jax import lax
 
 from jaxqring.link.codes import BlockCode, Codewords
+from jaxqring.link.messages import Message, message_words
 from jaxqring.link.protection import Protection, protected_part
 from jaxqring.link.sampling import kind_thresholds
 from jaxqring.link.superdense import SymbolChannel
@@ -39,29 +43,40 @@ class Tally(NamedTuple):
       errors: two-bit symbols of payload that arrive wrong.
       retransmissions: codewords sent again.
       undelivered: codewords that stay wrong.
+      last_retransmissions: of the codewords sent again, the times that it was the last one of its
+        message, which may be shorter.
     """
 
     errors: jax.Array
     retransmissions: jax.Array
     undelivered: jax.Array
+    last_retransmissions: jax.Array
 
 
-def attempt_law(protection: Protection, channel: SymbolChannel) -> jax.Array:
-    """What decides an attempt: (2,) uint32 thresholds for a random word.
+def attempt_law(protection: Protection, channel: SymbolChannel, size: int, bits: int) -> jax.Array:
+    """What decides an attempt: (2, 2) uint32 thresholds for a random word.
 
-    Below the first the attempt fails, below the second the receiver misses the failure.
+    The first row is of the words of a message but the last, the second of the last one. Below the
+    first threshold the attempt fails, below the second the receiver misses the failure.
 
     Args:
       protection: of the link.
       channel: the link.
+      size: codes in a message.
+      bits: of a code.
     """
-    strong = getattr(protection, "strong", protection)
-    if not isinstance(strong, Codewords):
-        return jnp.zeros((2,), jnp.uint32)
-    fails = strong.failure_prob(channel).astype(jnp.float32)
-    fails = jnp.where(jnp.isfinite(fails), fails, 1)  # NaN, which only a trace can bring
-    missed = fails * np.float32(strong.missed_fraction)
-    return kind_thresholds(jnp.stack([fails - missed, missed]))
+    message = message_words(protection, size, bits)
+    if message is None:
+        return jnp.zeros((2, 2), jnp.uint32)
+
+    def of_word(code: Codewords) -> jax.Array:
+        fails = code.failure_prob(channel).astype(jnp.float32)
+        fails = jnp.where(jnp.isfinite(fails), fails, 1)  # NaN, which only a trace can bring
+        missed = fails * np.float32(code.missed_fraction)
+        return kind_thresholds(jnp.stack([fails - missed, missed]))
+
+    last = of_word(message.last)
+    return jnp.stack([last if message.code == message.last else of_word(message.code), last])
 
 
 def deliver(
@@ -87,28 +102,30 @@ def deliver(
     Returns:
       The words received, and what happened.
     """
-    strong, count = protected_part(protection, bits)
+    count = protected_part(protection, bits)[1]
     zero = jnp.sum(words ^ words, dtype=jnp.uint32)  # with the type of a mapped value
-    tally = Tally(zero, zero, zero)
+    tally = Tally(zero, zero, zero, zero)
     if count < bits // 2:
         low = pack(jnp.full((size,), 2 ** (bits - 2 * count) - 1, jnp.int32), bits)
         errors = low & (words ^ receive(derive(key, _BARE), words, channel, scramble=True))
         wrong = jnp.sum(count_symbol_errors(errors), dtype=jnp.uint32)
         words, tally = words ^ errors, tally._replace(errors=wrong)
-    if not isinstance(strong, Codewords):
+    message = message_words(protection, size, bits)
+    if message is None:
         return words, tally
-    codewords = -(-size * count // strong.payload_symbols)
+    codewords = message.codewords
 
     def by_law(attempt: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         assert law is not None
         u = random_words(derive(key, _FATE, attempt), codewords)
-        return u < law[0], u < law[1], jnp.full((codewords, 0), zero.astype(jnp.uint8))
+        fails, missed = (_by_word(codewords, *law[:, which]) for which in range(2))
+        return u < fails, u < missed, jnp.full((codewords, 0), zero.astype(jnp.uint8))
 
     def by_symbol(attempt: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        return _draw_words(derive(key, _FATE, attempt), codewords, channel, strong)
+        return _draw_words(derive(key, _FATE, attempt), channel, message)
 
-    undelivered, again, patterns = _attempt(
-        by_symbol if law is None else by_law, codewords, strong.attempts, zero
+    undelivered, again, of_last, patterns = _attempt(
+        by_symbol if law is None else by_law, codewords, message.code.attempts, zero
     )
 
     def spoil(state: tuple) -> tuple:
@@ -118,8 +135,8 @@ def deliver(
             fresh = derive(key, _SPOILED, turn)
             # Tied to the loop, out of which XLA would move work that is the same in every turn.
             tied, _ = lax.optimization_barrier((channel.transition, turn))
-            drawn = _draw_failed(fresh, codewords, SymbolChannel(tied), strong, zero)
-        drawn = jnp.where(undelivered[:, None], drawn, 0)[:, : strong.payload_symbols]
+            drawn = _draw_failed(fresh, SymbolChannel(tied), message, zero)
+        drawn = jnp.where(undelivered[:, None], drawn, 0)[:, : message.code.payload_symbols]
         symbols = drawn.reshape(-1)[: size * count].reshape(size, count).astype(jnp.uint32)
         shifts = jnp.arange(bits - 2 * count, bits, 2, dtype=jnp.uint32)
         codes = jnp.sum(symbols << shifts, axis=1, dtype=jnp.uint32)
@@ -130,12 +147,17 @@ def deliver(
     # A loop of one turn or none: unlike `cond`, it costs nothing under vmap if no word is wrong.
     start = (words, tally.errors, zero.astype(jnp.int32), jnp.any(undelivered))
     words, errors, _, _ = lax.while_loop(lambda state: state[3], spoil, start)
-    return words, Tally(errors, again, jnp.sum(undelivered, dtype=jnp.uint32))
+    return words, Tally(errors, again, jnp.sum(undelivered, dtype=jnp.uint32), of_last)
+
+
+def _by_word(codewords: int, each: Any, last: Any) -> jax.Array:
+    """(codewords,) `each` for all words of a message, `last` for the last one."""
+    return jnp.where(np.arange(codewords) == codewords - 1, last, each)
 
 
 def _attempt(
     draw: Callable[[jax.Array], tuple], codewords: int, attempts: int, zero: jax.Array
-) -> tuple[jax.Array, jax.Array, jax.Array]:
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
     """Sends words until they arrive, or until the last attempt.
 
     Args:
@@ -146,25 +168,27 @@ def _attempt(
       zero: () uint32 zero, with the type of a mapped value.
 
     Returns:
-      (codewords,) bool which words stay wrong, () uint32 repetitions, and the patterns of the
-      words that stay wrong.
+      (codewords,) bool which words stay wrong, () uint32 repetitions, those of the last word, and
+      the patterns of the words that stay wrong.
     """
 
     def turn(state: tuple) -> tuple:
-        attempt, running, wrong, again, kept = state
+        attempt, running, wrong, again, of_last, kept = state
         failed, missed, patterns = draw(attempt)
         last = attempt == attempts - 1
         ends = running & failed & (missed | last)
         running = running & failed & ~ends
         again += jnp.sum(running, dtype=jnp.uint32)
-        return attempt + 1, running, wrong | ends, again, jnp.where(ends[:, None], patterns, kept)
+        of_last += jnp.sum(running[-1:], dtype=jnp.uint32)
+        kept = jnp.where(ends[:, None], patterns, kept)
+        return attempt + 1, running, wrong | ends, again, of_last, kept
 
     running = jnp.full((codewords,), zero == 0)
     shape = jax.eval_shape(draw, jnp.int32(0))[2].shape
     kept = jnp.full(shape, zero.astype(jnp.uint8))
-    start = (jnp.int32(0), running, ~running, zero, kept)
-    _, _, wrong, again, kept = lax.while_loop(lambda state: jnp.any(state[1]), turn, start)
-    return wrong, again, kept
+    start = (jnp.int32(0), running, ~running, zero, zero, kept)
+    ended = lax.while_loop(lambda state: jnp.any(state[1]), turn, start)
+    return ended[2:]
 
 
 def _kind_probs(channel: SymbolChannel) -> jax.Array:
@@ -184,39 +208,44 @@ def _as_patterns(key: Words, kinds: jax.Array, channel: SymbolChannel) -> jax.Ar
 
 
 def _draw_words(
-    key: Words, codewords: int, channel: SymbolChannel, strong: Codewords
+    key: Words, channel: SymbolChannel, message: Message
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """One attempt, qubit by qubit; see `_attempt` for what comes back."""
-    code = strong.block
+    codewords, code, last = message.codewords, message.code.block, message.last.block
     errors_key, missed_key, guess_key = (derive(key, use) for use in range(3))
     shape = (codewords, code.units, code.symbols // code.units)
     u = random_words(errors_key, math.prod(shape)).reshape(shape)
     above = kind_thresholds(_kind_probs(channel)[1:])
     kinds = _decide(u, list(above))
+    if last.units < code.units:
+        sent = np.arange(code.units) < _by_word(codewords, code.units, last.units)[:, None]
+        kinds = jnp.where(sent[..., None], kinds, 0)
     if code.is_binary:
         weights = jnp.where(kinds == 0, 0, jnp.where(kinds == 3, 2, 1))[..., 0]
     else:
         lost, wrong = jnp.any(kinds == _LOST, axis=-1), jnp.any(kinds != 0, axis=-1)
         weights = jnp.where(lost, 1, jnp.where(wrong, 2, 0))
     failed = jnp.sum(weights, axis=1, dtype=jnp.int32) > code.limit
-    law = kind_thresholds(jnp.full((1,), strong.missed_fraction, jnp.float32))
+    law = kind_thresholds(jnp.full((1,), message.code.missed_fraction, jnp.float32))
     missed = random_words(missed_key, codewords) < law[0]
-    patterns = _as_patterns(guess_key, kinds, channel)[:, : strong.payload_symbols]
+    patterns = _as_patterns(guess_key, kinds, channel)[:, : message.code.payload_symbols]
     return failed, missed, patterns
 
 
 def _draw_failed(
-    key: Words, codewords: int, channel: SymbolChannel, strong: Codewords, zero: jax.Array
+    key: Words, channel: SymbolChannel, message: Message, zero: jax.Array
 ) -> jax.Array:
     """(codewords, at least payload_symbols) uint8 patterns of words, given that they fail.
 
     Unit by unit: with S[u, c] the probability that the units from u on bring a word of weight c
     beyond the limit, a unit has weight w with probability p_w S[u + 1, c + w] / S[u, c]. What a
-    unit of a given weight looks like comes after.
+    unit of a given weight looks like comes after. S depends on how many units are left alone, so
+    that the last word, which has fewer, takes its rows from further down the same table; what is
+    drawn for it beyond its own payload is part of no code.
     """
-    code = strong.block
+    codewords, code, last = message.codewords, message.code.block, message.last.block
     qubits = code.symbols // code.units
-    units = -(-strong.payload_symbols // qubits)
+    units = -(-message.code.payload_symbols // qubits)
     draw_key, guess_key = (derive(key, use) for use in range(2))
     shape = (qubits + 2, units, codewords)
     draws = random_words(draw_key, math.prod(shape)).reshape(shape)
@@ -233,15 +262,19 @@ def _draw_failed(
     start = jnp.zeros((code.limit + 1,), jnp.float32) * probs[0]
     _, after = lax.scan(back, start, None, length=code.units, reverse=True)
 
+    ends = _by_word(codewords, 0, 1)
+
     def forth(weight: jax.Array, given: tuple) -> tuple[jax.Array, jax.Array]:
         beyond, u = given
-        options = [probs[w] * beyond[weight + w] for w in range(3)]
+        options = [probs[w] * beyond[ends, weight + w] for w in range(3)]
         u = u * (options[0] + options[1] + options[2])
         own = (u >= options[0]).astype(jnp.int32) + (u >= options[0] + options[1])
         return jnp.minimum(weight + own, code.limit + 1), own
 
     # Beyond the limit the table is one: two more columns of that, and any weight may follow.
-    after = jnp.pad(after, ((0, 0), (0, 1)), constant_values=1)[:units]
+    after = jnp.pad(after, ((0, 0), (0, 1)), constant_values=1)
+    rows = np.arange(units) + np.array([[0], [code.units - last.units]])
+    after = after[np.minimum(rows, code.units - 1).T]  # (units, 2, weights)
     clean = jnp.full((codewords,), zero.astype(jnp.int32))
     _, weights = lax.scan(forth, clean, (after, _uniform(draws[0])))
     kinds = _contents(draws[1:], weights, _kind_probs(channel), code)

@@ -15,6 +15,9 @@ So each unit (a code symbol, or a qubit of a binary code) has weight 0, 1 or 2, 
 if the weights sum to more than a limit. Failures are counted as such: that a decoder takes a word
 for a wrong one close by is left to the checksum of `Retransmit`.
 
+A message that does not fill its last codeword is not charged a whole one: that word is shortened,
+as real systems do it (`Codewords.shortened`).
+
 What a code delivers per online qubit (`net_rate`) is a reconstruction of ours; the paper states
 the factor of two for perfect pairs only.
 """
@@ -58,6 +61,34 @@ class Codewords:
         """Two-bit symbols of payload in a codeword."""
         raise NotImplementedError
 
+    def shortened(self, symbols: int) -> "Codewords":
+        """The same code with less payload in a word.
+
+        The code symbols of payload left out are zeros that both ends know: they are not sent and
+        cannot be wrong. Check symbols, checksum and reach stay what they are, so that the word
+        fails less often, by the same formula with fewer units; and that a failure is missed is as
+        likely, because the checksum is as long.
+
+        Args:
+          symbols: two-bit symbols of payload, at least 1 and at most `payload_symbols`. What does
+            not fill a code symbol is filled up with zeros.
+
+        Raises:
+          ValueError: if the number of symbols is out of range.
+
+        Source: Lin and Costello, Error Control Coding, section 4.6 (shortened cyclic codes).
+
+        >>> reed_solomon(255, 223).shortened(376)
+        BlockCode(n=126, k=94, t=16, symbol_bits=8, erasures=32)
+        """
+        check_count("symbols", symbols, 1)
+        if symbols > self.payload_symbols:
+            checks.refuse("symbols", f"be at most the {self.payload_symbols} of a word", symbols)
+        return self if symbols == self.payload_symbols else self._shortened(symbols)
+
+    def _shortened(self, symbols: int) -> "Codewords":
+        raise NotImplementedError
+
     def failure_prob(self, channel: SymbolChannel) -> jax.Array:
         """(...) probability that a codeword, sent once, cannot be corrected.
 
@@ -96,8 +127,9 @@ class Codewords:
         """(...) payload bits that arrive exact per online qubit, in the mean.
 
         2 without overhead or noise. Overheads are the code, the checksum, repetitions and words
-        that stay wrong. Payload that does not fill its last codeword comes on top;
-        `jaxqring.budget` counts it. Words of a few bits are also right by chance, which this
+        that stay wrong. This is the rate of full words; the last word of a message, shortened to
+        what is left, has the same overhead for less payload: `jaxqring.budget` counts it. Words
+        of a few bits are also right by chance, which this
         counts although no receiver could tell: for `repetition` on links near white noise it
         exceeds the capacity.
         """
@@ -201,6 +233,14 @@ class BlockCode(Codewords):
     @property
     def payload_symbols(self) -> int:
         return self.k * self.symbol_bits // 2
+
+    def _shortened(self, symbols: int) -> "BlockCode":
+        return self.with_payload(2 * symbols)
+
+    def with_payload(self, bits: int) -> "BlockCode":
+        """The code shortened to the fewest code symbols of payload that hold so many bits."""
+        k = -(-bits // self.symbol_bits)
+        return dataclasses.replace(self, n=self.n - self.k + k, k=k)
 
     @property
     def units(self) -> int:

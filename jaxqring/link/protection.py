@@ -73,6 +73,10 @@ class Retransmit(Codewords):
     def payload_symbols(self) -> int:
         return (self.code.k * self.code.symbol_bits - self.checksum_bits) // 2
 
+    def _shortened(self, symbols: int) -> "Retransmit":
+        code = self.code.with_payload(2 * symbols + self.checksum_bits)
+        return dataclasses.replace(self, code=code)
+
 
 @dataclasses.dataclass(frozen=True)
 class IdealCode:
@@ -155,7 +159,8 @@ def hop_error(
     Returns:
       (...) mean square error of a code in units of one code squared, with arithmetic mod 2^bits
       left aside, averaged over uniformly distributed codes (errors of different bits then do not
-      correlate); and (...) expected online qubits per code.
+      correlate); and (...) expected online qubits per code. Both of full codewords: the last word
+      of a message, shortened to what is left, fails less often and costs more for each symbol.
 
     Raises:
       TypeError: if the wire is not a FixedPoint.
@@ -188,33 +193,8 @@ def hop_error(
     return error, qubits
 
 
-def message_qubits(
-    protection: Protection | None, size: int, bits: int, channel: SymbolChannel
-) -> tuple[int, int | jax.Array]:
-    """What one message takes if every codeword is sent once.
-
-    Args:
-      protection: of the link.
-      size: codes in the message.
-      bits: of a code.
-      channel: the link, batch shape (...); only an `IdealCode` looks at it.
-
-    Returns:
-      The codewords, of which the last may be part empty, and the qubits: an integer, or (...)
-      floats for an `IdealCode`, infinite where the link has no capacity to spare.
-    """
-    strong, count = protected_part(protection, bits)
-    bare = size * (bits // 2 - count)
-    if strong is None:
-        return 0, bare
-    if isinstance(strong, IdealCode):
-        return 0, bare + size * count * qubits_per_symbol(strong, channel)
-    codewords = -(-size * count // strong.payload_symbols)
-    return codewords, bare + codewords * strong.block.symbols
-
-
 def qubits_per_symbol(strong: "BlockCode | Retransmit | IdealCode", channel: SymbolChannel) -> Any:
-    """(...) expected online qubits per symbol of payload, repetitions included."""
+    """(...) expected online qubits per symbol of payload in full words, with repetitions."""
     if isinstance(strong, IdealCode):
         rate = strong.net_rate(channel)
         return jnp.where(rate > 0, 2 / jnp.where(rate > 0, rate, 1.0), jnp.inf)

@@ -240,7 +240,9 @@ def sample(key: jax.Array, source: GHZSource, axes: ArrayLike) -> jax.Array:
     terms = source._terms()
     axes = jnp.asarray(axes, terms.real.dtype)
     # The mean of each outcome in the four terms: real in the first two, complex in the others.
-    means = jnp.einsum("...nj,ntj->...nt", axes.astype(terms.dtype), terms[..., 1:])
+    means = jnp.einsum(
+        "...nj,ntj->...nt", axes.astype(terms.dtype), terms[..., 1:], precision="highest"
+    )
     errors_key, branch_key, outcome_key, last_key, white_key = jax.random.split(key, 5)
     drawn = _draw_errors(errors_key, source, axes.shape[:-2], terms.real.dtype)
     # Rounding may take a mean beyond one, whose logarithm below would be none.

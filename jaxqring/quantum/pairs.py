@@ -103,7 +103,7 @@ def werner(*, fidelity: ArrayLike | None = None, weight: ArrayLike | None = None
     ones = jnp.ones_like(value)
     scale = jnp.stack([ones, value, value, value], axis=-1)
     perfect = jnp.asarray(np.diag(PHI_PLUS), dtype=value.dtype)
-    return Pair(jnp.einsum("...i,ij->...ij", scale, perfect), flag)
+    return Pair(scale[..., None] * perfect, flag)
 
 
 def bell_diagonal(probs: ArrayLike) -> Pair:
@@ -136,7 +136,7 @@ def bell_diagonal(probs: ArrayLike) -> Pair:
         flag = jnp.sum(flag, axis=-1)
     signs = jnp.asarray(SIGNS * PHI_PLUS[None, :], dtype=value.dtype)
     diagonal = jnp.matmul(value, signs, precision="highest")
-    return Pair(jnp.einsum("...i,ij->...ij", diagonal, jnp.eye(4, dtype=value.dtype)), flag)
+    return Pair(diagonal[..., None] * jnp.eye(4, dtype=value.dtype), flag)
 
 
 def from_density_matrix(rho: ArrayLike) -> Pair:

@@ -18,8 +18,9 @@ from jax.typing import ArrayLike
 
 from jaxqring import checks
 from jaxqring.link.binomial import any_of
-from jaxqring.link.codes import BlockCode, Codewords
-from jaxqring.link.protection import IdealCode, Retransmit, message_qubits
+from jaxqring.link.codes import BlockCode
+from jaxqring.link.messages import Message, message_qubits, message_words
+from jaxqring.link.protection import IdealCode, Retransmit
 from jaxqring.link.superdense import SymbolChannel, check_transition, superdense
 from jaxqring.link.supply import Supply
 from jaxqring.quantum.limits import break_even, lifetime_uses
@@ -38,7 +39,8 @@ class Budget:
 
     Attributes:
       net_bits_per_qubit: (...) bits of payload that arrive exact per online qubit. The paper's
-        factor of two, less codes, checksums, padding, repetitions and what stays wrong.
+        factor of two, less codes, checksums, padding, repetitions and what stays wrong. The last
+        codeword of a message is shortened to what is left for it.
       capacity: (...) bits per online qubit that no code on this link exceeds (words of a few bits
         that are right by chance aside; see `BlockCode.net_rate`).
       bits: (...) payload; also the uses of a classical link that carries one bit a use.
@@ -135,7 +137,7 @@ def budget(
     >>> ring = Ring(superdense(supply.pair), protection=Retransmit(reed_solomon(255, 223)))
     >>> result = budget(ring, 1_000_000, 8, supply)
     >>> round(float(result.net_bits_per_qubit), 3), round(float(result.capacity), 3)
-    (1.673, 1.903)
+    (1.674, 1.903)
     >>> bool(result.lifetime_saving < 1)
     True
     """
@@ -165,10 +167,11 @@ def budget(
     )
     bare = dataclasses.replace(ring, protection=None).cost(size, nodes, collective=collective)
     chunk = bare.bits // (bare.rounds * ring.wire.bits) if bare.rounds else 0
-    codewords, first = message_qubits(code, chunk, ring.wire.bits, channel)
-    wrong, repeats, turns = _repetition(code, channel, codewords * nodes)
-    repeated = codewords * repeats * ring.word_qubits
-    online = bare.rounds * (jnp.asarray(first, dtype=repeats.dtype) + repeated)
+    _, first = message_qubits(code, chunk, ring.wire.bits, channel)
+    message = message_words(code, chunk, ring.wire.bits)
+    undelivered, lost, repeated, turns = _repetition(message, channel, nodes)
+    online = bare.rounds * (jnp.asarray(first, dtype=repeated.dtype) + repeated)
+    wrong = lost / max(chunk * ring.wire.bits // 2, 1)
     pairs_rate = supply.pairs_per_second
     pair_seconds = jnp.where(
         pairs_rate > 0, online / jnp.where(pairs_rate > 0, pairs_rate, 1), jnp.inf
@@ -192,7 +195,7 @@ def budget(
             ),
             purification_cost=supply.raw_pairs_per_pair,
         ),
-        "undelivered": bare.rounds * codewords * wrong,
+        "undelivered": bare.rounds * undelivered,
         "pair_seconds": pair_seconds,
         "seconds": busy + jnp.where(late > 0, late, 0),
         "classical_seconds": bare.rounds * latency + bare.bits / bit_rate,
@@ -204,20 +207,34 @@ def budget(
 
 
 def _repetition(
-    code: WholeCode | None, channel: SymbolChannel, codewords: int
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """(...) part of the words that stays wrong, mean repetitions of a word, mean turns of a hop.
+    message: Message | None, channel: SymbolChannel, nodes: int
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    """What becomes of one message, (...) each, in expectation.
 
-    The turns are the attempts of that one of all the words sent at once that needs most.
+    Args:
+      message: its codewords, the last of which may be shorter.
+      channel: the link.
+      nodes: how many links carry such a message at once.
+
+    Returns:
+      Words that stay wrong; symbols of payload in them; qubits of repetitions; and turns of a hop,
+      the attempts of that one of all the words sent at once that needs most.
     """
     nothing = channel.error_prob * 0
-    if not isinstance(code, Codewords):
-        return nothing, nothing, nothing + 1
-    again = code.failure_prob(channel) * (1 - code.missed_fraction)
-    # The chance that some word is still running after a attempts, summed over a.
-    running = again[..., None] ** np.arange(code.attempts)
-    turns = jnp.sum(any_of(max(codewords, 1), running), axis=-1)
-    return code.undelivered_prob(channel), code.expected_attempts(channel) - 1, turns
+    undelivered, lost, repeated, turns = nothing, nothing, nothing, nothing + 1
+    if message is None or not message.codewords:
+        return undelivered, lost, repeated, turns
+    running: Any = None
+    for count, symbols, code in message.parts:
+        wrong = code.undelivered_prob(channel)
+        undelivered += count * wrong
+        lost += symbols * wrong
+        repeated += count * code.block.symbols * (code.expected_attempts(channel) - 1)
+        again = code.failure_prob(channel) * (1 - code.missed_fraction)
+        # The chance that a word is still running after a attempts, for each a.
+        some = any_of(count * nodes, again[..., None] ** np.arange(code.attempts))
+        running = some if running is None else running + (1 - running) * some
+    return undelivered, lost, repeated, jnp.sum(running, axis=-1)
 
 
 @functools.lru_cache

@@ -10,8 +10,8 @@ from flax import struct
 
 from jaxqring import checks
 from jaxqring.link.coded import SIMULATIONS
-from jaxqring.link.codes import Codewords
-from jaxqring.link.protection import Protection, Unequal, message_qubits, protected_part
+from jaxqring.link.messages import Message, message_qubits, message_words
+from jaxqring.link.protection import Protection, Unequal, protected_part
 from jaxqring.link.superdense import SymbolChannel, check_transition
 from jaxqring.link.wire import BFloat16, FixedPoint, Float32, Wire
 from jaxqring.ring.control import Control
@@ -138,11 +138,9 @@ class Ring:
         """Whether all that is sent arrives as it was sent, but for codewords that are counted."""
         return self.noise == "off" or not isinstance(self.protection, Unequal | None)
 
-    @property
-    def word_qubits(self) -> int:
-        """Online qubits of one codeword; zero where there are none."""
-        strong, _ = protected_part(self.protection, self.wire.bits)
-        return strong.block.symbols if isinstance(strong, Codewords) else 0
+    def message_words(self, size: int) -> Message | None:
+        """The codewords of a message of `size` codes; None where there are none."""
+        return message_words(self.protection, size, self.wire.bits)
 
     def message_qubits(self, size: int) -> tuple[int, int | jax.Array]:
         """Codewords and online qubits of a message of `size` codes, each codeword sent once."""

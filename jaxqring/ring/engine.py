@@ -159,7 +159,8 @@ def _inputs(values: jax.Array, ring: Ring, key: jax.Array | None, plan: Plan) ->
     laws = None
     protection = ring.protection
     if links is not None and protection is not None and ring.simulate == "attempts":
-        laws = jax.vmap(lambda link: attempt_law(protection, SymbolChannel(link)))(links)
+        law = functools.partial(attempt_law, size=values.shape[-1], bits=ring.wire.bits)
+        laws = jax.vmap(lambda link: law(protection, SymbolChannel(link)))(links)
     called = keys = None
     if key is not None and ring.draws:
         called, keys = call_keys(key, ring, plan)

@@ -143,12 +143,12 @@ def exact_tangent(
     def judged(moving: tuple) -> tuple[jax.Array, jax.Array, jax.Array]:
         """(k, c) each: mean, its tangent, and half the relative tangent of the variance."""
         law, d_law = moving
-        mean = law @ held
+        mean = jnp.matmul(law, held, precision="highest")
         apart = (held - mean[..., None]) ** 2
         variance, d_variance = jnp.sum(law * apart, axis=-1), jnp.sum(d_law * apart, axis=-1)
         certain = variance <= 0
         half = jnp.where(certain, 0, d_variance / (2 * jnp.where(certain, 1, variance)))
-        return mean, d_law @ held, half
+        return mean, jnp.matmul(d_law, held, precision="highest"), half
 
     def put(collected: tuple, chunk: jax.Array, moving: tuple) -> tuple:
         at = jax.vmap(functools.partial(lax.dynamic_update_index_in_dim, axis=0))

@@ -33,7 +33,7 @@ class Inputs(NamedTuple):
       called: the keys that the call was given, each word (k,); None if nothing is drawn.
       keys: those that it draws with.
       envelopes: (k, 4, 4) error tables that coupled links share; None without coupling.
-      laws: (k, 2) what decides the attempts of their codewords; None if nothing does.
+      laws: (k, 2, 2) what decides the attempts of their codewords; None if nothing does.
     """
 
     values: jax.Array
@@ -111,7 +111,7 @@ def no_tally(nodes: jax.Array) -> Tally:
     Constants would not be, and JAX wants a function and its derivative rule mapped alike.
     """
     zeros = (nodes * 0).astype(jnp.uint32)
-    return Tally(zeros, zeros, zeros)
+    return Tally(zeros, zeros, zeros, zeros)
 
 
 def _smooth_hop(words: jax.Array, link: Any, key: Words | None, ring: Ring) -> jax.Array:
@@ -168,20 +168,54 @@ def normal_tangent(
     return (rate * moved).reshape(-1), (rate * slope).reshape(-1)
 
 
-def effective_channel(transition: jax.Array, ring: Ring) -> jax.Array:
-    """float32 what the symbols of a code meet: (4, 4), or (bits / 2, 4, 4) if they differ.
+def code_runs(ring: Ring, size: int) -> list[tuple[int, tuple]]:
+    """Runs of the codes of a message of `size` codes that are in words of like length.
+
+    Codes fill words one after another, each from its lowest protected symbol.
+
+    Returns:
+      How many codes, and the word that each protected symbol of theirs is in, the lowest first:
+      codes in full words, perhaps one across the border, codes in the last word if it is shorter.
+    """
+    strong, count = protected_part(ring.protection, ring.wire.bits)
+    message = ring.message_words(size)
+    if message is None:
+        return [(size, (strong,) * count)]
+    code, last = message.code, message.last
+    if code == last:
+        return [(size, (code,) * count)]
+    inside, across = divmod((message.codewords - 1) * code.payload_symbols, count)
+    border = min(across, 1)
+    runs = [
+        (inside, (code,) * count),
+        (border, (code,) * across + (last,) * (count - across)),
+        (size - inside - border, (last,) * count),
+    ]
+    return [run for run in runs if run[0]]
+
+
+def effective_channels(
+    transition: jax.Array, ring: Ring, runs: list[tuple[int, tuple]]
+) -> list[jax.Array]:
+    """float32 what the symbols of a code meet, by runs: (4, 4), or (bits / 2, 4, 4) if they differ.
 
     Erasures guessed, scrambled if the ring scrambles, after the attempts of protected symbols.
     """
     raw = SymbolChannel(transition.astype(jnp.float32))
-    guessed = raw.guessed()
-    bare = (guessed.scrambled() if ring.scramble else guessed).transition
-    strong, count = protected_part(ring.protection, ring.wire.bits)
-    if strong is None:
-        return bare
-    coded = strong.residual(raw).transition
-    low = ring.wire.bits // 2 - count
-    return jnp.stack([bare] * low + [coded] * count) if low else coded
+    bare = effective_channel(transition, ring)
+    residual = {word: word.residual(raw).transition for _, coded in runs for word in coded}
+
+    def of_code(coded: tuple) -> jax.Array:
+        met = [bare] * (ring.wire.bits // 2 - len(coded)) + [residual[word] for word in coded]
+        return met[0] if all(each is met[0] for each in met) else jnp.stack(met)
+
+    return [of_code(coded) for _, coded in runs]
+
+
+def effective_channel(transition: jax.Array, ring: Ring) -> jax.Array:
+    """(4, 4) float32 what bare symbols meet: erasures guessed, scrambled if the ring scrambles."""
+    guessed = SymbolChannel(transition.astype(jnp.float32)).guessed()
+    return (guessed.scrambled() if ring.scramble else guessed).transition
 
 
 def code_slope(transition: jax.Array, wire: Wire) -> jax.Array:
@@ -191,4 +225,4 @@ def code_slope(transition: jax.Array, wire: Wire) -> jax.Array:
     # A float with a wrong bit may be anything; only whole words are followed. (The symbols of a
     # codeword fail together, so that this is below the true probability there.)
     intact = 1 - SymbolChannel(transition).error_prob
-    return intact ** (wire.bits // 2)
+    return jnp.prod(intact) if transition.ndim == 3 else intact ** (wire.bits // 2)

@@ -22,6 +22,7 @@ class AllReduceState(NamedTuple):
       pairs: () float32 EPR pairs used on each link so far, as many.
       symbol_errors: () float32 symbols that arrived wrong on all links so far.
       retransmissions: () float32 codewords sent again on all links so far.
+      repeated_qubits: () float32 of `qubits`, those of codewords sent again.
       undelivered: () float32 codewords that stayed wrong on all links so far.
       replica_agreement: () float32 of the last update; one before the first.
 
@@ -36,6 +37,7 @@ class AllReduceState(NamedTuple):
     pairs: jax.Array
     symbol_errors: jax.Array
     retransmissions: jax.Array
+    repeated_qubits: jax.Array
     undelivered: jax.Array
     replica_agreement: jax.Array
 
@@ -76,7 +78,7 @@ def all_reduce(
         del params
         zero = jnp.float32(0)
         return AllReduceState(
-            jnp.int32(0), zero, zero, zero, zero, zero, zero, replica_agreement=jnp.float32(1)
+            jnp.int32(0), zero, zero, zero, zero, zero, zero, zero, replica_agreement=jnp.float32(1)
         )
 
     def update(
@@ -96,7 +98,8 @@ def all_reduce(
         step = optax.safe_increment(state.step)
         done = step.astype(jnp.float32)
         again = state.retransmissions + report.retransmissions.astype(jnp.float32)
-        qubits = done * float(cost.qubits) + again * (ring.word_qubits / num_nodes)
+        repeated = state.repeated_qubits + report.repeated_qubits / num_nodes
+        qubits = done * float(cost.qubits) + repeated
         new_state = AllReduceState(
             step,
             done * float(cost.bits),
@@ -104,6 +107,7 @@ def all_reduce(
             qubits,
             state.symbol_errors + report.symbol_errors.astype(jnp.float32),
             again,
+            repeated,
             state.undelivered + report.undelivered.astype(jnp.float32),
             report.replica_agreement,
         )

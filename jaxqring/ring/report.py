@@ -14,7 +14,7 @@ from jaxqring.ring.plan import Counts
 from jaxqring.ring.schedule import Place
 
 #: Counts that each node hands in.
-_COLUMNS = 6
+_COLUMNS = 7
 
 
 @struct.dataclass
@@ -29,6 +29,7 @@ class Report:
         whose failure the checksum missed. Never silent: while it is zero, what arrived is exact.
       online_qubits: () float32 qubits sent over all links, repetitions included (to a relative
         6e-8); an `IdealCode` spends as many as its rate says.
+      repeated_qubits: () float32 of those, the ones of codewords sent again.
       saturated: () uint32 values that were clipped, on all nodes.
       non_finite: () uint32 values that were not finite: put in by all nodes for a FixedPoint
         wire (see `FixedPoint.non_finite`), delivered to all nodes for a float one.
@@ -48,6 +49,7 @@ class Report:
     retransmissions_per_link: jax.Array
     undelivered: jax.Array
     online_qubits: jax.Array
+    repeated_qubits: jax.Array
     saturated: jax.Array
     non_finite: jax.Array
     vanished: jax.Array
@@ -117,12 +119,11 @@ def make_report(
     if counts is not None:
         first = lax.axis_index(place.axis_name) * place.nodes_per_device
         totals = jnp.stack([counts.saturated, counts.non_finite, counts.vanished])
-        rows = (
-            jnp.zeros((nodes, _COLUMNS), jnp.uint32) + totals[0] * 0
-        )  # with the type of a mapped value
+        # With the type of a mapped value.
+        rows = jnp.zeros((nodes, _COLUMNS), jnp.uint32) + totals[0] * 0
         links = jnp.stack(counts.links, axis=1)
         rows = lax.dynamic_update_slice(rows, links, (first, jnp.int32(0)))
-        rows = lax.dynamic_update_slice(rows, totals[None], (first, jnp.int32(3)))
+        rows = lax.dynamic_update_slice(rows, totals[None], (first, jnp.int32(4)))
         seen = lax.bitcast_convert_type(rows, jnp.int32).reshape(-1)
     values = jax.tree.map(lax.stop_gradient, result) if replicas else ()
     agreement, seen = _compare(values, seen, place.axis_name, place.nodes_per_device)
@@ -130,15 +131,19 @@ def make_report(
         seen = jnp.zeros((_COLUMNS * nodes,), jnp.int32)
     known = seen.reshape(nodes, _COLUMNS).astype(jnp.uint32)
     codewords, online = _online_qubits(ring, nodes, size)
-    repeated = jnp.sum(known[:, 1].astype(jnp.float32)) * float(ring.word_qubits)
+    message, repeated = ring.message_words(size), known[:, 1].astype(jnp.float32)
+    if message is not None:  # without codewords none is sent again
+        repeated = message.repeated_qubits(known[:, 1], known[:, 3])
+    repeated = jnp.sum(repeated)
     return Report(
         errors_per_link=known[:, 0],
         retransmissions_per_link=known[:, 1],
         online_qubits=hops * online + repeated,
+        repeated_qubits=repeated,
         undelivered=jnp.sum(known[:, 2], dtype=jnp.uint32),
-        saturated=jnp.sum(known[:, 3], dtype=jnp.uint32),
-        non_finite=jnp.sum(known[:, 4], dtype=jnp.uint32),
-        vanished=jnp.sum(known[:, 5], dtype=jnp.uint32),
+        saturated=jnp.sum(known[:, 4], dtype=jnp.uint32),
+        non_finite=jnp.sum(known[:, 5], dtype=jnp.uint32),
+        vanished=jnp.sum(known[:, 6], dtype=jnp.uint32),
         clipped_parameters=_clipped(ring),
         replica_agreement=agreement if replicas else None,
         num_links=nodes,

@@ -98,7 +98,7 @@ def score(runs: Runs) -> tuple[Any, Any]:
     def weigh(outcome: jax.Array) -> jax.Array:
         # Less the mean of the others: all but a factor of what the mean of all would leave.
         gain = (outcome - jnp.mean(outcome)) * (samples / (samples - 1))
-        return jnp.tensordot(gain, scores, 1) / samples
+        return jnp.tensordot(gain, scores, 1, precision="highest") / samples
 
     return jax.tree.map(lambda x: jnp.mean(x, axis=0), losses), jax.tree.map(weigh, losses)
 

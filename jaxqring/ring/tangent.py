@@ -33,7 +33,7 @@ from jaxqring.link.transport import mean_jump, variance_slope
 from jaxqring.link.wire import FixedPoint
 from jaxqring.ring import schedule
 from jaxqring.ring.config import Ring, links_of
-from jaxqring.ring.hops import code_slope, effective_channel, normal_tangent
+from jaxqring.ring.hops import code_runs, code_slope, effective_channels, normal_tangent
 from jaxqring.ring.lanes import each_node
 from jaxqring.ring.plan import Plan
 from jaxqring.threefry import Words, derive
@@ -93,26 +93,37 @@ def tangent(
         values = lax.stop_gradient(values)
         lost = wire.saturates(values, np.float32(1), plan.num_terms) | jnp.isnan(values)
         d_values = jnp.where(lost, 0, d_values)
-    slope, d_met = jnp.ones((nodes.shape[0], 1), jnp.float32), None
+    slope = jnp.ones((nodes.shape[0], 1), jnp.float32)
+    d_met: Any = None
     spread_slope = None
     if ring.noise != "off":
         links = links_of(ring.transition, nodes)
-        effective = jax.vmap(functools.partial(effective_channel, ring=ring))
+        # One for each run of codes in words of like length.
+        runs = code_runs(ring, size)
+        lengths = [length for length, _ in runs]
+        effective = jax.vmap(functools.partial(effective_channels, ring=ring, runs=runs))
         if d_transition is None:
             met = effective(links)
         else:
             met, d_met = jax.jvp(effective, (links,), (links_of(d_transition, nodes),))
-        slope = jax.vmap(functools.partial(code_slope, wire=wire))(met)[:, None]
+        slopes = [jax.vmap(functools.partial(code_slope, wire=wire))(each)[:, None] for each in met]
+        slope = _by_run(slopes, lengths)
         # The spread of scrambled links does not follow the codes: `variance_slope` is zero.
         if ring.noise == "gaussian" and (d_met is not None or not ring.scramble):
             assert isinstance(wire, FixedPoint)  # `Ring` has refused others
-            spread_slope = jax.vmap(functools.partial(variance_slope, wire))(met)
-            d_met = jnp.zeros_like(met) if d_met is None else d_met
+            # Links are bare, and there is one run.
+            spread_slope = jax.vmap(functools.partial(variance_slope, wire))(met[0])
+            d_met = [jnp.zeros_like(met[0])] if d_met is None else d_met
 
-    def moved_mean(words: Any, d_link: jax.Array) -> jax.Array:
+    def moved_mean(words: Any, d_links: list[jax.Array]) -> jax.Array:
         assert isinstance(wire, FixedPoint)  # `transition_tangent` has refused others
         codes = jnp.stack(wire.part(words))
-        return mean_jump(codes, wire, d_link).reshape(-1)[:size]
+        if len(d_links) == 1:
+            return mean_jump(codes, wire, d_links[0]).reshape(-1)[:size]
+        parts = jnp.split(codes.reshape(-1)[:size], np.cumsum(lengths)[:-1])
+        return jnp.concatenate(
+            [mean_jump(part, wire, d) for part, d in zip(parts, d_links, strict=True)]
+        )
 
     def moved_spread(
         words: Any, link: Any, d_link: Any, key: Words, spread_slope: Any, moving: Any
@@ -128,7 +139,7 @@ def tangent(
         if spread_slope is not None:
             assert keys is not None  # normal noise draws
             noisy += jax.vmap(moved_spread)(
-                words, met, d_met, derive(keys, index, nodes), spread_slope, moving
+                words, met[0], d_met[0], derive(keys, index, nodes), spread_slope, moving
             )
         if ring.masks is not None:
             # An error moves a masked code by as much whatever the code is. Sums travel unmasked.
@@ -168,3 +179,11 @@ def tangent(
         chunks = jnp.roll(chunks, 1, axis=0) if plan.reduce else chunks
         collected = jnp.broadcast_to(chunks, (*nodes.shape, *chunks.shape))
     return reduced if collected is None else collected
+
+
+def _by_run(rows: list[jax.Array], lengths: list[int]) -> jax.Array:
+    """(k, codes) of (k, 1) for each run of codes; (k, 1) of a single one."""
+    if len(rows) == 1:
+        return rows[0]
+    pairs = zip(rows, lengths, strict=True)
+    return jnp.concatenate([jnp.broadcast_to(x, (x.shape[0], n)) for x, n in pairs], axis=1)

@@ -289,7 +289,8 @@ def _traffic(ring: Ring | None, count: int, nodes: int, lines: list[dict]) -> di
     """Online traffic per link and step; a classical run sends float32 bits round the same ring.
 
     Qubits include repetitions, in the mean over links and steps. The net rate is that of payload
-    in codewords that arrived; of unprotected noisy links no bit is sure, and it is None.
+    in codewords that arrived, all words of a message taken for equally long (the last may hold
+    less); of unprotected noisy links no bit is sure, and it is None.
     """
     again = sum(line["retransmissions"] for line in lines)
     lost = sum(line["undelivered"] for line in lines)
@@ -298,8 +299,8 @@ def _traffic(ring: Ring | None, count: int, nodes: int, lines: list[dict]) -> di
         qubits, net, ceiling = 0.0, None, None
     else:
         cost = ring.cost(count, nodes)
-        repeated = again * ring.word_qubits / (nodes * max(len(lines), 1))
-        qubits = cost.qubits + repeated
+        repeated = sum(line["repeated_qubits"] for line in lines)
+        qubits = cost.qubits + repeated / (nodes * max(len(lines), 1))
         ceiling = 2.0
         if ring.noise != "off" and ring.channel is not None:
             ceiling = float(ring.channel.scrambled().capacity())

@@ -1,4 +1,8 @@
-"""Small Flax models for small images."""
+"""Small Flax models for small images.
+
+Their products take the precision that JAX gives them, `jax_default_matmul_precision`, as those of
+any Flax model do; all others in this package are stated to be of the highest.
+"""
 
 import jax
 from flax import linen as nn

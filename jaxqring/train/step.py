@@ -53,6 +53,7 @@ def node_step(
             "symbol_errors": jnp.uint32(0),
             "saturated": jnp.uint32(0),
             "retransmissions": jnp.uint32(0),
+            "repeated_qubits": jnp.float32(0),
             "undelivered": jnp.uint32(0),
         }
         secure = None
@@ -99,6 +100,7 @@ def _counts(report: Report) -> dict[str, Any]:
         "symbol_errors": report.symbol_errors,
         "saturated": report.saturated,
         "retransmissions": report.retransmissions,
+        "repeated_qubits": report.repeated_qubits,
         "undelivered": report.undelivered,
         "replica_agreement": report.replica_agreement,
     }

@@ -48,7 +48,7 @@ def sender(protection, mode, size, bits):
     # What is compiled here runs for milliseconds, and takes seconds to optimise.
     fast = {"xla_backend_optimization_level": 0}
     compiled = jax.jit(jax.vmap(send, in_axes=(0, None, None, None)), compiler_options=fast)
-    law_of = jax.jit(lambda matrix: attempt_law(protection, SymbolChannel(matrix)))
+    law_of = jax.jit(lambda matrix: attempt_law(protection, SymbolChannel(matrix), size, bits))
 
     def run(keys, codes, matrix):
         return compiled(keys, codes, matrix, law_of(matrix) if mode == "attempts" else None)
@@ -61,9 +61,12 @@ def transition(q, lost, heralded=True):
     return np.float32(np.vstack([matrix, np.full((1, 4), lost)]) if heralded else matrix)
 
 
-def send_words(protection, mode, link, words, key=KEY, heralded=True):
-    """(words, payload_symbols) errors of single words; whether undelivered; times sent again."""
-    size = protection.payload_symbols
+def send_words(protection, mode, link, words, key=KEY, heralded=True, size=None):
+    """(words, size) errors of single words; whether undelivered; times sent again.
+
+    `size` symbols of payload are in a word: all that it can hold, or fewer, which shorten it.
+    """
+    size = size or protection.payload_symbols
     run = sender(protection, mode, size, 2)
     keys = jax.random.split(key, words)
     errors, tally = run(keys, jnp.zeros(size, jnp.int32), transition(*link, heralded))
@@ -72,6 +75,7 @@ def send_words(protection, mode, link, words, key=KEY, heralded=True):
     assert tally.undelivered.max() <= 1
     # What is wrong is never silent.
     assert (tally.errors[tally.undelivered == 0] == 0).all()
+    np.testing.assert_array_equal(tally.last_retransmissions, tally.retransmissions)
     return errors, tally.undelivered.astype(bool), tally.retransmissions
 
 
@@ -104,6 +108,98 @@ CASES = {
     ),
 }
 SIZES = {"rs(255,223)": 3000}
+
+
+# A case, symbols of payload (whole code symbols), the length of the shortened word, and its links.
+SHORTENED = {
+    "47 values": ("rs(255,223)", 376, 127, [(0.97, 1.0), (0.99, 0.96)]),
+    "secded": ("secded(72,64)", 9, 27, [(0.95, 1.0), (0.93, 0.9)]),
+    "rs(15,11)": ("rs(15,11)", 6, 8, [(0.9, 1.0), (0.95, 0.9)]),
+    "bch": ("bch(63,45)", 7, 35, [(0.85, 1.0), (0.95, 0.9)]),
+    "two erasures": ("(9,7), two erasures", 3, 4, [(0.85, 1.0), (0.99, 0.85)]),
+}
+
+
+@pytest.mark.parametrize(
+    "name", [name if name == "rs(15,11)" else slow(name) for name in SHORTENED]
+)
+def test_a_shortened_word_has_the_exact_distribution_in_both_simulations(name):
+    """3,000 messages of one word that their payload does not fill, on each of two links.
+
+    As above: 6 p-values a link, each below 1e-9 with that probability if all is right, 12 in all.
+    The reference knows n, the length of the word, and nothing of how it came about.
+    """
+    case, payload, n, points = SHORTENED[name]
+    protection, erasures, _ = CASES[case]
+    bits = protection.code.symbol_bits
+    qubits = max(bits // 2, 1)
+    shown = payload // qubits
+    checksum = protection.checksum_bits
+    assert [n] == ref.word_lengths(payload, protection.code.n, protection.code.k, bits, checksum)
+    for at, point in enumerate(points):
+        link = ref.werner_link(*point)
+        fails = ref.failure_prob(*link, n, bits, erasures)
+        assert 0.01 < fails < 0.9
+        table = ref.repetitions_and_end(fails, protection.missed_fraction, protection.attempts)
+        spoilt = ref.seen_of_failures(*link, n, bits, erasures, shown) / fails
+        ends, counts = [], []
+        for mode in MODES:
+            key = jax.random.fold_in(jax.random.fold_in(KEY, 100 + at), MODES.index(mode))
+            errors, wrong, again = send_words(protection, mode, link, 3000, key, size=payload)
+            ends.append(2 * again.astype(int) + wrong)
+            p = ref.chi_square(np.bincount(ends[-1], minlength=table.size), table.ravel())
+            assert p > 1e-9, (point, mode, p)
+            units = errors.reshape(3000, shown, qubits).any(axis=2)
+            counts.append(units.sum(axis=1)[wrong])
+            p = ref.chi_square(np.bincount(counts[-1], minlength=shown + 1), spoilt)
+            assert p > 1e-9, (point, mode, p)
+            check_places(errors, protection.shortened(payload), link)
+        assert ref.same_distribution(*ends) > 1e-9
+        assert ref.same_distribution(*counts) > 1e-9
+    # The longer word fails more often: what is shown here can tell the two apart.
+    assert ref.failure_prob(*link, protection.code.n, bits, erasures) > 1.1 * fails
+
+
+@pytest.mark.parametrize(
+    "name", [slow(name) if name == "47 values" else name for name in ("rs(15,11)", "47 values")]
+)
+@pytest.mark.parametrize("mode", [slow("attempts"), "symbol"])
+def test_the_last_word_of_a_message_is_short_and_the_others_are_not(name, mode):
+    """4,000 messages of one full word and a short one (2,000 of the longest code).
+
+    Four p-values, each below 1e-9 with that probability: how often each word was sent again, and
+    in how many units of the payload of each an error is seen, zero for those that arrive.
+    """
+    case, rest, short, _ = SHORTENED[name]
+    protection, erasures, _ = CASES[case]
+    # Links on which both words fail now and then.
+    messages, point = (2000, (0.974, 1.0)) if name == "47 values" else (4000, (0.9, 1.0))
+    code, first = protection.code, protection.payload_symbols
+    qubits = max(code.symbol_bits // 2, 1)
+    link = ref.werner_link(*point)
+    key = jax.random.fold_in(KEY, 200 + MODES.index(mode))
+    run = sender(protection, mode, first + rest, 2)
+    errors, tally = run(
+        jax.random.split(key, messages), jnp.zeros(first + rest, jnp.int32), transition(*link)
+    )
+    errors, tally = np.asarray(errors), jax.tree.map(lambda x: np.asarray(x).astype(int), tally)
+    again = (tally.retransmissions - tally.last_retransmissions, tally.last_retransmissions)
+    assert tally.undelivered.max() == 2
+    assert not errors[tally.undelivered == 0].any()
+    whole = first // qubits * qubits
+    parts = (errors[:, :whole], errors[:, first:])
+    for n, repeated, part in zip((code.n, short), again, parts, strict=True):
+        fails = ref.failure_prob(*link, n, code.symbol_bits, erasures)
+        table = ref.repetitions_and_end(fails, protection.missed_fraction, protection.attempts)
+        p = ref.chi_square(np.bincount(repeated, minlength=len(table)), table.sum(axis=1))
+        assert p > 1e-9, (n, p)
+        shown = part.shape[1] // qubits
+        units = part.reshape(messages, shown, qubits).any(axis=2).sum(axis=1)
+        seen = ref.seen_of_failures(*link, n, code.symbol_bits, erasures, shown)
+        seen *= table[:, 1].sum() / fails
+        seen[0] += 1 - seen.sum()
+        p = ref.chi_square(np.bincount(units, minlength=shown + 1), seen)
+        assert p > 1e-9, (n, p)
 
 
 @pytest.mark.slow
@@ -227,7 +323,7 @@ def test_an_ideal_code_changes_nothing():
         run = sender(protection, "symbol", 1000, 16)
         arrived, tally = run(KEY[None], codes, transition(*ref.werner_link(0.5)))
         np.testing.assert_array_equal(np.asarray(arrived[0]), np.asarray(codes) & 0xFFFF)
-        assert [int(part[0]) for part in tally] == [0, 0, 0]
+        assert [int(part[0]) for part in tally] == [0, 0, 0, 0]
 
 
 @pytest.mark.slow
@@ -335,9 +431,9 @@ def test_the_error_of_a_bare_hop_on_a_werner_link_is_the_closed_form():
     ids=repr,
 )
 def test_the_error_and_the_qubits_of_a_protected_hop_are_those_of_a_sampled_one(protection):
-    """200 messages of 220 uniform codes of 16 bits; the mean of the messages, which are
-    independent, within six of its empirical standard deviations."""
-    bits, size, messages = 16, 220, 200
+    """260 messages of 168 uniform codes of 16 bits, which fill their words; the mean of the
+    messages, which are independent, within six of its empirical standard deviations."""
+    bits, size, messages = 16, 168, 260
     q, lost = ref.bell_link([0.9, 0.05, 0.03, 0.02], 0.98)
     matrix = transition(q, lost)
     codes = np.random.default_rng(4).integers(0, 2**bits, size)
@@ -358,10 +454,9 @@ def test_the_error_and_the_qubits_of_a_protected_hop_are_those_of_a_sampled_one(
     if isinstance(protection, Unequal | Retransmit):
         strong = getattr(protection, "strong", protection)
         count = getattr(protection, "symbols", bits // 2)
-        words = -(-size * count // strong.payload_symbols)
-        per_word = strong.block.symbols
-        filled = size * count / strong.payload_symbols  # the last word is part empty
+        words = size * count // strong.payload_symbols
+        assert words * strong.payload_symbols == size * count
         for again in seen.values():
-            spent = (bits // 2 - count) * size + (words + again) * per_word * filled / words
+            spent = (bits // 2 - count) * size + (words + again) * strong.block.symbols
             deviation = spent.std() / np.sqrt(messages)
             assert abs(spent.mean() / size - float(qubits)) < 6 * deviation / size

@@ -206,6 +206,110 @@ def test_residual_errors_of_a_repeated_word_are_those_of_all_histories(attempts,
         np.testing.assert_allclose(left.xor_probs[0], seen, rtol=0, atol=1e-12)
 
 
+# --- Shortened words ------------------------------------------------------------------------------
+
+# code, its erasures, symbols of payload left, and the length of the word that holds them.
+SHORT = {
+    "rs": (reed_solomon(15, 11, symbol_bits=4), 4, 3, 6),  # 6 bits are two code symbols
+    "secded": (secded(72, 64), 3, 2, 12),
+    "bch(15,5,3)": (bch(15, 5, 3), 6, 1, 12),
+    "odd": (bch(7, 4, 1), 2, 1, 5),
+}
+
+
+@pytest.mark.parametrize("name", SHORT)
+def test_a_shortened_word_is_the_full_one_with_zeros_that_cannot_be_wrong(name):
+    code, erasures, payload, n = SHORT[name]
+    short = code.shortened(payload)
+    assert (short.n, short.n - short.k, short.t) == (n, code.n - code.k, code.t)
+    assert short.payload_symbols >= payload
+    q, lost = ref.bell_link([0.8, 0.1, 0.07, 0.03], 0.85 if name != "rs" else 1.0)
+    with jax.enable_x64(True):
+        channel = stack([(q, lost)], heralded=name != "rs")
+        failure, left = short.failure_prob(channel), short.residual(channel)
+        expected = ref.failure_prob(q, lost, n, code.symbol_bits, erasures)
+        np.testing.assert_allclose(failure[0], expected, rtol=1e-12)
+        assert (failure < code.failure_prob(channel)).all()
+        if name == "rs":
+            # In code symbols: 2 e <= 4, by the binomial distribution.
+            once = 1 - q[0] ** 2
+            np.testing.assert_allclose(failure[0], binom.sf(2, n, once), rtol=1e-12)
+            return
+        # Every pattern of the qubits that are sent.
+        words, probs = ref.enumerate_words(q, lost, short.symbols)
+        failed = ref.fails(words, code.symbol_bits, erasures)
+        np.testing.assert_allclose(failure[0], probs[failed].sum(), rtol=1e-12)
+        seen = ref.marginal(words, probs, failed, 0)
+        np.testing.assert_allclose(left.xor_probs[0], seen, rtol=0, atol=1e-12)
+
+
+def test_47_values_are_one_word_of_520_qubits():
+    """376 symbols of payload and 32 bits of checksum fill 98 code symbols; 32 more are check."""
+    protection = Retransmit(reed_solomon(255, 223))
+    short = protection.shortened(376)
+    assert short == Retransmit(BlockCode(130, 98, 16, 8, erasures=32))
+    assert short.block.symbols == 520 == round(1.383 * 376)
+    assert (short.payload_symbols, short.missed_fraction) == (376, 2.0**-32)
+    # By the binomial tail of 130 code symbols, each of four qubits.
+    prob = float(short.failure_prob(superdense(werner(fidelity=0.985))))
+    np.testing.assert_allclose(prob, binom.sf(16, 130, 1 - 0.985**4), rtol=1e-4)
+    assert protection.shortened(876) is protection
+    # One symbol of payload and the checksum are 34 bits, which fill five code symbols.
+    assert protection.shortened(1).block == BlockCode(37, 5, 16, 8, erasures=32)
+
+
+@pytest.mark.parametrize("name", CODES)
+def test_every_shortened_word_holds_its_payload_and_no_code_symbol_more(name):
+    code = CODES[name]
+    protections = [(code, 0)]
+    if code.k * code.symbol_bits > 2:
+        protections.append((Retransmit(code, 3, 1), 1))
+    for protection, checksum in protections:
+        for payload in range(1, protection.payload_symbols + 1):
+            short = protection.shortened(payload)
+            bits = code.symbol_bits
+            (n,) = ref.word_lengths(payload, code.n, code.k, bits, checksum)
+            assert short.block.n == n
+            assert short.block.symbols == ref.word_qubits(n, bits)
+            assert 2 * payload + checksum <= short.block.k * bits
+            if payload < protection.payload_symbols:
+                assert 2 * payload + checksum > (short.block.k - 1) * bits
+            assert short.block.limit == code.limit
+            assert short.attempts == protection.attempts
+            assert short.missed_fraction == protection.missed_fraction
+
+
+@pytest.mark.parametrize("symbols", [0, -1, 22, 1.5, True])
+def test_a_word_is_shortened_to_what_it_can_hold(symbols):
+    code = BlockCode(9, 7, 1, 6)
+    with pytest.raises(ValueError, match="`symbols` must be"):
+        code.shortened(symbols)
+
+
+def test_a_real_decoder_corrects_shortened_words_exactly_up_to_the_reach():
+    """Galois decodes a shortened RS(15, 11) of 8 code symbols, 5,000 words on Werner pairs.
+
+    Six standard deviations of a binomial count: fails by chance with probability 2e-9.
+    """
+    galois = pytest.importorskip("galois")
+    short = reed_solomon(15, 11, symbol_bits=4).shortened(8)
+    assert (short.n, short.k) == (8, 4)
+    q, lost = ref.werner_link(0.9)
+    size = 5000
+    rng = np.random.default_rng(5)
+    decoder = galois.ReedSolomon(15, 11)
+    sent = decoder.encode(decoder.field(rng.integers(0, 16, (size, 4))))
+    assert sent.shape == (size, 8)
+    kinds = draw_kinds(rng, q, lost, (size, 8, 2))
+    errors = 4 * kinds[..., 0] + kinds[..., 1]
+    decoded = decoder.decode(sent + decoder.field(errors), output="codeword")
+    arrives = np.all(np.asarray(decoded) == np.asarray(sent), axis=1)
+    within = (errors != 0).sum(axis=1) <= short.t
+    np.testing.assert_array_equal(arrives, within)
+    prob = float(short.failure_prob(superdense(werner(fidelity=0.9))))
+    assert abs((~within).sum() - size * prob) < ref.binomial_band(size, prob)
+
+
 # --- Real decoders --------------------------------------------------------------------------------
 
 

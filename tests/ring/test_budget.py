@@ -3,6 +3,7 @@
 import functools
 import math
 
+import codewords as ref
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -93,15 +94,19 @@ def hand_capacity(q, survival):
     return survival * 2 + sum(terms)
 
 
-def hand_failure(code, q, lost):
-    """P(2 wrong + erased beyond the reach); bits of a binary code flip two to a qubit."""
+def hand_failure(code, q, lost, n=None):
+    """P(2 wrong + erased beyond the reach); bits of a binary code flip two to a qubit.
+
+    Of a word of n code symbols, if it is not a full one.
+    """
+    n = code.n if n is None else n
     if code.symbol_bits == 1:
-        units, limit = -(-code.n // 2), 2 * code.t if code.erasures is None else code.erasures
+        units, limit = -(-n // 2), 2 * code.t if code.erasures is None else code.erasures
         one, two = q[1] + q[2] + lost, q[3]
         limit //= 2
     else:
         qubits = code.symbol_bits // 2
-        units, limit = code.n, 2 * code.t if code.erasures is None else code.erasures
+        units, limit = n, 2 * code.t if code.erasures is None else code.erasures
         one = 1 - (1 - lost) ** qubits
         two = (1 - lost) ** qubits - q[0] ** qubits
     if one == 0:
@@ -114,13 +119,13 @@ def hand_failure(code, q, lost):
     return tail
 
 
-def hand_repetition(protection, q, lost):
-    """Word by word: chance of another attempt, mean attempts, chance of a wrong end."""
+def hand_repetition(protection, q, lost, n):
+    """A word of n code symbols: chance of another attempt, mean attempts, chance of a wrong end."""
     if isinstance(protection, Retransmit):
         missed, most = 2.0**-protection.checksum_bits, protection.max_attempts
-        failure = hand_failure(protection.code, q, lost)
+        failure = hand_failure(protection.code, q, lost, n)
     else:
-        missed, most, failure = 0.0, 1, hand_failure(protection, q, lost)
+        missed, most, failure = 0.0, 1, hand_failure(protection, q, lost, n)
     here, mean, wrong = 1.0, 0.0, 0.0
     for attempt in range(most):
         mean += here
@@ -129,14 +134,17 @@ def hand_repetition(protection, q, lost):
     return failure * (1 - missed), most, mean, wrong
 
 
-def hand_slowest(again, most, words):
-    """E[attempts of the slowest word], summed over the distribution of the maximum."""
-    # log P(a word is done after a attempts), so that small chances of another one are not lost.
+def hand_slowest(kinds, most):
+    """E[attempts of the slowest word], summed over the distribution of the maximum.
+
+    `kinds` are pairs: the chance of another attempt, and how many words have it.
+    """
+    # log P(all are done after a attempts), so that small chances of another one are not lost.
     done = [
-        -INF,
-        *(math.log1p(-min(again**a, 1)) if again**a < 1 else -INF for a in range(1, most)),
+        sum(words * (math.log1p(-(again**a)) if again**a < 1 else -INF) for again, words in kinds)
+        for a in range(1, most)
     ]
-    by = [0.0, *(math.exp(words * log) for log in done[1:]), 1.0]
+    by = [0.0, *(math.exp(log) for log in done), 1.0]
     return sum(a * (by[a] - by[a - 1]) for a in range(1, most + 1))
 
 
@@ -148,21 +156,35 @@ def hand_budget(protection, fidelity, survival=1.0, collective="psum", size=SIZE
     payload = rounds * chunk * bits
     q = survival * supply["bell"]
     capacity = hand_capacity(q, survival)
-    again, most, mean, wrong, words = 0.0, 1, 1.0, 0.0, 0
+    turns, repeated, lost, undelivered = 1.0, 0.0, 0.0, 0.0
     if protection is None:
         once, capacity = chunk * bits / 2, 2.0
     elif isinstance(protection, IdealCode):
         rate = capacity - protection.gap
         once = chunk * bits / rate if rate > 0 else INF
     else:
-        again, most, mean, wrong = hand_repetition(protection, q, 1 - survival)
         code = protection.code if isinstance(protection, Retransmit) else protection
         checksum = protection.checksum_bits if isinstance(protection, Retransmit) else 0
-        # Payload comes in whole symbols of two bits.
-        words = math.ceil(chunk * bits / ((code.k * code.symbol_bits - checksum) // 2 * 2))
-        once = words * math.ceil(code.n * code.symbol_bits / 2)
-    turns = hand_slowest(again, most, words * nodes) if words else 1.0
-    online = rounds * once * mean
+        shape = (code.n, code.k, code.symbol_bits, checksum)
+        room, left = (code.k * code.symbol_bits - checksum) // 2, chunk * bits // 2
+        once, kinds = 0, []
+        lengths = ref.word_lengths(left, *shape)
+        by_length = {
+            n: hand_repetition(protection, q, 1 - survival, n) for n in {lengths[0], lengths[-1]}
+        }
+        for n in lengths:
+            again, most, mean, wrong = by_length[n]
+            qubits, held = ref.word_qubits(n, code.symbol_bits), min(room, left)
+            left -= held
+            once += qubits
+            repeated += qubits * (mean - 1)
+            lost += held * wrong
+            undelivered += wrong
+            kinds.append((again, nodes))
+        assert left == 0
+        turns = hand_slowest(kinds, most)
+    online = rounds * (once + repeated)
+    wrong = lost / (chunk * bits / 2)
     hop = TIMES["latency"] + TIMES["encode_time"] + TIMES["measure_time"]
     pair_seconds = online / supply["rate"]
     busy = rounds * (hop + (turns - 1) * (hop + TIMES["latency"])) + online / TIMES["qubit_rate"]
@@ -175,7 +197,7 @@ def hand_budget(protection, fidelity, survival=1.0, collective="psum", size=SIZE
         "pairs": online,
         "raw_pairs": online * supply["raw"],
         "lifetime_uses": online * (1 + supply["raw"] / supply["prob"]),
-        "undelivered": rounds * words * wrong,
+        "undelivered": rounds * undelivered,
         "pair_seconds": pair_seconds,
         "seconds": busy + max(0, pair_seconds - TIMES["compute_time"]),
         "classical_seconds": rounds * TIMES["latency"] + payload / TIMES["bit_rate"],
@@ -228,6 +250,20 @@ def test_every_field_is_what_a_hand_calculation_gives(protection, x64):
     # Three copies decoded without a look at whether they fail are often right by mere chance.
     if protection != repetition(3):
         assert np.all(found.net_bits_per_qubit <= found.capacity + 1e-12)
+
+
+@pytest.mark.parametrize("size", [370, slow(876)])
+def test_a_small_message_is_charged_one_shortened_word(size, x64):
+    """370 parameters on 8 nodes are 47 codes a hop: 376 symbols on 520 qubits, not on 1,020."""
+    protection = Retransmit(reed_solomon(255, 223))
+    run = compiled_budget((FixedPoint(16), "sampled", protection), size, 8, **HARDWARE)
+    found = run(np.array(FIDELITIES), None, TIMES)
+    assert_is_hand_budget(
+        found, [hand_budget(protection, f, size=size, nodes=8) for f in FIDELITIES]
+    )
+    if size == 370:
+        assert float(found.online_qubits[-1]) == 14 * 520
+        np.testing.assert_allclose(found.net_bits_per_qubit[-1], 2 * 376 / 520, rtol=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -303,22 +339,40 @@ def test_a_real_collective_spends_what_the_budget_says():
     qubits = sum(float(one.online_qubits) for one in seen)
     wrong = sum(int(one.undelivered) for one in seen)
     again = sum(int(one.retransmissions) for one in seen)
-    np.testing.assert_allclose(qubits, (words + again) * 1020, rtol=1e-6)
+    # 36 words of 255 code symbols, and one that holds the other 472 symbols of payload and the
+    # checksum in 122 of 154; that one fails eight times in a row with a probability below 1e-12.
+    lengths = np.array(ref.word_lengths(32_008, 255, 223, 8, 32))
+    assert lengths.tolist() == [255] * 36 + [154]
+    messages = words // 37
+    repeated = sum(float(one.repeated_qubits) for one in seen)
+    np.testing.assert_allclose(qubits, messages * 4 * lengths.sum() + repeated, rtol=1e-6)
+    assert 616 * again < repeated < 1020 * again
 
     # How the number of attempts of a word, and whether it stays wrong, scatter.
-    once = hand_failure(protection.code, hand_supply(WITNESS)["bell"], 0.0)
-    assert 0.4 < once < 0.6
     attempts = np.arange(1, 9)
-    chance = once ** (attempts - 1) * np.where(attempts < 8, 1 - once, 1)
-    mean, lost = chance @ attempts, once**8
-    spread = chance @ (attempts - mean) ** 2
-    both = lost * (8 - mean)
-    relative = spread / mean**2 + lost / (1 - lost) + 2 * both / mean / (1 - lost)
-    net = 2 * runs * seen[0].symbols_sent * (1 - wrong / words) / qubits
+    spread, means = {}, {}
+    for n in (255, 154):
+        once = hand_failure(protection.code, hand_supply(WITNESS)["bell"], 0.0, n)
+        chance = once ** (attempts - 1) * np.where(attempts < 8, 1 - once, 1)
+        means[n] = chance @ attempts
+        spread[n] = chance @ (attempts - means[n]) ** 2
+        if n == 255:
+            assert 0.4 < once < 0.6
+            lost, both = once**8, once**8 * (8 - means[n])
+        else:
+            assert once**8 < 1e-12
+    words -= messages  # the full ones, which alone are lost
+    deviation = 4 * math.sqrt(messages * sum(n**2 * spread[n] for n in lengths))
+    total = 4 * sum(n * means[n] for n in lengths)
+    part = 876 / 32_008  # of the payload of a message in a full word
+    arrives = 1 - 36 * part * lost
+    relative = (deviation / messages / total) ** 2 * messages + 36 * part**2 * lost / arrives**2
+    relative += 2 * 36 * 1020 * part * both / total / arrives
+    net = 2 * runs * seen[0].symbols_sent * (1 - wrong * part / messages) / qubits
     for found, wanted, error in (
-        (qubits, expected["online_qubits"] * NODES * runs, 1020 * math.sqrt(words * spread)),
+        (qubits, expected["online_qubits"] * NODES * runs, deviation),
         (wrong, expected["undelivered"] * NODES * runs, math.sqrt(words * lost * (1 - lost))),
-        (net, expected["net_bits_per_qubit"], net * math.sqrt(relative / words)),
+        (net, expected["net_bits_per_qubit"], net * math.sqrt(relative / messages)),
     ):
         assert abs(found - wanted) < 6 * error
         assert wrong if found is wrong else 6 * error < 0.08 * wanted  # the test can tell
@@ -326,8 +380,9 @@ def test_a_real_collective_spends_what_the_budget_says():
 
 @pytest.mark.slow
 def test_a_plain_code_leaves_as_many_words_wrong_as_the_budget_says():
-    # 40 collectives of 24 messages of 2 codewords: 1,920 words, each wrong with a probability
-    # near 0.11. Six binomial standard errors: chance fails below 2e-9, and the key is fixed.
+    # 40 collectives of 24 messages of 2 codewords: 1,920 words, the full ones wrong with a
+    # probability near 0.11, and those of 89 symbols and 32 check bits less often. Six standard
+    # errors: chance fails below 2e-9, and the key is fixed.
     protection = bch(255, 223, 4)
     supply = jq.generate(werner(fidelity=0.98), length=1e4)
     ring = Ring(superdense(supply.pair), FixedPoint(8), protection=protection, simulate="symbol")
@@ -342,11 +397,16 @@ def test_a_plain_code_leaves_as_many_words_wrong_as_the_budget_says():
         return jax.tree.map(lambda leaf: leaf[0], jax.vmap(total, axis_name=AXIS)(x))
 
     seen = jax.jit(jax.vmap(report))(jax.random.split(jax.random.key(8), runs))
-    words = 24 * 2 * runs
-    chance = float(expected.undelivered) * nodes / 48
-    assert 0.05 < chance < 0.3
+    lengths = ref.word_lengths(200, 255, 223, 1)
+    assert lengths == [255, 178 + 32]
+    chances = np.array(
+        [hand_failure(protection, superdense(supply.pair).xor_probs, 0, n) for n in lengths]
+    )
+    assert 0.02 < chances[1] < chances[0] < 0.3
+    np.testing.assert_allclose(float(expected.undelivered) * nodes, 24 * chances.sum(), rtol=1e-3)
     count = int(np.sum(np.asarray(seen.undelivered), dtype=int))
-    assert abs(count - words * chance) < 6 * math.sqrt(words * chance * (1 - chance))
+    spread = math.sqrt(24 * runs * np.sum(chances * (1 - chances)))
+    assert abs(count - 24 * runs * chances.sum()) < 6 * spread
     assert int(np.sum(np.asarray(seen.retransmissions))) == 0
     np.testing.assert_allclose(seen.online_qubits, float(expected.online_qubits) * nodes)
 

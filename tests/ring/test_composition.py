@@ -191,6 +191,7 @@ def test_the_error_rate_of_more_than_2_to_the_31_symbols():
         retransmissions_per_link=errors * 0,
         undelivered=zero,
         online_qubits=jnp.float32(8 * 280_000_000),
+        repeated_qubits=jnp.float32(0),
         saturated=zero,
         non_finite=zero,
         clipped_parameters=zero,

@@ -94,18 +94,27 @@ def check_exact(mapping, num_nodes, wire, simulate):
     ring = ring_of(0.99, STRONG, wire=wire, simulate=simulate)
     protected = mapping(run_all, num_nodes, shared=2)(x, ring, KEY)
     exact = mapping(run_all, num_nodes, shared=2)(x, Ring(noise="off", wire=wire), None)
-    for (got, report), (expected, quiet) in zip(protected, exact, strict=True):
+    pairs = zip(protected, exact, strict=True)
+    for number, ((got, report), (expected, quiet)) in enumerate(pairs):
         assert_same_bits(got, expected)
         seen = first(report)
         assert seen.undelivered == 0
         assert not seen.errors_per_link.any()
         assert seen.replica_agreement in (None, 1)
         assert seen.symbols_per_link == quiet.symbols_per_link
+        # Every message is one word, or ends in one, that is shorter than the others.
+        hops = {0: 2, 1: 2, 2: 1, 3: 1}[number] * (num_nodes - 1)
+        symbols = seen.symbols_per_link // hops
+        *full, last = (4 * n for n in ref.word_lengths(symbols, 255, 223, 8, 32))
+        assert seen.codewords_per_link == hops * (len(full) + 1)
+        assert last < 1020
+        assert all(qubits == 1020 for qubits in full)
+        once = num_nodes * hops * (1020 * len(full) + last)
+        assert seen.online_qubits == once + seen.repeated_qubits
         repeated = int(seen.retransmissions_per_link.sum())
-        words = num_nodes * seen.codewords_per_link + repeated
-        assert seen.online_qubits == 1020 * words
+        assert last * repeated <= seen.repeated_qubits <= (1020 if full else last) * repeated
         np.testing.assert_allclose(
-            seen.bits_per_qubit, 2 * seen.symbols_sent / (1020 * words), rtol=1e-6
+            seen.bits_per_qubit, 2 * seen.symbols_sent / (once + seen.repeated_qubits), rtol=1e-6
         )
 
 
@@ -126,8 +135,9 @@ def test_protected_collectives_equal_those_without_noise_on_every_wire(vmapped, 
 def test_words_are_repeated_as_often_as_they_fail(vmapped, simulate):
     """3 nodes, 4 rounds of 92 words, each sent 1 / (1 - p) times in the mean.
 
-    Repetitions of 1,104 words have the mean 1,104 p / (1 - p) and the variance 1,104 p / (1 - p)^2;
-    within six standard deviations and a half (for the skew) with probability 1 - 1e-7.
+    Repetitions of a word have the mean p / (1 - p) and the variance p / (1 - p)^2, with the p of
+    its length; those of all 1,104 lie within six standard deviations and a half (for the skew)
+    with probability 1 - 1e-7, and so do their qubits.
     """
     x = payload(3, 29_998)
     ring = ring_of(0.99, STRONG, simulate=simulate)
@@ -136,11 +146,18 @@ def test_words_are_repeated_as_often_as_they_fail(vmapped, simulate):
     assert_same_bits(total, exact)
     seen = first(report)
     assert seen.codewords_per_link == 4 * 92 == 4 * math.ceil(10_000 * 8 / 876)
-    fails = ref.failure_prob(*ref.werner_link(0.99), 255, 8, 32)
-    words = 3 * seen.codewords_per_link
-    mean, deviation = words * fails / (1 - fails), math.sqrt(words * fails) / (1 - fails)
-    assert mean > 20
-    assert abs(int(seen.retransmissions_per_link.sum()) - mean) < 6.5 * deviation
+    lengths = np.array(ref.word_lengths(80_000, 255, 223, 8, 32))
+    assert len(lengths) == 92
+    assert lengths[-1] == 75 + 32  # 568 bits of payload and 32 of checksum
+    fails = np.array([ref.failure_prob(*ref.werner_link(0.99), n, 8, 32) for n in lengths])
+    for found, of_word in (
+        (seen.retransmissions_per_link.sum(), np.ones(92)),
+        (seen.repeated_qubits, 4 * lengths),
+    ):
+        mean = 12 * np.sum(of_word * fails / (1 - fails))
+        deviation = math.sqrt(12 * np.sum(of_word**2 * fails / (1 - fails) ** 2))
+        assert mean > 20
+        assert abs(float(found) - mean) < 6.5 * deviation
     assert seen.undelivered == 0
 
 
@@ -269,16 +286,18 @@ def test_a_wrong_sum_is_never_silent(attempts, replicated, simulate):
     undelivered = np.asarray(report.undelivered)[:, 0]
     assert (undelivered[wrong] > 0).all()
     assert (wrong[undelivered == 0] == 0).all()
-    # 400 sums of 48 words: some are wrong and some are not, and words spoilt in their check
-    # symbols, in the padding of the last word or on the way of the mended half are counted as well.
+    # 400 sums of 48 words: some are wrong and some are not, and words spoilt on the way of the
+    # mended half are counted as well. (So are those spoilt in check symbols alone, but few are.)
     assert 20 < wrong.sum() < 380
-    assert (undelivered > 0).sum() > wrong.sum()
-    fails = ref.failure_prob(*ref.werner_link(0.985), 15, 4, 4)
-    _, ends = ref.attempts_tree(fails, 0.5, attempts)
-    words = 3 * report.codewords_per_link
-    assert words == 48
+    assert (undelivered > 0).sum() >= wrong.sum() + replicated
+    assert 3 * report.codewords_per_link == 48
+    lengths = ref.word_lengths(80, 15, 11, 4, 1)
+    assert lengths == [15, 15, 15, 13]
+    each = [ref.failure_prob(*ref.werner_link(0.985), n, 4, 4) for n in lengths]
+    ends = np.array([ref.attempts_tree(fails, 0.5, attempts)[1] for fails in each])
     # 19,200 words, six standard deviations: fails by chance with probability 2e-9.
-    assert abs(undelivered.sum() - 400 * words * ends) < ref.binomial_band(400 * words, ends)
+    mean, variance = 4800 * ends.sum(), 4800 * np.sum(ends * (1 - ends))
+    assert abs(undelivered.sum() - mean) < 6 * math.sqrt(variance) + 6
     agreement = np.asarray(report.replica_agreement)[:, 0]
     assert (agreement == 1).all() == replicated
 
@@ -289,23 +308,24 @@ def test_a_wrong_sum_is_never_silent(attempts, replicated, simulate):
 @pytest.mark.parametrize(
     "protection, wire, codewords, qubits",
     [
-        # Chunks of 251 codes of 8 symbols: 2,008 symbols are 3 words of 876 on 1,020 qubits.
-        (STRONG, FixedPoint(16), 3, 3 * 1020),
-        # 892 symbols a word without a checksum.
-        (reed_solomon(255, 223), FixedPoint(16), 3, 3 * 1020),
-        # Float32: 4,016 symbols in words of 32 on 36 qubits.
-        (secded(72, 64), Float32(), 126, 126 * 36),
-        # (64 - 8) / 2 = 28 symbols a word: 72 of them.
-        (Retransmit(secded(72, 64), checksum_bits=8), BFloat16(), 72, 72 * 36),
-        # 753 symbols in one word, 5 * 251 bare.
-        (Unequal(STRONG, symbols=3), FixedPoint(16), 1, 1020 + 1255),
+        # Chunks of 251 codes of 8 symbols: 2,008 symbols are 2 words of 876 on 1,020 qubits, and
+        # 256 more, which with the checksum are 68 code symbols and with the check symbols 100.
+        (STRONG, FixedPoint(16), 3, 2 * 1020 + 400),
+        # 892 symbols a word without a checksum; 224 are left, which are 56 code symbols.
+        (reed_solomon(255, 223), FixedPoint(16), 3, 2 * 1020 + 4 * (56 + 32)),
+        # Float32: 4,016 symbols in words of 32 on 36 qubits, and a half one.
+        (secded(72, 64), Float32(), 126, 125 * 36 + 16 + 4),
+        # (64 - 8) / 2 = 28 symbols a word: 71 of them, and 20 symbols.
+        (Retransmit(secded(72, 64), checksum_bits=8), BFloat16(), 72, 71 * 36 + 20 + 4 + 4),
+        # 753 symbols in one word, 5 * 251 bare: 1,538 bits are 193 code symbols.
+        (Unequal(STRONG, symbols=3), FixedPoint(16), 1, 4 * (193 + 32) + 1255),
         # 2,008 symbols at two bits a qubit less the gap.
         (IdealCode(0.5), FixedPoint(16), 0, math.ceil(2008 * 2 / 1.5)),
         (Unequal(IdealCode(0.5), symbols=3), FixedPoint(16), 0, 1255 + math.ceil(753 * 2 / 1.5)),
     ],
     ids=repr,
 )
-def test_the_cost_is_that_of_whole_words(protection, wire, codewords, qubits):
+def test_the_cost_is_that_of_whole_words_and_a_shortened_one(protection, wire, codewords, qubits):
     ring = ring_of(1.0, protection, wire=wire)
     for collective, size, rounds in (
         ("psum", 1001, 6),
@@ -317,6 +337,26 @@ def test_the_cost_is_that_of_whole_words(protection, wire, codewords, qubits):
         assert cost.qubits == cost.pairs == rounds * qubits
         assert cost.bits == rounds * 251 * wire.bits
     assert ring.cost(0, 4).qubits == ring.cost(0, 4).codewords == 0
+
+
+def test_a_small_message_is_one_shortened_word():
+    """370 parameters on 8 nodes: 47 codes of 16 bits a hop. A whole word would be 1,020 qubits."""
+    bare, ring = ring_of(1.0, None).cost(370, 8), ring_of(1.0, STRONG).cost(370, 8)
+    assert (bare.qubits, ring.qubits) == (14 * 376, 14 * 520)
+    assert ring.codewords == 14
+    # Payload that fills its words is charged what it was: 876 symbols are 219 codes of 8 bits.
+    for words in (1, 2, 5):
+        cost = ring_of(1.0, STRONG, wire=FixedPoint(8)).cost(2 * 219 * words, 2)
+        assert (cost.codewords, cost.qubits) == (2 * words, 2 * 1020 * words)
+    # A symbol more is a short word more, of 5 + 32 code symbols.
+    cost = ring_of(1.0, STRONG, wire=FixedPoint(2, clip=1.0)).cost(877, 1, collective="all_gather")
+    assert cost.qubits == 0
+    cost = ring_of(1.0, STRONG, wire=FixedPoint(2, clip=1.0)).cost(877, 2, collective="all_gather")
+    assert (cost.codewords, cost.qubits) == (2, 1020 + 148)
+    # More payload never costs less.
+    for protection in (STRONG, secded(72, 64), SMALL, Unequal(STRONG, symbols=3)):
+        qubits = [ring_of(1.0, protection).cost(2 * size, 2).qubits for size in range(1, 400)]
+        assert (np.diff(qubits) > 0).all()
 
 
 def test_the_cost_does_not_depend_on_the_noise_but_of_an_ideal_code():
@@ -346,7 +386,7 @@ def test_a_report_without_repetitions_has_the_cost(vmapped, protection):
 @pytest.mark.slow
 def test_the_state_of_the_optimizer_counts_repetitions():
     protection = Retransmit(SMALL, 4, 2)
-    ring = ring_of(0.97, protection)
+    ring = ring_of(0.9, protection)
     x = payload(3, 200)
     optimizer = all_reduce(ring, AXIS, key=KEY)
     state = optimizer.init(x[0])
@@ -356,18 +396,24 @@ def test_the_state_of_the_optimizer_counts_repetitions():
         return optimizer.update(x, state)
 
     _, state = jax.jit(jax.vmap(update, in_axes=(0, None), axis_name=AXIS))(x, state)
-    again, undelivered = 0, 0
+    again, undelivered, repeated = 0, 0, 0.0
     for step in range(2):
         key = jax.random.fold_in(KEY, step)
         _, report = jax.jit(jax.vmap(run_pmean, in_axes=(0, None, None), axis_name=AXIS))(
             x, ring, key
         )
         again += int(first(report).retransmissions_per_link.sum())
+        repeated += float(first(report).repeated_qubits)
         undelivered += int(first(report).undelivered)
     assert again > 0
-    # 67 codes of 8 symbols a chunk, 21 symbols a word, 4 rounds, 30 qubits a word.
-    per_link = 4 * math.ceil(67 * 8 / 21) * 30
-    expected = 2 * per_link + again * 30 / 3
+    # 67 codes of 8 symbols a chunk, 21 symbols a word, 4 rounds, 30 qubits a word; 11 symbols in
+    # the last one, which with two bits of checksum are 6 code symbols.
+    lengths = ref.word_lengths(67 * 8, 15, 11, 4, 2)
+    assert lengths == [15] * 25 + [10]
+    per_link = 4 * 2 * sum(lengths)
+    assert 20 * again < repeated < 30 * again
+    expected = 2 * per_link + repeated / 3
+    np.testing.assert_allclose(optax.tree.get(state, "repeated_qubits"), repeated / 3, rtol=1e-6)
     np.testing.assert_allclose(optax.tree.get(state, "qubits"), expected, rtol=1e-6)
     np.testing.assert_allclose(optax.tree.get(state, "pairs"), expected, rtol=1e-6)
     assert np.asarray(optax.tree.get(state, "retransmissions")).tolist() == [again] * 3
@@ -396,10 +442,27 @@ def residual_flip(fidelity, n=15, bits=4, erasures=4):
     return 2 * q[1] * others[max(erasures - 1, 0) :].sum()
 
 
+def bit_slopes(fidelity):
+    """(codes, 16) 1 - 2 f of each bit of the codes of a chunk, the lowest first.
+
+    25 codes of 8 symbols fill nine words of 22 symbols, and the two highest symbols of the last
+    code are in a word of their own, of one code symbol of payload.
+    """
+    lengths = ref.word_lengths(200, 15, 11, 4)
+    assert lengths == [15] * 9 + [5]
+    flips = [residual_flip(fidelity, n) for n in lengths]
+    by_symbol = np.repeat(flips, [22] * 9 + [2])
+    return 1 - 2 * np.repeat(by_symbol.reshape(25, 8), 2, axis=1)
+
+
+WEIGHTS = 2.0 ** np.arange(16) * np.where(np.arange(16) == 15, -1, 1)
+
+
 def expected_loss(fidelity, weights, replicated):
-    """Of G1: a code v has the mean s^H v - (1 - s^H) / 2 after H hops, with s = 1 - 2 f."""
+    """Of G1: a bit b has the mean s^H b + (1 - s^H) / 2 after H hops, with s = 1 - 2 f."""
     x = chunked_codes().sum(axis=0)
-    slope = 1 - 2 * residual_flip(fidelity)
+    slopes = np.tile(bit_slopes(fidelity), (2, 1))
+    bits = (x.astype(int)[:, None] >> np.arange(16)) & 1
     total = 0.0
     half = x.size // 2
     for node in range(2):
@@ -407,7 +470,8 @@ def expected_loss(fidelity, weights, replicated):
             # Chunk j is complete at node j + 1 after one hop, and back at node j after two.
             hops = 1 if replicated or node != chunk else 2
             part = slice(chunk * half, (chunk + 1) * half)
-            mean = slope**hops * x[part] - (1 - slope**hops) / 2
+            slope = slopes[part] ** hops
+            mean = (slope * bits[part] + (1 - slope) / 2) @ WEIGHTS
             total += weights[node, part] @ mean
     return total
 
@@ -446,7 +510,10 @@ def test_values_and_slopes_have_the_mean_of_the_channel(replicated):
     spread = 6 * slopes.std() / math.sqrt(len(keys)) + 1e-3 * abs(slope)
     assert abs(slopes.mean() - slope) < spread
     # The slope in the data is the same for all keys: weight times the slope of the hops.
-    s, half = 1 - 2 * residual_flip(fidelity), x.shape[1] // 2
+    # Of a code it is that of the regression of its mean, by the squares of the weights of its bits.
+    s, half = bit_slopes(fidelity) @ WEIGHTS**2 / np.sum(WEIGHTS**2), x.shape[1] // 2
+    assert s[-1] > s[0] + 1e-3
+    assert (s[:-1] == s[0]).all()
     exact = np.zeros_like(x)
     for chunk in range(2):
         part = slice(chunk * half, (chunk + 1) * half)
