@@ -28,7 +28,7 @@ from jaxqring import (
     superdense,
     werner,
 )
-from jaxqring.ring import engine
+from jaxqring.ring.payload import layout_of
 
 AXIS = "nodes"
 KEY = jax.random.key(20260720)
@@ -168,24 +168,21 @@ def mixed_tree(num_nodes, seed=0):
     }
 
 
-def flat_numpy(tree, num_nodes):
-    return np.concatenate(
-        [np.asarray(leaf, np.float32).reshape(num_nodes, -1) for leaf in jax.tree.leaves(tree)],
-        axis=1,
-    )
-
-
 def expected_tree(tree, num_nodes, bits, clip="max"):
-    """What every node must hold: the tree of sums, with a leading axis N."""
-    total, step, _ = fixed_point_sum(flat_numpy(tree, num_nodes), bits, clip)
-    flat = total.astype(np.float32) * np.float32(step)
-    out, at = [], 0
-    for leaf in jax.tree.leaves(tree):
-        size = math.prod(leaf.shape[1:])
-        piece = flat[at : at + size].reshape(leaf.shape[1:]).astype(leaf.dtype)
-        out.append(np.broadcast_to(piece, leaf.shape))
-        at += size
-    return jax.tree.unflatten(jax.tree.structure(tree), out)
+    """What every node must hold: the tree of sums, with a leading axis N.
+
+    Every leaf has a step of its own.
+    """
+
+    def total_of(leaf):
+        values = np.asarray(leaf, np.float32).reshape(num_nodes, -1)
+        if not values.size:
+            return np.asarray(leaf)
+        total, step, _ = fixed_point_sum(values, bits, clip)
+        sums = (total.astype(np.float32) * np.float32(step)).reshape(leaf.shape[1:])
+        return np.broadcast_to(sums.astype(leaf.dtype), leaf.shape)
+
+    return jax.tree.map(total_of, tree)
 
 
 # --- Noise off ------------------------------------------------------------------------------------
@@ -363,12 +360,29 @@ def test_empty_trees_pass_through_with_an_empty_report(vmapped):
     assert np.asarray(report.replica_agreement).tolist() == [1, 1, 1]
 
 
-def test_fixed_point_turns_nan_and_infinity_into_numbers_and_counts_them(vmap_first):
+@pytest.mark.parametrize("clip", ["max", 0.75])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_on_one_node_makes_its_leaf_nan_on_all(vmap_first, bad, clip):
+    tree = mixed_tree(3)
+    spoilt = {**tree, "spoilt": tree["layer"]["w"].at[1, 0, 2].set(bad)}
+    ring = Ring(noise="off", wire=FixedPoint(16, clip=clip))
+    total, report = vmap_first(run_psum_report, 3, shared=2)(spoilt, ring, None)
+    assert np.isnan(np.asarray(total.pop("spoilt"))).all()
+    assert_same_bits(total, expected_tree(tree, 3, 16, clip))
+    outside = sum(
+        int((np.abs(np.asarray(leaf, np.float32)) > 0.75).sum()) for leaf in jax.tree.leaves(tree)
+    )
+    assert np.asarray(report.non_finite).tolist() == [1, 1, 1]
+    # Of a leaf that is lost nothing is clipped, and nothing vanishes.
+    assert np.asarray(report.saturated).tolist() == [0 if clip == "max" else outside] * 3
+    assert np.asarray(report.vanished).tolist() == [0, 0, 0]
+
+
+def test_fixed_point_can_turn_nan_and_infinity_into_numbers_and_counts_them(vmap_first):
     x = np.random.default_rng(10).normal(size=(3, 11)).astype(np.float32)
     x[0, 1], x[1, 1], x[2, 5] = np.nan, np.inf, -np.inf
-    total, report = vmap_first(run_psum_report, 3, shared=2)(
-        jnp.asarray(x), Ring(noise="off"), None
-    )
+    ring = Ring(noise="off", wire=FixedPoint(16, non_finite="clip"))
+    total, report = vmap_first(run_psum_report, 3, shared=2)(jnp.asarray(x), ring, None)
     width = 14
     finite = np.where(np.isfinite(x), x, 0)
     _, step, _ = fixed_point_sum(finite, 16)
@@ -810,14 +824,18 @@ def test_gradients_that_shard_map_has_summed_are_refused_with_the_remedy(ring_me
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_a_value_that_is_not_finite_hides_no_peak(bad):
+def test_a_value_that_is_not_finite_hides_no_peak_and_no_peak_hides_it(bad):
     """Exact, with the peak before it: reductions of XLA may forget what precedes a NaN."""
-    peak = jax.jit(engine._peak)
+    layout = layout_of(FixedPoint(16), [1600])
+    peaks = jax.jit(layout.peaks, static_argnames="finite")
     for at in range(0, 1600, 37):
-        values = np.zeros((1, 8, 2, 100), np.float32)
+        values = np.zeros((1, 1, 1600), np.float32)
         values.ravel()[[0, 1599]] = -3.0, 2.0
         values.ravel()[at] = bad
-        assert peak(values) == (3.0 if at else 2.0)
+        bits = np.asarray(peaks(values, finite=True))
+        assert bits.view(np.float32).tolist() == [[3.0 if at else 2.0]]
+        (found,) = np.asarray(peaks(values, finite=False)).view(np.float32)[0]
+        np.testing.assert_array_equal(found, np.abs(np.float32(bad)))
 
 
 # --- Size of the compiled program -----------------------------------------------------------------

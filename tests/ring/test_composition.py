@@ -96,7 +96,8 @@ def test_a_ring_can_be_an_argument_of_a_compiled_function():
         return over_nodes(ring)(values)[0]
 
     np.testing.assert_array_equal(run(NOISY, VALUES), over_nodes(NOISY)(VALUES)[0])
-    gradient = jax.grad(lambda ring: jnp.sum(run(ring, VALUES)))(NOISY)
+    follows = NOISY.replace(derivative="mean")
+    gradient = jax.grad(lambda ring: jnp.sum(run(ring, VALUES)))(follows)
     assert gradient.channel.transition.shape == (4, 4)
     assert np.any(np.asarray(gradient.channel.transition) != 0)
 
@@ -133,7 +134,8 @@ def test_second_derivatives_are_those_of_the_exact_sum(wrap):
 @pytest.mark.slow
 def test_a_slope_can_be_differentiated_with_respect_to_noise_but_not_the_other_way_round():
     def loss(fidelity, scale):
-        ring = jq.Ring(jq.superdense(jq.werner(fidelity=fidelity)), jq.FixedPoint(32))
+        link = jq.superdense(jq.werner(fidelity=fidelity))
+        ring = jq.Ring(link, jq.FixedPoint(32), derivative="mean")
 
         def of_node(x):
             return jnp.sum(jq.psum(scale * x, "nodes", ring=ring, key=KEY))
@@ -194,6 +196,7 @@ def test_the_error_rate_of_more_than_2_to_the_31_symbols():
         repeated_qubits=jnp.float32(0),
         saturated=zero,
         non_finite=zero,
+        vanished=zero,
         clipped_parameters=zero,
         replica_agreement=None,
         num_links=8,
@@ -204,11 +207,14 @@ def test_the_error_rate_of_more_than_2_to_the_31_symbols():
     np.testing.assert_allclose(report.symbol_error_rate, 1 / 280, rtol=1e-6)
 
 
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-def test_a_fixed_wire_makes_no_infinity_of_narrow_floats(dtype):
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+@pytest.mark.parametrize("non_finite", ["propagate", "clip"])
+def test_a_mean_of_values_that_fit_fits_and_a_sum_beyond_their_type_does_as_the_wire_says(
+    dtype, non_finite
+):
     top = float(jnp.finfo(dtype).max)
-    values = jnp.full((8, 4), top, dtype)
-    ring = jq.Ring(wire=jq.FixedPoint(16), noise="off")
+    values = jnp.full((8, 4), top, dtype).at[:, 1].multiply(-1)
+    ring = jq.Ring(wire=jq.FixedPoint(16, non_finite=non_finite), noise="off")
     run = jax.vmap(
         lambda x: (
             jq.psum(x, "nodes", ring=ring, key=None),
@@ -216,11 +222,12 @@ def test_a_fixed_wire_makes_no_infinity_of_narrow_floats(dtype):
         ),
         axis_name="nodes",
     )
-    total, mean = jax.jit(run)(values)
-    assert np.all(np.isfinite(np.asarray(total, np.float32)))
-    assert np.all(np.isfinite(np.asarray(mean, np.float32)))
-    if dtype == "float16":  # whose sum fits the float32 in which it is divided
-        np.testing.assert_allclose(np.asarray(mean, np.float32), top, rtol=2e-3)
+    total, mean = (np.asarray(each, np.float64) for each in jax.jit(run)(values))
+    edge = np.inf if non_finite == "propagate" else top
+    np.testing.assert_array_equal(total, edge * np.sign(np.asarray(values, np.float64)))
+    # Codes of 13 bits; the last one of float32 lies half a step below its end at most.
+    np.testing.assert_allclose(mean, np.asarray(values, np.float64), rtol=2.0**-12)
+    assert np.all(np.isfinite(mean))
 
 
 @jax.jit

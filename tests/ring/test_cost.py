@@ -126,6 +126,7 @@ def test_the_halves_cost_half_and_one_node_or_no_value_nothing():
 def test_the_cost_of_a_tree_is_that_of_its_size_and_needs_no_arrays():
     tree = {"w": jax.ShapeDtypeStruct((20, 30), jnp.float32), "b": (np.zeros(30), 1.0)}
     ring = Ring(wire=FixedPoint(12))
+    # Three leaves have three scales, which in a ring of five cost no more than one.
     assert ring.cost(tree, 5) == ring.cost(631, 5)
 
 
@@ -140,9 +141,16 @@ def test_superdense_coding_halves_the_online_traffic_and_uses_a_pair_for_each_qu
 
 
 @pytest.mark.parametrize(
-    "wire, control", [(FixedPoint(8), 6 * 32), (FixedPoint(8, clip=1.0), 0), (Float32(), 0)]
+    "wire, control",
+    [
+        (FixedPoint(8), 6 * 32),
+        (FixedPoint(8, non_finite="clip"), 6 * 32),
+        (FixedPoint(8, clip=1.0), 6 * 1),  # whether all values are finite
+        (FixedPoint(8, clip=1.0, non_finite="clip"), 0),
+        (Float32(), 0),
+    ],
 )
-def test_only_a_scale_that_must_be_agreed_costs_control_bits(wire, control):
+def test_only_what_must_be_agreed_costs_control_bits(wire, control):
     assert Ring(wire=wire).cost(1000, 4).control_bits == control
 
 
