@@ -164,7 +164,8 @@ class Layout:
             return lax.max(size(a), size(b))
 
         def highest(words: jax.Array, *axes: int) -> jax.Array:
-            return lax.reduce(words, np.int32(0), larger, axes)
+            # Of a single word, XLA makes a copy in place of calling `larger`.
+            return size(lax.reduce(words, np.int32(0), larger, axes))
 
         bits = lax.bitcast_convert_type(values, jnp.int32)
         if self.block < 0:

@@ -394,6 +394,17 @@ def test_fixed_point_can_turn_nan_and_infinity_into_numbers_and_counts_them(vmap
     assert np.asarray(report.saturated).tolist() == [2, 2, 2]
 
 
+@pytest.mark.parametrize("scale", ["leaf", 1])
+def test_a_block_of_one_negative_value_has_the_scale_of_its_magnitude(vmap_first, scale):
+    x = {"a": jnp.float32([-3.0, -1e-3, -40.0]), "b": -jnp.ones((3, 2)) * jnp.float32([5.0, 1e-4])}
+    ring = Ring(noise="off", wire=FixedPoint(16, scale=scale))
+    total = vmap_first(run_psum, 3, shared=2)(x, ring, None)
+    assert_same_bits(total["a"], expected_tree(x["a"], 3, 16))
+    if scale == 1:
+        columns = [expected_tree(x["b"][:, at], 3, 16) for at in range(2)]
+        assert_same_bits(total["b"], np.stack(columns, axis=1))
+
+
 # --- Noise on: the same bits however mapped -------------------------------------------------------
 
 LINKS = superdense(werner(fidelity=jnp.linspace(0.8, 0.99, 8)))

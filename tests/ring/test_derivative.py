@@ -171,7 +171,7 @@ def fidelity_jvp(x, fidelity, direction, key):
     """The sum, and its derivative when the fidelities move in a direction."""
 
     def run(fidelity):
-        ring = werner_ring(fidelity, wire=FixedPoint(8, clip=31.0))
+        ring = werner_ring(fidelity, wire=FixedPoint(8, clip=31.0), derivative="mean")
         return psum(x, AXIS, ring=ring, key=key)
 
     return jax.jvp(run, (fidelity,), (direction,))
@@ -181,7 +181,7 @@ def fidelity_gradient(x, weights, fidelity, key):
     """The node's gradient with respect to its own copy of the fidelities."""
 
     def loss(fidelity):
-        ring = werner_ring(fidelity, wire=FixedPoint(8, clip=31.0))
+        ring = werner_ring(fidelity, wire=FixedPoint(8, clip=31.0), derivative="mean")
         return jnp.sum(weights * psum(x, AXIS, ring=ring, key=key))
 
     return jax.grad(loss)(fidelity)
@@ -255,7 +255,7 @@ def test_every_link_has_its_own_derivative(vmapped):
 def dot_product_test(x, moved, cotangent, transition, moved_transition, key):
     """<cotangent, J moved> and <J^T cotangent, moved>, each summed over all nodes."""
     # Every node its own copy of the links, as of the data.
-    ring = Ring(SymbolChannel(transition), wire=FixedPoint(8))
+    ring = Ring(SymbolChannel(transition), wire=FixedPoint(8), derivative="mean")
 
     def run(x, transition):
         ring_here = ring.replace(channel=SymbolChannel(transition))
@@ -325,7 +325,8 @@ def test_derivatives_go_through_a_scan_over_steps(vmapped):
     steps, size = 3, 4
 
     def final(x, fidelity, key):
-        ring = werner_ring(fidelity, wire=FixedPoint(16, clip=2.0**14 - 1))
+        wire = FixedPoint(16, clip=2.0**14 - 1)
+        ring = werner_ring(fidelity, wire=wire, derivative="mean")
 
         def step(x, index):
             return psum(x, AXIS, ring=ring, key=jax.random.fold_in(key, index)) / 2, None
@@ -352,10 +353,24 @@ def test_derivatives_go_through_a_scan_over_steps(vmapped):
 # --- What there is no derivative of ---------------------------------------------------------------
 
 
+@pytest.mark.parametrize("transform", [jax.grad, jax.jacfwd])
+def test_a_sampled_ring_that_says_nothing_has_no_derivative_of_its_noise(vmap_first, transform):
+    def run(x, fidelity, key):
+        def loss(fidelity):
+            return jnp.sum(psum(x, AXIS, ring=werner_ring(fidelity), key=key))
+
+        return transform(loss)(fidelity)
+
+    rule = r"`ring\.derivative` must say what .* follows, but got None: use `jaxqring\.expected`"
+    with pytest.raises(ValueError, match=rule):
+        vmap_first(run, 2, shared=2)(jnp.ones((2, 4)), jnp.float32(0.9), KEY)
+
+
 def test_a_float_wire_has_no_derivative_of_its_noise(vmap_first):
     def gradient(x, fidelity, key):
         def loss(fidelity):
-            return jnp.sum(psum(x, AXIS, ring=werner_ring(fidelity, wire=Float32()), key=key))
+            ring = werner_ring(fidelity, wire=Float32(), derivative="mean")
+            return jnp.sum(psum(x, AXIS, ring=ring, key=key))
 
         return jax.grad(loss)(fidelity)
 
@@ -441,7 +456,9 @@ def test_differentiating_around_a_jit_or_a_scan_gives_the_derivative_of_the_plai
 
     def loss(fidelities, values):
         link = jq.superdense(jq.werner(fidelity=fidelities))
-        ring = jq.Ring(link, noise=noise, nodes_per_device=nodes_per_device)
+        ring = jq.Ring(
+            link, noise=noise, nodes_per_device=nodes_per_device, derivative="mean"
+        )
         call = functools.partial(
             getattr(jq, collective), axis_name="nodes", ring=ring, key=jax.random.key(5)
         )
