@@ -270,19 +270,26 @@ def agree(
 
 
 def in_codes(values: jax.Array, layout: Layout, wire: FixedPoint, scales: Scales) -> jax.Array:
-    """(k, R, P) values in units of one code, not yet rounded."""
+    """(k, R, P) values in units of one code, not yet rounded.
+
+    Of a block that is lost zeros, and NaN for what was not finite: nothing of it is clipped.
+    """
 
     def act(part: jax.Array, first: jax.Array, second: jax.Array, dtype: Any) -> jax.Array:
         scaled = part * first * second
         # What is too small for a float of this scale stays apart from zero, and rounds to it.
-        small = (scaled == 0) & (part != 0)
+        small = (scaled == 0) & (part != 0) & (first != 0)
         scaled += jnp.where(small, -np.finfo(np.float32).tiny, np.float32(0))
         if wire.clip == "max":
             return scaled
         # Far beyond a clip that is given values would become infinite.
-        return jnp.where(jnp.isfinite(part), jnp.clip(scaled, -_TOP, _TOP), part)
+        return jnp.where(jnp.isfinite(part), jnp.clip(scaled, -_TOP, _TOP), scaled)
 
-    return layout.by_group(values, act, *_halves(-scales.power))
+    halves = _halves(-scales.power)
+    if scales.lost is not None:
+        lost = jnp.isnan(scales.lost)
+        halves = (jnp.where(lost, 0, halves[0]), jnp.where(lost, 0, halves[1]))
+    return layout.by_group(values, act, *halves)
 
 
 def from_codes(
