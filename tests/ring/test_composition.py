@@ -174,11 +174,16 @@ def test_a_loop_between_the_axis_and_an_outer_jit_is_refused_with_the_remedy():
 def test_reports_and_the_optimizer_work_in_double_precision():
     with jax.enable_x64(True):
         values = np.asarray(VALUES, np.float64)
+        quiet = jq.Ring(noise="off")
+        total, _ = over_nodes(quiet)(values)
+        assert total.dtype == np.float64
+        np.testing.assert_array_equal(total, over_nodes(quiet)(VALUES)[0])
+        # Leaves of another type have errors of their own, of the same rate: 11,648 symbols, six
+        # standard deviations, chance 2e-9.
         total, report = over_nodes(NOISY)(values)
         assert total.dtype == np.float64
-        expected, single = over_nodes(NOISY)(VALUES)
-        np.testing.assert_array_equal(total, expected)
-        np.testing.assert_array_equal(report.errors_per_link, single.errors_per_link)
+        rate = float(report.symbol_error_rate[0])
+        assert abs(rate - 0.01) < 6 * np.sqrt(0.01 * 0.99 / 11_648)
         chain = jq.all_reduce(NOISY, "nodes", key=KEY)
         update = jax.vmap(chain.update, in_axes=(0, None), axis_name="nodes")
         mean, _ = update(values, chain.init(values[0]))

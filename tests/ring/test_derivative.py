@@ -456,9 +456,7 @@ def test_differentiating_around_a_jit_or_a_scan_gives_the_derivative_of_the_plai
 
     def loss(fidelities, values):
         link = jq.superdense(jq.werner(fidelity=fidelities))
-        ring = jq.Ring(
-            link, noise=noise, nodes_per_device=nodes_per_device, derivative="mean"
-        )
+        ring = jq.Ring(link, noise=noise, nodes_per_device=nodes_per_device, derivative="mean")
         call = functools.partial(
             getattr(jq, collective), axis_name="nodes", ring=ring, key=jax.random.key(5)
         )

@@ -367,7 +367,7 @@ REFUSED = {
     "exact derivative of protected links": (
         lambda: EXACT(FixedPoint(8), protection=jq.IdealCode()),
         ValueError,
-        ["`derivative`", 'be "mean" unless', "links are bare", "exact"],
+        ["`derivative`", 'not be "exact" unless', "links are bare", "exact"],
     ),
     "exact derivative of normal noise": (
         lambda: EXACT(FixedPoint(8), "gaussian"),
@@ -377,7 +377,7 @@ REFUSED = {
     "unknown derivative": (
         lambda: Ring(LINK, derivative="score"),
         ValueError,
-        ["`derivative`", "be one of 'mean', 'exact'", "score"],
+        ["`derivative`", "be one of None, 'mean', 'exact'", "score"],
     ),
 }
 

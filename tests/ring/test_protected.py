@@ -484,7 +484,7 @@ def test_values_and_slopes_have_the_mean_of_the_channel(replicated):
     x = chunked_codes()
     weights = np.random.default_rng(3).normal(size=x.shape) + 1
     fidelity = 0.95
-    ring_options = {"wire": FixedPoint(16, clip=127.0 * 128)}
+    ring_options = {"wire": FixedPoint(16, clip=127.0 * 128), "derivative": "mean"}
 
     def loss(fidelity, x, key):
         ring = ring_of(fidelity, SMALL, **ring_options)
@@ -566,7 +566,7 @@ def test_jvp_and_vjp_agree_and_are_finite_from_one_end_to_the_other(protection, 
     moved = payload(3, 20, seed=2)
 
     def loss(fidelity, x):
-        ring = ring_of(fidelity, protection)
+        ring = ring_of(fidelity, protection, derivative="mean")
         call = functools.partial(psum, axis_name=AXIS, ring=ring, key=KEY, replicated=replicated)
         return jnp.sum(jax.vmap(call, axis_name=AXIS)(x) * weights)
 
