@@ -45,12 +45,6 @@ def transition_tangent(ring: Ring, tangent: Ring) -> jax.Array | None:
         return None
     if isinstance(tangent.channel.transition, SymbolicZero):
         return None
-    if ring.noise == "sampled" and ring.derivative is None:
-        raise ValueError(
-            "`ring.derivative` must say what a derivative with respect to sampled noise follows,"
-            ' but got None: use `jaxqring.expected`, or `Ring(derivative="mean")` for the mean of'
-            " every hop, which knows nothing of the variance."
-        )
     if ring.masks is not None:
         raise ValueError(
             "`ring` must not be differentiated with respect to noise under masks, but got a"
@@ -63,6 +57,12 @@ def transition_tangent(ring: Ring, tangent: Ring) -> jax.Array | None:
             "be a FixedPoint for a derivative with respect to noise (the mean of a float whose"
             " exponent may flip diverges)",
             ring.wire,
+        )
+    if ring.noise == "sampled" and ring.derivative is None:
+        raise ValueError(
+            "`ring.derivative` must say what a derivative with respect to sampled noise follows,"
+            ' but got None: use `jaxqring.expected`, or `Ring(derivative="mean")` for the mean of'
+            " every hop, which knows nothing of the variance."
         )
     return tangent.channel.transition
 
