@@ -277,7 +277,9 @@ def _count_zeros(values: jax.Array, own_codes: Callable, place: Place) -> jax.Ar
     if values.ndim == 3:  # one chunk on each node
         return of_chunk(None)
     nodes = place.nodes()
-    each = lax.map(lambda at: of_chunk(nodes * 0 + at), jnp.arange(place.num_nodes))
+    each = lax.map(
+        lambda at: of_chunk(nodes * 0 + at), jnp.arange(place.num_nodes, dtype=jnp.int32)
+    )
     return jnp.sum(each, dtype=jnp.uint32)
 
 

@@ -239,8 +239,11 @@ def test_psum_of_float64_leaves_keeps_their_type_under_x64(vmap_first):
     with jax.enable_x64(True):
         x = jnp.asarray(np.random.default_rng(3).normal(size=(3, 7)), jnp.float64)
         assert x.dtype == jnp.float64
-        total = vmap_first(run_psum, 3, shared=2)({"wide": x}, Ring(noise="off"), None)
+        run = vmap_first(run_psum_report, 3, shared=2)
+        total, report = run({"wide": x}, Ring(noise="off"), None)
         assert_same_bits(total, expected_tree({"wide": x}, 3, 16))
+        assert report.vanished.dtype == jnp.uint32
+        assert np.asarray(report.vanished).tolist() == [0, 0, 0]
 
 
 def test_psum_with_a_given_clip_clips_to_it_and_counts(vmap_first):
