@@ -848,8 +848,8 @@ def test_a_value_that_is_not_finite_hides_no_peak_and_no_peak_hides_it(bad):
         values.ravel()[at] = bad
         bits = np.asarray(peaks(values, finite=True))
         assert bits.view(np.float32).tolist() == [[3.0 if at else 2.0]]
-        (found,) = np.asarray(peaks(values, finite=False)).view(np.float32)[0]
-        np.testing.assert_array_equal(found, np.abs(np.float32(bad)))
+        (found,) = np.asarray(peaks(values, finite=False))[0]
+        assert found >= np.float32(np.inf).view(np.int32)  # NaN or infinity, by its bits
 
 
 # --- Size of the compiled program -----------------------------------------------------------------
