@@ -80,6 +80,63 @@ def of_first(value: jax.Array, axes: frozenset) -> jax.Array:
     return lax.psum(jnp.where(lax.axis_index(names) == 0, value, jnp.zeros_like(value)), names)
 
 
+def _is_sharded(sharding: Any) -> bool:
+    return any(part is not None for part in getattr(sharding, "spec", ()))
+
+
+def unsharded(leaf: jax.Array) -> jax.Array:
+    """A leaf in whole on every device, of one that is sharded over explicit axes of the mesh."""
+    if not _is_sharded(jax.typeof(leaf).sharding):
+        return leaf
+    return jax.sharding.reshard(leaf, jax.sharding.PartitionSpec())
+
+
+def resharded(leaf: jax.Array, own: jax.Array, sharding: Any) -> jax.Array:
+    """What became of a leaf `own`, sharded as that was before; whole if its shape is another."""
+    if not _is_sharded(sharding) or leaf.shape != own.shape:
+        return leaf
+    return jax.sharding.reshard(leaf, sharding.spec)
+
+
+def refuse_spmd_vmap(leaf: Any) -> None:
+    """Refuses what a `vmap(shard_map(...), spmd_axis_name=...)` with check_vma has batched.
+
+    Inside, JAX hides from the type of a value that it varies over the axis of the `vmap`, and then
+    fails in any `cond` or loop of ours, as in those of anybody.
+
+    Raises:
+      ValueError: if the value varies over axes that its type does not have.
+    """
+    inner = leaf
+    while isinstance(below := getattr(inner, "val", getattr(inner, "primal", None)), jax.Array):
+        inner = below
+    hidden = varying(inner) - varying(leaf) if inner is not leaf else frozenset()
+    if hidden:
+        raise ValueError(
+            "`spmd_axis_name` must not be given to the vmap around a shard_map with check_vma=True,"
+            f" whose types do not show it, but got {sorted(hidden, key=str)[0]!r}; pass"
+            " check_vma=False to shard_map, or give it the axis in its specs and vmap inside."
+        )
+
+
+def apart(function: Callable, *values: jax.Array) -> jax.Array:
+    """`function(*values)`, run in types that vary over no axis of a `shard_map`.
+
+    For functions of JAX with loops that are not typed for values that vary: all devices along the
+    axes run it for all of them, and keep their own.
+    """
+    axes = tuple(sorted(varying(*values), key=str))
+    if not axes:
+        return function(*values)
+    everyone = [
+        lax.all_gather(as_varying(value, frozenset(axes)), axes, to="invarying").reshape(
+            -1, *value.shape
+        )
+        for value in values
+    ]
+    return jax.vmap(function)(*everyone)[lax.axis_index(axes)]
+
+
 def key_of_ring(key: jax.Array, axes: tuple) -> jax.Array:
     """The key of this ring among those that lie side by side along the axes.
 

@@ -20,7 +20,10 @@ from jaxqring.ring.axes import (
     key_of_ring,
     names_of,
     of_first,
+    refuse_spmd_vmap,
+    resharded,
     tracked,
+    unsharded,
     varying,
 )
 from jaxqring.ring.config import Ring
@@ -38,6 +41,7 @@ class Call(NamedTuple):
         all vary over the same axes.
       treedef: of the pytree.
       extra: axes that each leaf varies over in `leaves` and shall not vary over in the result.
+      shardings: of each leaf, over explicit axes of the mesh that the ring does not run along.
       place: where this device sits.
       ring: of the call.
       key: of this ring, or None.
@@ -47,6 +51,7 @@ class Call(NamedTuple):
     leaves: list[jax.Array]
     treedef: Any
     extra: list[frozenset]
+    shardings: list[Any]
     place: Place
     ring: Ring
     key: jax.Array | None
@@ -120,8 +125,10 @@ class Call(NamedTuple):
     def restored(self, leaves: Sequence[jax.Array]) -> Any:
         """The pytree of leaves, in their own types, which do not vary over extra axes."""
         typed = [
-            of_first(lax.convert_element_type(leaf, own.dtype), extra)
-            for leaf, own, extra in zip(leaves, self.leaves, self.extra, strict=True)
+            resharded(of_first(lax.convert_element_type(leaf, own.dtype), extra), own, sharding)
+            for leaf, own, extra, sharding in zip(
+                leaves, self.leaves, self.extra, self.shardings, strict=True
+            )
         ]
         return jax.tree.unflatten(self.treedef, typed)
 
@@ -166,7 +173,8 @@ def enter(
     named, treedef = jax.tree_util.tree_flatten_with_path(x)
     for path, leaf in named:
         _check_leaf("x" + jax.tree_util.keystr(path), leaf, place, seen if adds else frozenset())
-    leaves = [jnp.asarray(leaf) for _, leaf in named]
+    given = [jnp.asarray(leaf) for _, leaf in named]
+    leaves = [unsharded(leaf) for leaf in given]
     # Sizes and not shapes: under some mappings a leaf has axes of length one that others take away.
     parts = [
         (jax.tree_util.keystr(path), leaf.size // place.nodes_per_device, str(leaf.dtype))
@@ -180,6 +188,8 @@ def enter(
     aside = frozenset(device_axes()) - names
     extra: list[frozenset] = [frozenset()] * len(leaves)
     if seen:
+        for leaf in leaves:
+            refuse_spmd_vmap(leaf)
         others = [each for each in (key, *jax.tree.leaves(ring)) if isinstance(each, jax.Array)]
         of_all = varying(*others)
         aside = (varying(*leaves) | of_all) - names
@@ -189,7 +199,8 @@ def enter(
     watched = ring.control is not None and ring.control.calls is not None
     if key is not None and aside and not watched:
         key = key_of_ring(key, tuple(name for name in device_axes() if name in aside))
-    return Call(leaves, treedef, extra, place, ring, key, stream)
+    shardings = [jax.typeof(leaf).sharding for leaf in given]
+    return Call(leaves, treedef, extra, shardings, place, ring, key, stream)
 
 
 def _check_leaf(name: str, leaf: Any, place: Place, seen: frozenset) -> None:

@@ -25,7 +25,6 @@ from jax import lax
 
 from jaxqring.link.wire import FixedPoint, Wire, power_of_two
 
-_MAGNITUDE = np.int32(0x7FFFFFFF)
 _INFINITY = np.int32(0x7F800000)
 _TOP = np.finfo(np.float32).max
 #: More pieces than this are cut out at places that the compiler does not know; see `_cut`.
@@ -148,31 +147,33 @@ class Layout:
     def peaks(self, values: jax.Array, *, finite: bool) -> jax.Array:
         """(R or 1, S) int32 the bits of the largest magnitude in each block of this device.
 
-        The bits of floats without sign order as integers: finite ones, infinity, NaN. No `max` of
-        floats can lose a NaN here, and no float of this size is written.
+        The bits of floats without sign order as integers, with infinity above all others, which
+        stands for a NaN as well unless only finite values count. A `max` of floats may lose a NaN,
+        a sum does not: of 0 times everything, it is zero if all is finite.
 
         Args:
           values: (k, R, P).
           finite: whether to leave aside what is not finite.
         """
+        tops = self._by_block(jnp.abs(values), jnp.max)
+        bad = jnp.isnan(self._by_block(values * 0, jnp.sum))
 
-        def size(word: jax.Array) -> jax.Array:
-            magnitude = word & _MAGNITUDE
-            return jnp.where(magnitude < _INFINITY, magnitude, 0) if finite else magnitude
+        def finite_tops() -> jax.Array:
+            return self._by_block(jnp.where(jnp.isfinite(values), jnp.abs(values), 0), jnp.max)
 
-        def larger(a: jax.Array, b: jax.Array) -> jax.Array:
-            return lax.max(size(a), size(b))
+        if finite:  # in a branch, as XLA would write out all masked values first
+            tops = lax.cond(jnp.any(bad), finite_tops, lambda: tops)
+        else:
+            tops = jnp.where(bad, np.float32(np.inf), tops)
+        return lax.bitcast_convert_type(tops, jnp.int32)
 
-        def highest(words: jax.Array, *axes: int) -> jax.Array:
-            # Of a single word, XLA makes a copy in place of calling `larger`.
-            return size(lax.reduce(words, np.int32(0), larger, axes))
-
-        bits = lax.bitcast_convert_type(values, jnp.int32)
+    def _by_block(self, values: jax.Array, reduce: Callable) -> jax.Array:
+        """(R or 1, S) one number of each block of values (k, R, P)."""
         if self.block < 0:
-            return highest(bits, 0, 1, 2).reshape(1, 1)
-        rows = (0,) if self.block > 0 else (0, 1)
+            return reduce(values).reshape(1, 1)
+        axes = (0, 4) if self.block > 0 else (0, 1, 4)
         found = [
-            highest(self._runs_of(bits, group), *rows, 4).reshape(self.own_rows, -1)
+            reduce(self._runs_of(values, group), axis=axes).reshape(self.own_rows, -1)
             for group in self.groups
         ]
         return lax.concatenate(found, 1) if len(found) > 1 else found[0]

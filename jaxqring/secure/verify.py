@@ -21,6 +21,7 @@ from jax import lax
 
 from jaxqring import checks
 from jaxqring.quantum.ghz import GHZSource, PlantedSource, sample
+from jaxqring.ring.axes import apart
 from jaxqring.secure.sampling import failures_allowed
 from jaxqring.secure.security import Z_SHARE
 
@@ -150,7 +151,13 @@ def _failures(
     """() int32 how many of `count` tests fail, drawn at once."""
     del most
     error = failure_probability(source, tests, bits).astype(jnp.float32)
-    drawn = jax.random.binomial(key, count.astype(jnp.float32), jnp.clip(error, 0, 1))
+    kind = jax.random.key_impl(key)
+
+    def draw(words: jax.Array, count: jax.Array, error: jax.Array) -> jax.Array:
+        return jax.random.binomial(jax.random.wrap_key_data(words, impl=kind), count, error)
+
+    data = jax.random.key_data(key)
+    drawn = apart(draw, data, count.astype(jnp.float32), jnp.clip(error, 0, 1))
     return drawn.astype(jnp.int32)
 
 

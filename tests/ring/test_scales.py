@@ -142,7 +142,7 @@ def test_vanished_values_are_counted(vmapped, rounding, nodes_per_device):
         -7, 1, (NODES, 50)
     ).astype(np.float32)
     values[:, 7] = 0  # is zero, and does not vanish
-    values[2, 3] = 1e-38
+    values[2, 3] = 2e-38
     values[0, 0] = 3e38
     wire = FixedPoint(12, rounding=rounding)
     ring = Ring(noise="off", wire=wire, nodes_per_device=nodes_per_device)
