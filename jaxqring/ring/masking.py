@@ -43,8 +43,8 @@ class Masks:
           bits: of the wire.
           nodes: N.
         """
-        own = _uniform_lanes(derive(self.cipher, node, chunk), size, bits)
-        before = _uniform_lanes(derive(self.cipher, (node - 1) % nodes, chunk), size, bits)
+        keys = derive(self.cipher, jnp.stack([node, (node - 1) % nodes]), chunk)
+        own, before = (_uniform_lanes((keys[0][i], keys[1][i]), size, bits) for i in range(2))
         return [a - b for a, b in zip(own, before, strict=True)]
 
     def first_errors(self, lanes: int) -> jax.Array | None:
