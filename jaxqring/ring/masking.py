@@ -43,8 +43,8 @@ class Masks:
           bits: of the wire.
           nodes: N.
         """
-        keys = derive(self.cipher, jnp.stack([node, (node - 1) % nodes]), chunk)
-        own, before = (_uniform_lanes((keys[0][i], keys[1][i]), size, bits) for i in range(2))
+        own = _uniform_lanes(derive(self.cipher, node, chunk), size, bits)
+        before = _uniform_lanes(derive(self.cipher, (node - 1) % nodes, chunk), size, bits)
         return [a - b for a, b in zip(own, before, strict=True)]
 
     def first_errors(self, lanes: int) -> jax.Array | None:
@@ -64,7 +64,11 @@ def _uniform_lanes(key: Words, size: int, bits: int) -> list[jax.Array]:
     def draw(number: jax.Array) -> Words:
         return threefry(key, (position, jnp.full_like(position, number)))
 
-    draws = jnp.arange(-(-count // (2 * per_word)), dtype=jnp.uint32)
-    words = jnp.stack(lax.map(draw, draws), axis=1).reshape(-1, size)
+    draws = -(-count // (2 * per_word))
+    if draws == 1:
+        words = list(draw(jnp.uint32(0)))
+    else:
+        drawn = lax.map(draw, jnp.arange(draws, dtype=jnp.uint32))
+        words = list(jnp.stack(drawn, axis=1).reshape(-1, size))
     lanes = [word >> np.uint32(place * bits) for word in words for place in range(per_word)]
     return [lax.bitcast_convert_type(lane, jnp.int32) for lane in lanes[:count]]
