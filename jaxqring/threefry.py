@@ -7,6 +7,11 @@ bits, compiles them faster, and no random bit passes through memory.
 
 Bits depend on the key, a position and the number of a stream, and on nothing else: not on the
 implementation that made the key beyond its own words, nor on the mapping around the call.
+
+Fused rounds have a price where keys are made for many nodes at once: a key that belongs to a row
+of an array is then made again for every element of it, in a loop that XLA splits among threads,
+and the analysis by which LLVM finds what is the same along a row takes a time that doubles with
+every round. On CPUs such keys are therefore made one by one, in a loop that ends in memory.
 """
 
 from typing import Any
@@ -15,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.custom_batching import custom_vmap
 
 Words = tuple[Any, Any]  # uint32 arrays, or numpy scalars
 
@@ -52,13 +58,50 @@ def cipher_key(key: jax.Array) -> Words:
     words = jax.random.key_data(key)
     pair = words[..., 0], words[..., 1]
     for word in range(2, words.shape[-1], 2):
-        pair = threefry(pair, (words[..., word], words[..., word + 1]))
-    return threefry(pair, _DOMAIN)
+        pair = _make_keys(pair, (words[..., word], words[..., word + 1]))
+    return _make_keys(pair, _DOMAIN)
 
 
 def derive(key: Words, first: jax.Array | int, second: jax.Array | int = 0) -> Words:
     """A key for each pair of numbers. A key either draws words or derives keys, never both."""
-    return threefry(key, (_uint32(first), _uint32(second)))
+    return _make_keys(key, (_uint32(first), _uint32(second)))
+
+
+@jax.jit
+def _make_keys(key: Words, counter: Words) -> Words:
+    """`threefry` for keys, whose rounds no consumer repeats for every word it draws."""
+    words = jnp.broadcast_arrays(*key, *counter)
+    flat = [word.reshape(-1) for word in words]
+    made = jax.vmap(_make_key)(*flat) if words[0].ndim else _make_key(*words)
+    return made[0].reshape(words[0].shape), made[1].reshape(words[0].shape)
+
+
+@custom_vmap
+def _make_key(*words: jax.Array) -> Words:
+    return threefry(words[:2], words[2:])
+
+
+@_make_key.def_vmap
+def _(size: int, mapped: list[bool], *words: jax.Array) -> tuple[Words, tuple[bool, bool]]:
+    def at_once(*words: jax.Array) -> Words:
+        axes = [0 if own else None for own in mapped]
+        return jax.vmap(lambda *each: threefry(each[:2], each[2:]), axes)(*words)
+
+    def one_by_one(*words: jax.Array) -> Words:
+        own = [word for word, is_own in zip(words, mapped, strict=True) if is_own]
+
+        def make(own: list[jax.Array]) -> Words:
+            left = iter(own)
+            pairs = zip(words, mapped, strict=True)
+            return _make_key(*(next(left) if is_own else word for word, is_own in pairs))
+
+        return lax.map(make, own)
+
+    if size == 1:
+        made = at_once(*words)
+    else:
+        made = lax.platform_dependent(*words, cpu=one_by_one, default=at_once)
+    return made, (True, True)
 
 
 def _uint32(number: jax.Array | int) -> Any:

@@ -185,7 +185,7 @@ def _run(
     if rounds_at_random(ring) and given.keys is not None:
         rounding = derive(given.keys, 2 * turns, nodes)  # the stream after those of the hops
 
-    def own_codes(chunk: jax.Array | None, lane: int) -> jax.Array:
+    def own_codes(chunk: jax.Array | None, lane: jax.Array | int) -> jax.Array:
         if chunk is None:
             row, at = given.values[:, lane], nodes
         else:
@@ -194,7 +194,12 @@ def _run(
         return jax.vmap(lambda own, k: wire.encode(own, _ONE, plan.num_terms, k))(row, key)
 
     def own_lanes(chunk: jax.Array | None) -> list[jax.Array]:
-        lanes = [own_codes(chunk, lane) for lane in range(wire.lanes)]
+        if rounding is not None and wire.lanes > 2:
+            # In a loop, which ends in memory: XLA would put the rounds of all lanes into one
+            # piece of code, once for each word that a lane is in.
+            lanes = list(lax.map(lambda lane: own_codes(chunk, lane), jnp.arange(wire.lanes)))
+        else:
+            lanes = [own_codes(chunk, lane) for lane in range(wire.lanes)]
         if ring.masks is None:
             return lanes
         size, count = lanes[0].shape[1], place.num_nodes

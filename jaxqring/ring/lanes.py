@@ -23,7 +23,7 @@ def out_of_lanes(values: jax.Array, size: int) -> jax.Array:
     return values.reshape(*values.shape[:-2], -1)[..., :size]
 
 
-def one_lane(values: jax.Array, chunk: jax.Array, lane: int) -> jax.Array:
+def one_lane(values: jax.Array, chunk: jax.Array, lane: jax.Array | int) -> jax.Array:
     """(k, G) one lane of one chunk of each node's (k, N, L, G).
 
     Lane by lane, as vectors: of a slice with two lanes XLA makes slow code.
@@ -31,7 +31,7 @@ def one_lane(values: jax.Array, chunk: jax.Array, lane: int) -> jax.Array:
     size = values.shape[-1]
 
     def own(rows: jax.Array, at: jax.Array) -> jax.Array:
-        start = at, np.int32(lane), np.int32(0)
+        start = at, jnp.int32(lane), np.int32(0)
         return lax.dynamic_slice(rows, start, (1, 1, size)).reshape(size)
 
     return each_node(own, values, chunk)

@@ -55,11 +55,20 @@ class Masks:
 def _uniform_lanes(key: Words, size: int, bits: int) -> list[jax.Array]:
     """All lanes, each (size,) int32 whose lowest `bits` bits are uniform.
 
-    One draw gives 64 bits, which serve 64 // bits lanes.
+    One draw gives 64 bits, which serve 64 // bits lanes. Several are made in a loop, which ends
+    in memory: lanes that cross words are read twice, and XLA would draw them again for that.
     """
     position = lax.iota(jnp.uint32, size)
-    per_word, lanes = 32 // bits, []
-    for draw in range(-(-lanes_of(bits) // (2 * per_word))):
-        for word in threefry(key, (position, jnp.full_like(position, draw))):
-            lanes += [word >> np.uint32(place * bits) for place in range(per_word)]
-    return [lax.bitcast_convert_type(lane, jnp.int32) for lane in lanes[: lanes_of(bits)]]
+    per_word, count = 32 // bits, lanes_of(bits)
+
+    def draw(number: jax.Array) -> Words:
+        return threefry(key, (position, jnp.full_like(position, number)))
+
+    draws = -(-count // (2 * per_word))
+    if draws == 1:
+        words = list(draw(jnp.uint32(0)))
+    else:
+        drawn = lax.map(draw, jnp.arange(draws, dtype=jnp.uint32))
+        words = list(jnp.stack(drawn, axis=1).reshape(-1, size))
+    lanes = [word >> np.uint32(place * bits) for word in words for place in range(per_word)]
+    return [lax.bitcast_convert_type(lane, jnp.int32) for lane in lanes[:count]]

@@ -296,13 +296,22 @@ def _uniform(words: jax.Array) -> jax.Array:
 
 
 def _uniform_bits(key: Words, size: int, bits: int) -> jax.Array:
-    """(size,) uint32 whose lowest `bits` bits are uniform, 64 // bits of them from one draw."""
+    """(size,) uint32 whose lowest `bits` bits are uniform, 64 // bits of them from one draw.
+
+    The two words of the draws are made in a loop, which ends in memory: XLA would make them again
+    for every shift.
+    """
     per_word = 32 // bits
     rows = -(-size // (2 * per_word))
     position = lax.iota(jnp.uint32, rows)
-    drawn = threefry(key, (position, jnp.zeros_like(position)))
-    shifts = [np.uint32(place * bits) for place in range(per_word)]
-    return jnp.concatenate([word >> shift for word in drawn for shift in shifts])[:size]
+
+    def draw(is_second: jax.Array) -> jax.Array:
+        first, second = threefry(key, (position, jnp.zeros_like(position)))
+        return jnp.where(is_second, second, first)
+
+    drawn = lax.map(draw, jnp.arange(2) == 1)
+    shifts = np.arange(per_word, dtype=np.uint32) * np.uint32(bits)
+    return (drawn[:, None] >> shifts[:, None]).reshape(-1)[:size]
 
 
 def _uniform_below(key: Words, size: int, modulus: int) -> jax.Array:
