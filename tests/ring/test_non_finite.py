@@ -30,7 +30,7 @@ from jaxqring import (
 AXIS = "nodes"
 NODES = 8
 KEY = jax.random.key(20261126)
-BAD = [np.nan, np.inf, -np.inf]
+BAD = [np.nan, -np.nan, np.inf, -np.inf]
 POISONED = 3
 KINDS = (jnp.float32, jnp.float16, jnp.bfloat16)
 NOISY = superdense(werner(fidelity=0.97))
@@ -38,11 +38,11 @@ STRONG = Retransmit(reed_solomon(15, 9, symbol_bits=4))
 
 
 def ten_leaves(dtypes=KINDS, seed=0):
-    """(8, 2, 4) or (8, 5) each, in turn of each type, of sizes from 0.01 to 100."""
+    """(8, 2, 4) or (8, 5) each, and (8,) the last, of each type, of sizes from 0.01 to 100."""
     rng = np.random.default_rng(seed)
     tree = {}
     for number in range(10):
-        shape = (NODES, 2, 4) if number % 2 else (NODES, 5)
+        shape = (NODES,) if number == 9 else (NODES, 2, 4) if number % 2 else (NODES, 5)
         values = rng.uniform(-1, 1, shape) * 10.0 ** (number % 5 - 2)
         tree[f"leaf{number}"] = jnp.asarray(values, dtypes[number % len(dtypes)])
     return tree
@@ -51,7 +51,8 @@ def ten_leaves(dtypes=KINDS, seed=0):
 def poisoned(tree, name, bad, place=2):
     """The tree with one value of one leaf replaced on node 3."""
     values = np.array(tree[name])
-    values[POISONED].reshape(-1)[place] = bad
+    own = values.reshape(NODES, -1)
+    own[POISONED, min(place, own.shape[1] - 1)] = bad
     return {**tree, name: jnp.asarray(values)}
 
 
@@ -133,7 +134,7 @@ def test_a_leaf_is_nan_on_all_nodes_and_nine_are_exact(mapping, bits):
     for name, values in tree.items():
         want = np.broadcast_to(mean_of_codes(values, bits), values.shape)
         assert same_bits(clean[name], want), name
-    for name in ("leaf0", "leaf4", "leaf5"):  # of each type
+    for name in ("leaf0", "leaf4", "leaf5", "leaf9"):  # of each type, and of one value
         for bad in BAD:
             assert_only(name, run(poisoned(tree, name, bad), ring, KEY), clean)
 
@@ -207,7 +208,7 @@ def test_parts_of_a_sum_and_gathered_values_are_nan_alike(vmapped, scale):
 def test_values_that_are_not_finite_are_counted_and_sent_as_told(vmapped, non_finite, run):
     wire = FixedPoint(16, non_finite=non_finite)
     tree, bits = ten_leaves(dtypes=(jnp.float32,)), 16
-    for bad, place in zip(BAD, (1, 2, 3), strict=True):
+    for bad, place in ((np.nan, 1), (np.inf, 2), (-np.inf, 3)):
         tree = poisoned(tree, "leaf6", bad, place=place)
     tree = poisoned(tree, "leaf7", np.nan, place=0)
     found, report = vmapped(run, NODES, shared=2)(tree, Ring(noise="off", wire=wire), KEY)
@@ -221,6 +222,22 @@ def test_values_that_are_not_finite_are_counted_and_sent_as_told(vmapped, non_fi
         if non_finite == "propagate" and name in ("leaf6", "leaf7"):
             want = np.full_like(want, np.nan)
         np.testing.assert_array_equal(found[name], np.broadcast_to(want, values.shape), name)
+
+
+@pytest.mark.parametrize("scale", ["leaf", 1])
+def test_a_block_of_one_value_has_the_scale_of_its_size_whatever_its_sign(mapping, scale):
+    tree = {
+        "all": np.full(NODES, -6.0, np.float32),
+        "one": np.where(np.arange(NODES) == POISONED, -100.0, 0.25).astype(np.float32),
+        "more": np.full((NODES, 3), -1e-5, np.float32),
+    }
+    found = mapping(run_pmean, NODES, shared=2)(
+        tree, Ring(noise="off", wire=FixedPoint(12, scale=scale)), KEY
+    )
+    for name, values in tree.items():
+        want = np.broadcast_to(mean_of_codes(values, 12), values.shape)
+        np.testing.assert_array_equal(found[name], want)
+        assert abs(found[name] - values.mean(axis=0)).max() <= np.abs(values).max() / 2**8
 
 
 # --- Training -------------------------------------------------------------------------------------
@@ -238,7 +255,7 @@ def regression(bad, collective):
         targets[POISONED, WRONG, 7] = bad
     skipping = optax.apply_if_finite(optax.adam(0.1), max_consecutive_errors=3)
     if collective == "chain":
-        skipping = optax.chain(all_reduce(AXIS, ring=EXACT), skipping)
+        skipping = optax.chain(all_reduce(EXACT, AXIS, key=KEY), skipping)
 
     def loss(params, inputs, targets):
         return jnp.mean((inputs @ params["w"] + params["b"] - targets) ** 2)
@@ -290,7 +307,7 @@ def test_all_nodes_skip_the_step_of_a_poisoned_batch(collective, bad):
         np.testing.assert_allclose(leaf, exact[name], atol=1e-4)
 
 
-def test_a_poisoned_batch_was_not_skipped_where_it_was_clipped_without_a_word():
+def test_no_step_is_skipped_without_a_poisoned_batch():
     params, skips = regression(None, "ring")
     assert not skips.any()
     exact, exact_skips = reference(None)
@@ -299,10 +316,14 @@ def test_a_poisoned_batch_was_not_skipped_where_it_was_clipped_without_a_word():
         np.testing.assert_allclose(leaf, exact[name], atol=1e-4)
 
 
-@pytest.mark.parametrize("collective", [run_pmean, lambda x, ring, key: lax.pmean(x, AXIS)])
+def run_lax(x, ring, key):
+    return lax.pmean(x, AXIS)
+
+
+@pytest.mark.parametrize("collective", [run_pmean, run_lax], ids=["ring", "lax"])
 def test_a_loss_scale_is_halved_on_all_nodes_until_gradients_are_finite(vmapped, collective):
     # In float16 the gradient overflows on one node alone while the scale is 2^16 to 2^13.
-    slopes = np.full((NODES, 4), 1.0, np.float16)
+    slopes = np.full((NODES, 4), 0.125, np.float16)
     slopes[POISONED] = 6.0
 
     def run(slope, ring, key):
