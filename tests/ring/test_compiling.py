@@ -24,7 +24,9 @@ def run_lax(x, key):
 
 def lowered(function, leaves, mesh):
     """The mean of a tree of so many leaves, in seven shapes, over eight devices."""
-    tree = {f"p{n}": jax.ShapeDtypeStruct((NODES, 4 + n % SHAPES, 8), "float32") for n in range(leaves)}
+    tree = {
+        f"p{n}": jax.ShapeDtypeStruct((NODES, 4 + n % SHAPES, 8), "float32") for n in range(leaves)
+    }
     run = jax.shard_map(
         function, mesh=mesh, in_specs=(P(AXIS), P()), out_specs=P(AXIS), check_vma=False
     )

@@ -30,6 +30,7 @@ from jaxqring import (
 AXIS = "nodes"
 NODES = 8
 KEY = jax.random.key(20261126)
+slow = functools.partial(pytest.param, marks=pytest.mark.slow)
 BAD = [np.nan, -np.nan, np.inf, -np.inf]
 POISONED = 3
 KINDS = (jnp.float32, jnp.float16, jnp.bfloat16)
@@ -151,7 +152,7 @@ CALLS = {
 }
 
 
-@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("call", [slow(name) if " and " in name else name for name in CALLS])
 def test_whatever_else_happens_to_codes_the_other_leaves_keep_their_bits(vmapped, call):
     run, ring = CALLS[call]
     tree, mapped = ten_leaves(), vmapped(run, NODES, shared=2)
@@ -164,7 +165,7 @@ def test_whatever_else_happens_to_codes_the_other_leaves_keep_their_bits(vmapped
         assert_only("leaf3", mapped(poisoned(tree, "leaf3", bad), ring, KEY), clean)
 
 
-@pytest.mark.parametrize("run", [run_pmean, run_secure], ids=["plain", "masks"])
+@pytest.mark.parametrize("run", [slow(run_secure, id="masks"), pytest.param(run_pmean, id="plain")])
 def test_only_the_run_with_a_nan_is_nan(vmapped, run):
     tree, ring = ten_leaves(), Ring(noise="off", wire=FixedPoint(16, scale=3))
     mapped = vmapped(run, NODES, shared=2)
@@ -203,7 +204,9 @@ def test_parts_of_a_sum_and_gathered_values_are_nan_alike(vmapped, scale):
         np.testing.assert_array_equal(found["b"], want)
 
 
-@pytest.mark.parametrize("run", [run_report, run_secure_report], ids=["plain", "masks"])
+@pytest.mark.parametrize(
+    "run", [slow(run_secure_report, id="masks"), pytest.param(run_report, id="plain")]
+)
 @pytest.mark.parametrize("non_finite", ["clip", "propagate"])
 def test_values_that_are_not_finite_are_counted_and_sent_as_told(vmapped, non_finite, run):
     wire = FixedPoint(16, non_finite=non_finite)
@@ -291,7 +294,7 @@ def reference(bad):
     return regression(bad, "lax")
 
 
-@pytest.mark.parametrize("collective", ["ring", "chain", "protected", "secure"])
+@pytest.mark.parametrize("collective", ["ring", slow("chain"), slow("protected"), slow("secure")])
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_all_nodes_skip_the_step_of_a_poisoned_batch(collective, bad):
     params, skips = regression(bad, collective)

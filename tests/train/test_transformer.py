@@ -105,9 +105,18 @@ def test_first_gradients_of_its_leaves_span_many_orders_of_magnitude(task):
     assert peaks.max() > 10 * np.median(peaks)
 
 
-def test_it_trains_on_eight_bits_if_every_leaf_has_its_scale(task):
-    exact = final_loss(task, lambda gradient: lax.pmean(gradient, AXIS))
+@pytest.fixture(scope="module")
+def exact(task):
+    return final_loss(task, lambda gradient: lax.pmean(gradient, AXIS))
+
+
+def test_it_trains_on_eight_bits_if_every_leaf_has_its_scale(task, exact):
     assert exact < 3.0  # of 5.1 before, and 4.5 for a uniform guess
     assert abs(final_loss(task, mean_on(FixedPoint(8))) - exact) < 0.05
-    # One scale for all leaves sends most of the small ones as zero.
-    assert final_loss(task, mean_on(FixedPoint(8, scale="payload"))) > exact + 0.2
+
+
+@pytest.mark.slow
+def test_one_scale_for_all_leaves_costs_it_a_third_of_a_nat(task, exact):
+    # Most of what the smaller leaves send is zero.
+    loss = final_loss(task, mean_on(FixedPoint(8, scale="payload")))
+    assert exact + 0.25 < loss < 4.0
