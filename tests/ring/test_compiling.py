@@ -1,0 +1,68 @@
+"""Programs grow with the number of different leaves, not with the number of leaves."""
+
+import re
+import time
+
+import jax
+from jax import lax
+from jax.sharding import PartitionSpec as P
+
+from jaxqring import FixedPoint, Ring, pmean, superdense, werner
+
+AXIS = "nodes"
+NODES = 8
+SHAPES = 7
+
+
+def run_ring(x, key):
+    return pmean(x, AXIS, ring=Ring(superdense(werner(fidelity=0.999)), FixedPoint(16)), key=key)
+
+
+def run_lax(x, key):
+    return lax.pmean(x, AXIS)
+
+
+def lowered(function, leaves, mesh):
+    """The mean of a tree of so many leaves, in seven shapes, over eight devices."""
+    tree = {
+        f"p{n}": jax.ShapeDtypeStruct((NODES, 4 + n % SHAPES, 8), "float32") for n in range(leaves)
+    }
+    run = jax.shard_map(
+        function, mesh=mesh, in_specs=(P(AXIS), P()), out_specs=P(AXIS), check_vma=False
+    )
+    return jax.jit(run).trace(tree, jax.eval_shape(lambda: jax.random.key(0))).lower()
+
+
+def cpu_seconds(function, leaves, mesh):
+    """Of tracing, lowering and compiling, all threads together."""
+    start = time.process_time()
+    lowered(function, leaves, mesh).compile()
+    return time.process_time() - start
+
+
+def computations(function, leaves, mesh):
+    """How many computations the compiled program has, and how many different ones.
+
+    Names and the values of constants aside, that is: places in a vector are constants.
+    """
+    text = lowered(function, leaves, mesh).compile().as_text()
+    bodies = re.findall(r"^%?\S* \([^\n]*\{\n(.*?)^\}", text, re.MULTILINE | re.DOTALL)
+    plain = [re.sub(r", (metadata|backend_config)=\{[^\n]*", "", body) for body in bodies]
+    plain = [re.sub(r"%[\w.-]+", "%", body) for body in plain]
+    return len(bodies), len({re.sub(r"constant\(.*?\)", "constant", body) for body in plain})
+
+
+def test_a_program_has_as_many_different_parts_whatever_the_number_of_leaves(ring_mesh):
+    mesh = ring_mesh(NODES)
+    total, different = computations(run_ring, 10 * SHAPES, mesh)
+    larger_total, still_different = computations(run_ring, 30 * SHAPES, mesh)
+    # A leaf is cut out by a part of its own, of which the compiler keeps one for each shape.
+    assert larger_total >= total + 20 * SHAPES
+    assert still_different <= different + SHAPES
+
+
+def test_compiling_the_mean_of_a_thousand_leaves_is_not_far_from_that_of_jax(ring_mesh):
+    mesh = ring_mesh(NODES)
+    cpu_seconds(run_lax, 10, mesh)  # what is done once
+    exact = cpu_seconds(run_lax, 1000, mesh)
+    assert cpu_seconds(run_ring, 1000, mesh) <= 5 * exact
