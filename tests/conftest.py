@@ -1,9 +1,19 @@
-"""Eight host devices, and the four mappings of a per-node function over the nodes of a ring."""
+"""Eight host devices, and the four mappings of a per-node function over the nodes of a ring.
 
+Every program that a worker has compiled stays in its memory, some megabytes each in dozens of
+maps, of which Linux allows 65,530. A worker that has grown beyond `KEPT` therefore forgets them
+all after the test; one that was ever larger than `MOST` fails the run.
+"""
+
+import ctypes
 import dataclasses
 import functools
+import gc
 import os
+import resource
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 # Both must be set before JAX starts its backends.
@@ -21,6 +31,7 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, PartitionSpec
 
+KEPT, MOST = 1.2e9, 2.5e9  # bytes in memory: 1.2e9 are some 16,000 maps
 AXIS = "nodes"
 UNCHECKED = ("pmap", "shard_map_unchecked")  # the first is made of the second
 MAPPINGS = ("pmap", "shard_map_checked", "shard_map_unchecked", "vmap")
@@ -142,3 +153,51 @@ def mapping_named() -> Callable[[str], Mapping]:
 def ring_mesh() -> Callable[[int], Mesh]:
     """The mesh that the mappings of a given size use."""
     return mesh
+
+
+def _resident() -> float:
+    """Bytes of this process in memory now; zero where the system does not say."""
+    pages = Path("/proc/self/statm")
+    return int(pages.read_text().split()[1]) * resource.getpagesize() if pages.exists() else 0.0
+
+
+def _peak() -> float:
+    """The most bytes that this process ever had in memory."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown() -> None:
+    if _resident() > KEPT:
+        jax.clear_caches()
+        gc.collect()
+        # Only Linux says how much is in memory, and glibc keeps what is freed unless told.
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(0)
+
+
+_peaks: dict[str, float] = {}
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    if hasattr(node, "workeroutput") and "peak" in node.workeroutput:
+        _peaks[node.gateway.id] = node.workeroutput["peak"]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["peak"] = _peak()
+        return
+    _peaks.setdefault("this process", _peak())
+    if max(_peaks.values()) > MOST and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    sizes = ", ".join(f"{name} {peak / 1e9:.2f}" for name, peak in sorted(_peaks.items()))
+    limit = f"of {MOST / 1e9} allowed"
+    terminalreporter.write_line(f"Gigabytes in memory at the most, {limit}: {sizes}")
