@@ -219,12 +219,16 @@ SMOOTH = {
     "psum": lambda f: on_ring(jq.psum, f),
     "psum on float32": lambda f: on_ring(jq.psum, f, wire=jq.Float32()),
     "psum on bfloat16": lambda f: on_ring(jq.psum, f, wire=jq.BFloat16()),
-    "psum without scrambling": lambda f: on_ring(jq.psum, 1.0, f, scramble=False),
-    "psum by links": lambda f: on_ring(jq.psum, 1.0, f),
+    "psum without scrambling": lambda f: on_ring(
+        jq.psum, 1.0, f, scramble=False, derivative="mean"
+    ),
+    "psum by links": lambda f: on_ring(jq.psum, 1.0, f, derivative="mean"),
     "psum, gaussian": lambda f: on_ring(jq.psum, f, f, noise="gaussian"),
     "psum, mean": lambda f: on_ring(jq.psum, f, f, noise="mean"),
     "psum, exact": lambda f: on_ring(jq.psum, f, f, wire=FixedPoint(8), derivative="exact"),
-    "psum, protected": lambda f: on_ring(jq.psum, f, f, protection=jq.Retransmit(RS)),
+    "psum, protected": lambda f: on_ring(
+        jq.psum, f, f, protection=jq.Retransmit(RS), derivative="mean"
+    ),
     "psum, symbol by symbol": lambda f: on_ring(
         jq.psum, f, protection=jq.Unequal(RS, 2), simulate="symbol"
     ),
@@ -288,7 +292,7 @@ DRAWN = {
 STATIC = {
     "bch", "break_even_fidelity", "couple", "crossover", "crossover_gap", "crossover_size",
     "epsilon", "plan", "plan_gap_ip", "plan_subset_audit", "plan_tie_audit", "reed_solomon",
-    "repetition", "secded", "simhash_bits",
+    "repetition", "secded", "sensitivity", "simhash_bits", "sweep",
 }  # fmt: skip
 
 

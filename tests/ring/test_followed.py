@@ -71,7 +71,7 @@ def test_what_the_ring_says_is_followed():
     assert abs(default - slope) < 0.2 * abs(slope) + 6 * bar
 
 
-@pytest.mark.parametrize("derivative", ["mean", "exact"])
+@pytest.mark.parametrize("derivative", [pytest.param("mean", marks=pytest.mark.slow), "exact"])
 def test_a_ring_that_says_so_differentiates(derivative):
     def small(fidelity):
         ring = Ring(
@@ -82,6 +82,7 @@ def test_a_ring_that_says_so_differentiates(derivative):
     assert np.isfinite(jax.grad(small)(0.99))
 
 
+@pytest.mark.slow
 def test_normal_noise_is_differentiated_unasked():
     """Its variates have a derivative, and it is the one that is meant."""
     assert jax.grad(lambda f: loss(f, noise="gaussian"))(0.99) < 0
@@ -108,12 +109,16 @@ def test_derivatives_with_respect_to_data_need_no_word():
 
 
 def test_the_default_estimator_is_that_of_normal_noise():
-    def estimate(fidelity, **options):
-        return expected(squares, ring_of(fidelity), KEY, samples=4, **options)
+    """The loss is handed a ring of that noise, whether it is named or not."""
+    seen = []
 
-    value, slope = jax.value_and_grad(estimate)(0.99)
-    named = jax.value_and_grad(lambda f: estimate(f, estimator="gaussian"))(0.99)
-    assert (float(value), float(slope)) == tuple(map(float, named))
+    def loss(ring, keys):
+        seen.append(ring.noise)
+        return jnp.sum(ring.transition) * 0 + jnp.float32(1)
+
+    for options in ({}, {"estimator": "gaussian"}, {"estimator": "mean"}):
+        expected(loss, ring_of(0.99), KEY, **options)
+    assert seen == ["gaussian", "gaussian", "sampled"]
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,9 @@ RINGS = {
     "float": Ring(superdense(werner(fidelity=0.999)), Float32()),
     "protected": Ring(NOISY, protection=Retransmit(reed_solomon(15, 9, symbol_bits=4))),
 }
-checked = pytest.mark.parametrize("check_vma", [True, False], ids=["checked", "unchecked"])
+slow = functools.partial(pytest.param, marks=pytest.mark.slow)
+# Without checks the program is the same but for its types.
+checked = pytest.mark.parametrize("check_vma", [True, slow(False)], ids=["checked", "unchecked"])
 
 
 def run_sum(x, ring, key, axis):
@@ -111,8 +113,8 @@ def on_mesh(run, mesh, specs, check_vma, lead):
 CASES = [
     *[(name, "sampled") for name in COLLECTIVES],
     *[("sum", ring) for ring in RINGS if ring != "sampled"],
-    ("scatter", "off"),
-    ("gather", "protected"),
+    slow("scatter", "off"),
+    slow("gather", "protected"),
 ]
 
 
@@ -131,7 +133,7 @@ def test_rings_along_one_axis_of_a_mesh_are_rings_of_their_own(name, ring_name, 
 
 
 @checked
-@pytest.mark.parametrize("name", ["mean", "scatter", "gather", "secure"])
+@pytest.mark.parametrize("name", ["mean", slow("scatter"), slow("gather"), "secure"])
 def test_rings_along_two_of_three_axes(name, check_vma):
     run, ring = COLLECTIVES[name], RINGS["sampled"]
     x = values_of(2, 2, 2, SIZE)
@@ -346,8 +348,8 @@ def test_scatter_update_gather_is_the_update_of_the_mean(check_vma):
 # --- Nodes along axes of vmap ---------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("outer", ["pmap", "shard_map", "vmap"])
-@pytest.mark.parametrize("name", ["sum", "mean", "scatter", "gather", "secure"])
+@pytest.mark.parametrize("outer", ["pmap", slow("shard_map"), slow("vmap")])
+@pytest.mark.parametrize("name", ["sum", slow("mean"), "scatter", "gather", slow("secure")])
 def test_an_axis_of_vmap_counts_as_nodes_of_its_device(outer, name):
     run, ring = COLLECTIVES[name], RINGS["sampled"]
     x = values_of(2, 2, SIZE)

@@ -1,5 +1,6 @@
 """Every block of values has a scale of its own: small leaves arrive as well as large ones."""
 
+import functools
 import math
 import re
 
@@ -30,6 +31,7 @@ from jaxqring.ring.payload import layout_of
 AXIS = "nodes"
 NODES = 8
 KEY = jax.random.key(20261126)
+slow = functools.partial(pytest.param, marks=pytest.mark.slow)
 SIZES = {"tiny": 5, "small": 16, "even": 16, "large": 3, "one": 1, "zero": 4}
 PEAKS = {"tiny": 1e-6, "small": 1e-3, "even": 1.0, "large": 1e6, "one": 7e-10, "zero": 0.0}
 
@@ -88,7 +90,7 @@ PROTECTED = Ring(
 )
 
 
-@pytest.mark.parametrize("bits", [8, 12, 16, 24])
+@pytest.mark.parametrize("bits", [8, slow(12), 16, slow(24)])
 def test_leaves_of_any_size_arrive_within_half_a_step_of_their_own(every_mapping, bits):
     tree, ring = leaves(), Ring(noise="off", wire=FixedPoint(bits))
     found = every_mapping(run_psum, NODES, shared=2)(tree, ring, KEY)
@@ -102,7 +104,7 @@ def test_leaves_of_any_size_arrive_within_half_a_step_of_their_own(every_mapping
         assert step <= 2 * np.abs(values).max() / (2 ** (bits - 4) - 1) or name == "zero"
 
 
-@pytest.mark.parametrize("block", [1, 3, 16, 1000])
+@pytest.mark.parametrize("block", [slow(1), 3, slow(16), 1000])
 def test_runs_of_a_leaf_have_scales_of_their_own(vmapped, block):
     tree, ring = leaves(), Ring(noise="off", wire=FixedPoint(12, scale=block))
     tree["small"] *= np.geomspace(1e-6, 1e6, 16, dtype=np.float32)
@@ -210,7 +212,7 @@ def test_protection_and_masks_keep_the_scales(vmapped, ring, run):
         np.testing.assert_array_equal(found[name], np.tile(total, (NODES, 1)), name)
 
 
-@pytest.mark.parametrize("nodes_per_device", [2, 4])
+@pytest.mark.parametrize("nodes_per_device", [slow(2), 4])
 def test_scales_do_not_depend_on_the_nodes_of_a_device(vmapped, nodes_per_device):
     tree, ring = leaves(), Ring(superdense(werner(fidelity=0.95)), FixedPoint(12, scale=3))
     alone = vmapped(run_psum, NODES, shared=2)(tree, ring, KEY)
@@ -232,7 +234,7 @@ def test_errors_are_as_large_as_the_leaf_that_they_hit(vmapped):
         assert np.abs(codes).max() <= 128
 
 
-@pytest.mark.parametrize("noise", ["sampled", "gaussian", "mean"])
+@pytest.mark.parametrize("noise", ["sampled", slow("gaussian"), slow("mean")])
 def test_the_slope_on_data_is_that_of_the_channel_whatever_the_scale(vmapped, noise):
     ring = Ring(superdense(werner(fidelity=0.97)), FixedPoint(16), noise=noise)
     tree, nodes = leaves(), NODES
@@ -335,11 +337,16 @@ def test_other_scales_are_refused(options, rule):
         FixedPoint(16, **options)
 
 
-def test_pmean_of_unlike_leaves_is_their_sum_divided(vmapped):
+@pytest.mark.parametrize("nodes, ulps", [(4, 0), (5, 1)])
+def test_pmean_of_unlike_leaves_is_their_sum_divided(vmapped, nodes, ulps):
+    """To the bit where N is a power of two; else XLA multiplies by 1 / N, which rounds twice."""
+
     def both(x, ring, key):
         return pmean(x, AXIS, ring=ring, key=key), psum(x, AXIS, ring=ring, key=key)
 
     ring = Ring(superdense(werner(fidelity=0.9)), FixedPoint(10))
-    mean, total = vmapped(both, 5, shared=2)(leaves(5), ring, KEY)
+    mean, total = vmapped(both, nodes, shared=2)(leaves(nodes), ring, KEY)
     for name in SIZES:
-        np.testing.assert_array_equal(mean[name], np.asarray(total[name]) / np.float32(5))
+        if PEAKS[name]:  # codes of zeros are worth 2^-126, a part of which is subnormal
+            want = np.asarray(total[name]) / np.float32(nodes)
+            np.testing.assert_array_max_ulp(np.asarray(mean[name]), want, maxulp=ulps)
