@@ -6,8 +6,8 @@ and a payload is an array of whatever the wire adds up:
     encode(values, step) -> payload     add(mine, arrived) -> payload     decode(payload, step)
     join(lanes) -> words                part(words) -> lanes
 
-`step` is the value of one code of a `FixedPoint` wire, agreed by all nodes; float wires ignore
-it. A payload is packed in `lanes` runs of equal length, so that all arithmetic on the way is on
+`step` is the value of one code of a `FixedPoint` wire; float wires ignore it. A ring divides every
+block of values by its own, agreed by all nodes, and then sends them with a step of one. A payload is packed in `lanes` runs of equal length, so that all arithmetic on the way is on
 contiguous vectors and no code is ever shuffled. Words are uint32 and hold 16 symbols each; symbol
 j of a word is its bits (2j + 1, 2j).
 """
@@ -139,7 +139,8 @@ class FixedPoint:
     fuses the program around them. That costs less than one bit of resolution.
 
     Every block of values has a scale of its own, so that a small layer arrives as well as a large
-    one: half a code is at most 2^-(bits left for a code - 1) of the largest magnitude in its block.
+    one: a code is worth at most 2 / (2^(b - 1) - 1) of the largest magnitude in its block, with b
+    bits left beside the guard bits.
 
     Attributes:
       bits: width on the wire, even, in [2, 32].
@@ -150,8 +151,8 @@ class FixedPoint:
         values of a leaf, in its memory order (of each node's part of it in a `psum_scatter`);
         "payload" for the whole pytree.
       non_finite: what becomes of NaN and infinities. "propagate": a block with one of them on any
-        node is NaN on every node. "clip": NaN is sent as 0, an infinity as the largest finite
-        value. A mean is finite where all values are; a sum beyond the type of its leaf is infinite
+        node is NaN on every node. "clip": NaN is sent as 0, an infinity as the largest code of its
+        block. A mean is finite where all values are; a sum beyond the type of its leaf is infinite
         with "propagate", and the largest number of the type with "clip".
 
     Raises:

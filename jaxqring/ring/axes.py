@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxqring import checks
+from jaxqring.ring.config import Ring
 
 
 def names_of(axis_name: Any) -> tuple:
@@ -176,7 +177,7 @@ def _split(axis_name: Any) -> tuple[Any, tuple]:
     return mapped[0], mapped[1:]
 
 
-def within_devices(act: Callable, x: Any, axis_name: Any, ring: Any, with_report: bool) -> Any:
+def within_devices(act: Callable, x: Any, axis_name: Any, ring: Ring, with_report: bool) -> Any:
     """`act(x, axis_name, ring)` with the nodes along axes of `vmap` carried by their device.
 
     Args:
@@ -190,6 +191,7 @@ def within_devices(act: Callable, x: Any, axis_name: Any, ring: Any, with_report
     outer, inner = _split(axis_name)
     if not inner:
         return act(x, axis_name, ring)
+    checks.instance("ring", ring, Ring)
     own = ring.nodes_per_device
     count = math.prod(lax.axis_size(name) for name in inner)
 
