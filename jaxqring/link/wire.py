@@ -7,9 +7,10 @@ and a payload is an array of whatever the wire adds up:
     join(lanes) -> words                part(words) -> lanes
 
 `step` is the value of one code of a `FixedPoint` wire; float wires ignore it. A ring divides every
-block of values by its own, agreed by all nodes, and then sends them with a step of one. A payload is packed in `lanes` runs of equal length, so that all arithmetic on the way is on
-contiguous vectors and no code is ever shuffled. Words are uint32 and hold 16 symbols each; symbol
-j of a word is its bits (2j + 1, 2j).
+block of values by its own, agreed by all nodes, and then sends them with a step of one. A payload
+is packed in `lanes` runs of equal length, so that all arithmetic on the way is on contiguous
+vectors and no code is ever shuffled. Words are uint32 and hold 16 symbols each; symbol j of a word
+is its bits (2j + 1, 2j).
 """
 
 import dataclasses

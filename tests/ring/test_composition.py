@@ -34,7 +34,6 @@ def test_two_mesh_axes_together_make_one_ring():
     np.testing.assert_array_equal(mapped(VALUES.reshape(2, 4, 100)).reshape(8, 100), expected)
 
 
-@pytest.mark.slow
 def test_each_row_of_a_mesh_can_be_a_ring_of_its_own():
     grid = Mesh(np.array(jax.devices()[:8]).reshape(2, 4), ("rows", "columns"))
     ring = jq.Ring(noise="off", wire=jq.FixedPoint(32))
