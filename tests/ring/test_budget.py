@@ -297,7 +297,13 @@ def test_the_size_of_a_message_is_that_of_its_pytree_and_its_wire():
     one = jnp.ones(())
     supply = jq.Supply(werner(fidelity=0.99), one, one, one)
     tree = {"a": np.zeros((10, 7), np.float32), "b": np.zeros(31, np.float32)}
-    for wire, control in ((FixedPoint(8), 192), (FixedPoint(8, clip=1.0), 0), (Float32(), 0)):
+    wires = (
+        (FixedPoint(8), 6 * 32),  # of two scales, in four chunks of one
+        (FixedPoint(8, clip=1.0), 6),  # a bit for each, whether all is finite
+        (FixedPoint(8, clip=1.0, non_finite="clip"), 0),
+        (Float32(), 0),
+    )
+    for wire, control in wires:
         found = jq.budget(Ring(wire=wire, noise="off"), tree, 4, supply)
         assert float(found.bits) == 6 * 26 * wire.bits
         assert float(found.online_qubits) == 3 * 26 * wire.bits
