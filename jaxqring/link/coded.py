@@ -54,7 +54,7 @@ class Tally(NamedTuple):
 
 
 def attempt_law(protection: Protection, channel: SymbolChannel, size: int, bits: int) -> jax.Array:
-    """What decides an attempt: (2, 2) uint32 thresholds for a random word.
+    """Thresholds for a random word that decide an attempt, (2, 2) uint32.
 
     The first row is of the words of a message but the last, the second of the last one. Below the
     first threshold the attempt fails, below the second the receiver misses the failure.

@@ -67,7 +67,7 @@ def message_of(code: Codewords, symbols: int) -> Message:
 def message_qubits(
     protection: Protection | None, size: int, bits: int, channel: SymbolChannel
 ) -> tuple[int, int | jax.Array]:
-    """What one message takes if every codeword is sent once.
+    """The codewords and qubits of one message if every codeword is sent once.
 
     Args:
       protection: of the link.

@@ -74,7 +74,7 @@ def as_varying(tree: Any, axes: frozenset) -> Any:
 
 
 def of_first(value: jax.Array, axes: frozenset) -> jax.Array:
-    """What the first device along the axes holds, in a type that does not vary over them."""
+    """The value of the first device along the axes, in a type that does not vary over them."""
     if not axes:
         return value
     names = tuple(sorted(axes, key=str))
@@ -93,7 +93,7 @@ def unsharded(leaf: jax.Array) -> jax.Array:
 
 
 def resharded(leaf: jax.Array, own: jax.Array, sharding: Any) -> jax.Array:
-    """What became of a leaf `own`, sharded as that was before; whole if its shape is another."""
+    """The result for a leaf `own`, sharded as that was; whole if its shape is another."""
     if not _is_sharded(sharding) or leaf.shape != own.shape:
         return leaf
     return jax.sharding.reshard(leaf, sharding.spec)

@@ -209,7 +209,7 @@ def budget(
 def _repetition(
     message: Message | None, channel: SymbolChannel, nodes: int
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    """What becomes of one message, (...) each, in expectation.
+    """The expected fate of one message, (...) each.
 
     Args:
       message: its codewords, the last of which may be shorter.

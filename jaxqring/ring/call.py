@@ -59,7 +59,7 @@ class Call(NamedTuple):
 
     @property
     def lead(self) -> int:
-        """How many leading axes a leaf has for the nodes of one device."""
+        """The number of leading axes of a leaf for the nodes of one device."""
         return int(self.place.nodes_per_device > 1)
 
     @property

@@ -46,7 +46,7 @@ class Group(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """Where every leaf lies in the vector. Static.
+    """The places of all leaves in the vector. Static.
 
     Attributes:
       sizes: values in a row of each leaf.
@@ -79,7 +79,7 @@ class Layout:
 
     @property
     def own_rows(self) -> int:
-        """How many rows have scales of their own: those of a leaf cut into runs."""
+        """The number of rows with scales of their own: those of a leaf cut into runs."""
         return self.rows if self.block > 0 else 1
 
     @property

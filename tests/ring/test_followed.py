@@ -71,7 +71,7 @@ def test_what_the_ring_says_is_followed():
     assert abs(default - slope) < 0.2 * abs(slope) + 6 * bar
 
 
-@pytest.mark.parametrize("derivative", [pytest.param("mean", marks=pytest.mark.slow), "exact"])
+@pytest.mark.parametrize("derivative", ["mean", "exact"])
 def test_a_ring_that_says_so_differentiates(derivative):
     def small(fidelity):
         ring = Ring(
@@ -82,7 +82,6 @@ def test_a_ring_that_says_so_differentiates(derivative):
     assert np.isfinite(jax.grad(small)(0.99))
 
 
-@pytest.mark.slow
 def test_normal_noise_is_differentiated_unasked():
     """Its variates have a derivative, and it is the one that is meant."""
     assert jax.grad(lambda f: loss(f, noise="gaussian"))(0.99) < 0
