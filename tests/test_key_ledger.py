@@ -136,16 +136,20 @@ def check(ledger):
     """Reads the ledger, refuses what may not be, and returns the names of who drew."""
     derived, (keys, counters, words, names) = ledger.read()
     both = np.intersect1d(keys, derived)
-    assert not both.size, f"keys that draw and derive: {set(names[np.isin(keys, both)])}"
+    assert not both.size, f"keys that draw and derive: {by(names[np.isin(keys, both)])}"
     use = np.rec.fromarrays([keys, counters, words])
     _, at, inverse, counts = np.unique(
         use, return_index=True, return_inverse=True, return_counts=True
     )
     allowed = np.array([TIMES.get(name, 1) for name in names[at]])
     wrong = counts != allowed
-    assert not wrong.any(), f"drawn again: {set(names[np.isin(inverse, np.flatnonzero(wrong))])}"
+    assert not wrong.any(), f"drawn again: {by(names[wrong[inverse]])}"
     assert (names == names[at][inverse]).all()  # all times by the same function
-    return set(names)
+    return set(names.tolist())
+
+
+def by(names):
+    return ", ".join(sorted(set(names.tolist())))
 
 
 @functools.cache
