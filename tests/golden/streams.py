@@ -1,0 +1,126 @@
+"""What is drawn at random beside collectives: errors of symbols, masks, verifications, audits."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from golden.collectives import KEY, link
+from golden.record import Group
+
+import jaxqring as jq
+from jaxqring.secure.masks import prime_modulus
+
+
+def words(size: int) -> jax.Array:
+    found = np.random.default_rng(size).integers(0, 2**32, size, dtype=np.uint32)
+    return jnp.asarray(found)
+
+
+def lossy() -> jq.SymbolChannel:
+    """A link whose losses are known, one symbol in sixteen."""
+    rows = np.asarray(link(0.25).transition) * np.float32(0.9375)
+    return jq.SymbolChannel(jnp.asarray(np.concatenate([rows, np.full((1, 4), 0.0625)]), "float32"))
+
+
+#: Sizes in words, and links.
+SENT = {
+    "nothing": (0, link(0.25), True),
+    "one word": (1, link(0.25), True),
+    "no errors": (37, link(0.0), True),
+    "many errors": (1000, link(0.25), True),
+    "few errors": (1000, link(0.01), True),
+    "rare errors": (40_000, link(1e-5), True),
+    "long and noisy": (40_000, link(0.75), True),
+    "losses": (1000, lossy(), True),
+    "plain symbols": (1000, link(0.25), False),
+    "plain symbols with losses": (1000, lossy(), False),
+}
+
+
+def transmissions(_: Callable) -> dict[str, Any]:
+    send = jax.jit(jq.transmit, static_argnames="scramble")
+    return {
+        f"transmit | {name}": send(words(size), channel, KEY, scramble=scramble)
+        for name, (size, channel, scramble) in SENT.items()
+    }
+
+
+def noisy(parties: int) -> jq.GHZSource:
+    """States with errors of both kinds."""
+    return jq.GHZSource(parties, noise=jq.pauli(x=0.01, y=0.0, z=0.02))
+
+
+@functools.partial(jax.jit, static_argnames=("size", "bits", "realisation"))
+def drawn(key: jax.Array, source: jq.GHZSource, size: Any, bits: int, realisation: str) -> Any:
+    return jq.masks(key, source, size, bits, realisation)
+
+
+@functools.partial(jax.jit, static_argnames=("kept", "tested", "options"))
+def verified(key: jax.Array, source: Any, kept: int, tested: int, options: tuple) -> Any:
+    return jq.verify(key, source, kept, tested, **dict(options))
+
+
+def tested(tests: str, simulate: str) -> Any:
+    options = (("tests", tests), ("bits", 4), ("tolerance", 0.05), ("simulate", simulate))
+    return verified(KEY, noisy(3), 40, 60, options)
+
+
+def verifications(_: Callable) -> dict[str, Any]:
+    """Every kind of test, by its counts and outcome by outcome."""
+    kinds = [(tests, way) for tests in ("z", "mixed", "xy") for way in ("counts", "outcomes")]
+    return {f"verify | {tests}, {way}": tested(tests, way) for tests, way in kinds[1:]}
+
+
+def masked(_: Callable) -> dict[str, Any]:
+    """Masks, what tests say of their states, and what coalitions see."""
+    found: dict[str, Any] = {
+        "masks | qft, 16 bits": drawn(KEY, noisy(4), 50, 16, "qft"),
+        "masks | qft, 32 bits, perfect": drawn(KEY, jq.GHZSource(3), (3, 5), 32, "qft"),
+        "masks | prime, 8 bits": drawn(KEY, noisy(3), 50, 8, "prime"),
+        "masks | xor, 12 bits": drawn(KEY, noisy(5), (7, 5), 12, "xor"),
+    }
+    raw, modulus = found["masks | prime, 8 bits"], prime_modulus(8)
+    found["universal_hash"] = jq.universal_hash(KEY, raw, 10, modulus)
+    found["verify | z, counts"] = tested("z", "counts")
+    planted = jq.PlantedSource(noisy(4), jq.plus_states(4), 3)
+    found["verify | planted"] = verified(KEY, planted, 40, 60, ())
+    outcomes = words(200).astype(jnp.uint8) & 1
+    found["purification_guess"] = jq.purification_guess(KEY, outcomes, 0.1)
+    codes = words(4 * 11).reshape(4, 11).astype(jnp.int32)
+    pads = words(4 * 12)[: 4 * 11].reshape(4, 11).astype(jnp.int32)
+    found["view | bare"] = jq.view((1,), codes, bits=16)
+    found["view | masked, two nodes"] = jq.view((2, 0), codes, pads, bits=8)
+    return found
+
+
+def audits(_: Callable) -> dict[str, Any]:
+    """GapIP, TieAudit and their rivals."""
+    rng = np.random.default_rng(7)
+    mine = jnp.asarray(rng.normal(size=64), jnp.float32)
+    other = jnp.asarray(rng.normal(size=64), jnp.float32) - 0.5 * mine
+    found: dict[str, Any] = {}
+    for name in ("qpe", "mlae", "iqae", "projective"):
+        found[f"gap_ip | {name}"] = jq.gap_ip(
+            mine, other, tau=0.1, key=KEY, estimator=name, repetitions=3, hop_noise=1e-4
+        )
+    signs = rng.choice([-1.0, 1.0], 256)
+    matching = rng.permutation(256).reshape(-1, 2)
+    common = {"delta": 0.05, "epsilon": 0.1, "key": KEY}
+    for variant in ("message", "steered"):
+        found[f"tie_audit | {variant}"] = jq.tie_audit(signs, matching, variant=variant, **common)
+    noise = jq.TieNoise(global_mix=0.1)
+    found["tie_audit | noisy"] = jq.tie_audit(signs, matching, noise=noise, **common)
+    found["subset_audit"] = jq.subset_audit(signs, matching, **common)
+    found["simhash"] = jq.simhash(KEY, jnp.asarray([-0.3, 0.1, 0.9]), 63)
+    return found
+
+
+GROUPS = {
+    "transmit": Group(transmissions, True),
+    "masks, verify, view": Group(masked, True),
+    "verify": Group(verifications, True, slow=True),
+    "audits": Group(audits, False),
+}
