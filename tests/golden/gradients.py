@@ -8,10 +8,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from golden.collectives import AXIS, KEY, link
-from golden.record import Group
 
 import jaxqring as jq
+from golden.collectives import AXIS, KEY, link
+from golden.record import Group
 
 NODES = 3
 WIRE = jq.FixedPoint(6, clip=7.0)
@@ -98,13 +98,12 @@ def probabilities(_: Callable) -> dict[str, Any]:
     }
 
 
-OFTEN = ("gaussian", "russo")
 GROUPS = {
-    f"expected, {kind}": Group(functools.partial(_of, kind), False, kind not in OFTEN)
+    f"expected, {kind}": Group(functools.partial(_of, kind), False, kind != "gaussian")
     for kind in KINDS
 }
 GROUPS |= {
-    "finite differences": Group(differences, True),
+    "finite differences": Group(differences, True, True),
     "derivatives": Group(derivatives, False, True),
     "laws of codes": Group(probabilities, False),
 }

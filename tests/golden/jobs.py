@@ -1,9 +1,9 @@
 """What the four commands write, at toy size: every JSON, CSV and checkpoint.
 
-Left out are keys that hold times, versions and folders, by `VOLATILE`, and figures.
+Left out are keys that hold times of the clock and folders, `VOLATILE`, and figures. No file holds a
+version.
 """
 
-import csv
 import functools
 import io
 import json
@@ -14,29 +14,43 @@ from pathlib import Path
 from typing import Any
 
 from flax import serialization
-from golden.record import Group
 
+from golden.record import Group
 from jaxqring import cli
 
-#: Keys of what is not the same in every run.
-VOLATILE = ("seconds", "out", "path", "jaxqring", "jax", "version", "versions")
-DATA = '[data]\nname = "digits"\n'
+#: Keys of wall-clock times, which a training alone writes, and of folders.
+VOLATILE = {"train": ("seconds", "out"), "sweep": (), "sensitivity": (), "budget": ("out",)}
 TASK = '[task]\nmodel = "mlp"\nnodes = 2\nbatch_per_node = 4\nsteps = 2\n'
-DEMO = 'name = "demo"\nmodel = "cnn"\nnodes = 4\nbatch_per_node = 4\nsteps = 10\neval_every = 5\n'
-RUNS = {
-    "classical": 'collective = "classical"\n',
-    "ring-noisy": "fidelity = 0.95\n",
-    "ring-protected": "fidelity = 0.99\n[runs.protection]\nn = 255\nk = 223\n",
-    "ring-secure": 'noise = "off"\n[runs.security]\nghz_fidelity = 0.9999\ntarget_epsilon = 1e-3\n',
-}
-
-
-def demo(run: str) -> str:
-    """Ten steps of the CNN with one kind of all-reduce."""
-    return f'{DEMO}[data]\nname = "mnist"\n[[runs]]\nname = "{run}"\n{RUNS[run]}'
-
-
 TOML = {
+    "train": """
+name = "demo"
+model = "cnn"
+nodes = 4
+batch_per_node = 4
+steps = 10
+eval_every = 5
+[data]
+name = "digits"
+[[runs]]
+name = "classical"
+collective = "classical"
+[[runs]]
+name = "ring-noisy"
+fidelity = 0.95
+resync_every = 4
+[[runs]]
+name = "ring-protected"
+fidelity = 0.99
+[runs.protection]
+n = 255
+k = 223
+[[runs]]
+name = "ring-secure"
+noise = "off"
+[runs.security]
+ghz_fidelity = 0.9999
+target_epsilon = 1e-3
+""",
     "sweep": f'name = "sweep"\nseeds = 2\ndevices = 1\n{TASK}[task.data]\nname = "digits"\n'
     "[grid]\nfidelity = [0.9, 0.99]\n",
     "sensitivity": 'name = "sensitivity"\nseeds = 2\ndevices = 1\nestimators = ["gaussian", '
@@ -47,47 +61,42 @@ TOML = {
 }
 
 
-def steady(value: Any) -> Any:
+def steady(value: Any, volatile: tuple[str, ...]) -> Any:
     """A value from a file without what differs from run to run."""
     if isinstance(value, dict):
-        return {name: steady(item) for name, item in value.items() if name not in VOLATILE}
-    return [steady(item) for item in value] if isinstance(value, list) else value
+        return {k: steady(item, volatile) for k, item in value.items() if k not in volatile}
+    return [steady(item, volatile) for item in value] if isinstance(value, list) else value
 
 
 def content(path: Path) -> Any:
-    """What a file says."""
+    """What a file says; numbers of a table as they are written."""
     if path.suffix == ".msgpack":
         return serialization.msgpack_restore(path.read_bytes())
     text = path.read_text(encoding="utf-8")
     if path.suffix == ".csv":
-        return [dict(steady(row)) for row in csv.DictReader(io.StringIO(text))]
+        return text
     if path.suffix == ".jsonl":
-        return [steady(json.loads(line)) for line in text.splitlines()]
-    return steady(json.loads(text))
+        return [json.loads(line) for line in text.splitlines()]
+    return json.loads(text)
 
 
-def files_of(_: Callable, command: str, toml: str, label: str) -> dict[str, Any]:
-    """All files that a command writes, but the figures, by its label and their names."""
+def files_of(_: Callable, command: str) -> dict[str, Any]:
+    """All files that a command writes, but the figures, by their names."""
     with tempfile.TemporaryDirectory() as folder, redirect_stdout(io.StringIO()):
         config = Path(folder) / "config.toml"
-        config.write_text(toml, encoding="utf-8")
+        config.write_text(TOML[command], encoding="utf-8")
         status = cli.main([command, "--config", str(config), "--out", f"{folder}/out"])
         assert status == 0
         found = {
-            f"{label} | {path.relative_to(f'{folder}/out').as_posix()}": content(path)
+            path.relative_to(f"{folder}/out").as_posix(): content(path)
             for path in sorted(Path(folder, "out").rglob("*"))
             if path.is_file() and path.suffix != ".png"
         }
     assert found
-    return found
-
-
-def _group(command: str, toml: str, label: str, slow: bool) -> Group:
-    return Group(functools.partial(files_of, command=command, toml=toml, label=label), False, slow)
+    return {name: steady(value, VOLATILE[command]) for name, value in found.items()}
 
 
 GROUPS = {
-    f"train, {run}": _group("train", demo(run), f"train, {run}", run != "ring-noisy")
-    for run in RUNS
+    f"jaxqring {command}": Group(functools.partial(files_of, command=command), False, slow=True)
+    for command in TOML
 }
-GROUPS |= {name: _group(name, toml, name, name != "budget") for name, toml in TOML.items()}

@@ -6,11 +6,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from golden.collectives import SMALL
-from golden.record import Group
 
 import jaxqring as jq
+from golden.collectives import SMALL
+from golden.record import Group
 from jaxqring.quantum import capacity, limits
 
 #: Noise parameters, traced so that nothing is known before the program runs.
@@ -167,13 +166,6 @@ def planned(_: Callable) -> dict[str, Any]:
             jq.Security("none", correction=jq.bch(1023, 923, 10)), 1000, source
         ),
         "plan": jq.plan(1e-6, 1000, 10, source),
-        "break_even_fidelity": [
-            jq.break_even_fidelity(p) for p in PROTECTIONS.values() if not isinstance(p, jq.Unequal)
-        ],
-        "decision_error": jq.decision_error(-0.1, 0.1, 10**6),
-        "crossover": jq.crossover(0.01, 10**6),
-        "crossover_gap": jq.crossover_gap(10**6),
-        "crossover_size": jq.crossover_size(0.1, 0.05),
         "plan_tie_audit": jq.plan_tie_audit(0.1, 0.05, 2**20),
         "plan_tie_audit | noisy": jq.plan_tie_audit(0.1, 0.05, 2**20, noise=noise),
         "plan_subset_audit": jq.plan_subset_audit(0.1, 0.05, 2**20),
@@ -189,6 +181,19 @@ def planned(_: Callable) -> dict[str, Any]:
     return found
 
 
+def solved(_: Callable) -> dict[str, Any]:
+    """Where one side begins to win, by bisection."""
+    names = ("none", "reed_solomon", "repetition", "ideal")
+    return {
+        "break_even_fidelity": {name: jq.break_even_fidelity(PROTECTIONS[name]) for name in names},
+        "decision_error": jq.decision_error(-0.1, 0.1, 10**6),
+        "crossover": jq.crossover(0.01, 10**6),
+        "crossover_gap": jq.crossover_gap(10**6),
+        "crossover_size": jq.crossover_size(0.1, 0.05),
+        "thresholds": limits.thresholds(),
+    }
+
+
 GROUPS = {
     f"{part}, {'double' if double else 'single'}": Group(
         functools.partial(traced, part=part, double=double), False, not double
@@ -196,4 +201,4 @@ GROUPS = {
     for part in PARTS
     for double in (False, True)
 }
-GROUPS |= {"plans": Group(planned, False)}
+GROUPS |= {"plans": Group(planned, False), "crossings": Group(solved, False, True)}

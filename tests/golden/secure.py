@@ -5,10 +5,10 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-from golden.collectives import AXIS, LINKS, NODES, WIRES, link, on_nodes
-from golden.record import Group
 
 import jaxqring as jq
+from golden.collectives import AXIS, LINKS, NODES, WIRES, link, on_nodes
+from golden.record import Group
 
 
 class Case(NamedTuple):
@@ -44,7 +44,6 @@ CASES = {
         noisy(0.0),
         BARE,
         jq.Dropout(0.2, "spare"),
-        often=True,
     ),
     "secure_psum | fixed24 | retransmit | corrected": Case(
         jq.secure_psum, "fixed24", "retransmit", "pmap", noisy(2e-3), MIXED

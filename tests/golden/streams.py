@@ -7,10 +7,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from golden.collectives import KEY, link
-from golden.record import Group
 
 import jaxqring as jq
+from golden.collectives import KEY, link
+from golden.record import Group
 from jaxqring.secure.masks import prime_modulus
 
 
@@ -76,51 +76,63 @@ def verifications(_: Callable) -> dict[str, Any]:
 
 def masked(_: Callable) -> dict[str, Any]:
     """Masks, what tests say of their states, and what coalitions see."""
-    found: dict[str, Any] = {
-        "masks | qft, 16 bits": drawn(KEY, noisy(4), 50, 16, "qft"),
-        "masks | qft, 32 bits, perfect": drawn(KEY, jq.GHZSource(3), (3, 5), 32, "qft"),
-        "masks | prime, 8 bits": drawn(KEY, noisy(3), 50, 8, "prime"),
-        "masks | xor, 12 bits": drawn(KEY, noisy(5), (7, 5), 12, "xor"),
-    }
-    raw, modulus = found["masks | prime, 8 bits"], prime_modulus(8)
-    found["universal_hash"] = jq.universal_hash(KEY, raw, 10, modulus)
-    found["verify | z, counts"] = tested("z", "counts")
-    planted = jq.PlantedSource(noisy(4), jq.plus_states(4), 3)
-    found["verify | planted"] = verified(KEY, planted, 40, 60, ())
-    outcomes = words(200).astype(jnp.uint8) & 1
-    found["purification_guess"] = jq.purification_guess(KEY, outcomes, 0.1)
     codes = words(4 * 11).reshape(4, 11).astype(jnp.int32)
-    pads = words(4 * 12)[: 4 * 11].reshape(4, 11).astype(jnp.int32)
-    found["view | bare"] = jq.view((1,), codes, bits=16)
-    found["view | masked, two nodes"] = jq.view((2, 0), codes, pads, bits=8)
-    return found
+    return {
+        "masks | qft, 16 bits": drawn(KEY, noisy(4), 50, 16, "qft"),
+        "verify | z, counts": tested("z", "counts"),
+        "view | bare": jq.view((1,), codes, bits=16),
+    }
 
 
-def audits(_: Callable) -> dict[str, Any]:
+def masked_otherwise(_: Callable) -> dict[str, Any]:
+    raw = drawn(KEY, noisy(3), 50, 8, "prime")
+    planted = jq.PlantedSource(noisy(4), jq.plus_states(4), 3)
+    codes, pads = words(2 * 4 * 11).reshape(2, 4, 11).astype(jnp.int32)
+    outcomes = words(200).astype(jnp.uint8) & 1
+    return {
+        "masks | qft, 32 bits, perfect": drawn(KEY, jq.GHZSource(3), (3, 5), 32, "qft"),
+        "masks | prime, 8 bits": raw,
+        "masks | xor, 12 bits": drawn(KEY, noisy(5), (7, 5), 12, "xor"),
+        "universal_hash": jq.universal_hash(KEY, raw, 10, prime_modulus(8)),
+        "verify | planted": verified(KEY, planted, 40, 60, ()),
+        "purification_guess": jq.purification_guess(KEY, outcomes, 0.1),
+        "view | masked, two nodes": jq.view((2, 0), codes, pads, bits=8),
+    }
+
+
+def audits(_: Callable, often: bool) -> dict[str, Any]:
     """GapIP, TieAudit and their rivals."""
     rng = np.random.default_rng(7)
     mine = jnp.asarray(rng.normal(size=64), jnp.float32)
     other = jnp.asarray(rng.normal(size=64), jnp.float32) - 0.5 * mine
-    found: dict[str, Any] = {}
-    for name in ("qpe", "mlae", "iqae", "projective"):
-        found[f"gap_ip | {name}"] = jq.gap_ip(
-            mine, other, tau=0.1, key=KEY, estimator=name, repetitions=3, hop_noise=1e-4
-        )
     signs = rng.choice([-1.0, 1.0], 256)
     matching = rng.permutation(256).reshape(-1, 2)
     common = {"delta": 0.05, "epsilon": 0.1, "key": KEY}
-    for variant in ("message", "steered"):
-        found[f"tie_audit | {variant}"] = jq.tie_audit(signs, matching, variant=variant, **common)
+
+    def gap(name: str) -> jq.GapResult:
+        options = {"estimator": name, "repetitions": 3, "hop_noise": 1e-4}
+        return jq.gap_ip(mine, other, tau=0.1, key=KEY, **options)
+
+    if often:
+        return {
+            "gap_ip | projective": gap("projective"),
+            "tie_audit | message": jq.tie_audit(signs, matching, **common),
+        }
     noise = jq.TieNoise(global_mix=0.1)
-    found["tie_audit | noisy"] = jq.tie_audit(signs, matching, noise=noise, **common)
-    found["subset_audit"] = jq.subset_audit(signs, matching, **common)
-    found["simhash"] = jq.simhash(KEY, jnp.asarray([-0.3, 0.1, 0.9]), 63)
-    return found
+    found = {f"gap_ip | {name}": gap(name) for name in ("qpe", "mlae", "iqae")}
+    return found | {
+        "tie_audit | steered": jq.tie_audit(signs, matching, variant="steered", **common),
+        "tie_audit | noisy": jq.tie_audit(signs, matching, noise=noise, **common),
+        "subset_audit": jq.subset_audit(signs, matching, **common),
+        "simhash": jq.simhash(KEY, jnp.asarray([-0.3, 0.1, 0.9]), 63),
+    }
 
 
 GROUPS = {
     "transmit": Group(transmissions, True),
     "masks, verify, view": Group(masked, True),
-    "verify": Group(verifications, True, slow=True),
-    "audits": Group(audits, False),
+    "masks, verify, view, the others": Group(masked_otherwise, True, slow=True),
+    "verify, every test": Group(verifications, True, slow=True),
+    "audits": Group(functools.partial(audits, often=True), False),
+    "audits, the others": Group(functools.partial(audits, often=False), False, slow=True),
 }
