@@ -137,35 +137,42 @@ class Layout:
     def _runs_of(self, values: jax.Array, group: Group) -> jax.Array:
         """(k, R', leaves, runs, b) the values of one group, runs filled up with zeros."""
         part = lax.slice_in_dim(values, group.start, group.stop, axis=2)
-        part = part.reshape(*part.shape[:2], len(group.members), group.size)
+        shape = *part.shape[:2], len(group.members)
         runs = self.runs(group)
         length = self.block if self.block > 0 else group.size
         if runs * length > group.size:
-            part = jnp.pad(part, [(0, 0)] * 3 + [(0, runs * length - group.size)])
-        return part.reshape(*part.shape[:3], runs, length)
+            gap = runs * length - group.size
+            part = jnp.pad(part.reshape(*shape, group.size), [(0, 0)] * 3 + [(0, gap)])
+        return part.reshape(*shape, runs, length)
 
     def peaks(self, values: jax.Array, *, finite: bool) -> jax.Array:
         """(R or 1, S) int32 the bits of the largest magnitude in each block of this device.
 
         The bits of floats without sign order as integers, with infinity above all others, which
         stands for a NaN as well unless only finite values count. A `max` of floats may lose a NaN,
-        a sum does not: of 0 times everything, it is zero if all is finite.
+        a sum does not: of differences of values and themselves, it is zero if all is finite.
 
         Args:
           values: (k, R, P).
           finite: whether to leave aside what is not finite.
         """
-        tops = self._by_block(jnp.abs(values), jnp.max)
-        bad = jnp.isnan(self._by_block(values * 0, jnp.sum))
 
-        def finite_tops() -> jax.Array:
-            return self._by_block(jnp.where(jnp.isfinite(values), jnp.abs(values), 0), jnp.max)
+        # Of both ends and not of magnitudes, and of one array of runs: XLA would write out others.
+        def tops(runs: jax.Array, axis: Any = None) -> jax.Array:
+            return jnp.abs(jnp.maximum(jnp.max(runs, axis), -jnp.min(runs, axis)))
 
+        def marked(runs: jax.Array, axis: Any = None) -> jax.Array:
+            bad = jnp.isnan(jnp.sum(runs - runs, axis))
+            return jnp.where(bad, np.float32(np.inf), tops(runs, axis))
+
+        found = self._by_block(values, marked)
         if finite:  # in a branch, as XLA would write out all masked values first
-            tops = lax.cond(jnp.any(bad), finite_tops, lambda: tops)
-        else:
-            tops = jnp.where(bad, np.float32(np.inf), tops)
-        return lax.bitcast_convert_type(tops, jnp.int32)
+            found = lax.cond(
+                jnp.any(jnp.isinf(found)),
+                lambda: self._by_block(jnp.where(jnp.isfinite(values), values, 0), tops),
+                lambda: found,
+            )
+        return lax.bitcast_convert_type(found, jnp.int32)
 
     def _by_block(self, values: jax.Array, reduce: Callable) -> jax.Array:
         """(R or 1, S) one number of each block of values (k, R, P)."""
