@@ -329,9 +329,19 @@ PROTECTIONS = {
         ["`t`", "be at most (n - k) / 2 = 16", "17"],
     ),
     "t beyond Hamming's bound": (
-        lambda: jq.bch(255, 223, 5),
+        lambda: jq.BlockCode(255, 223, 5, symbol_bits=1),
         ValueError,
         ["`t`", "be correctable with n - k = 32 check symbols", "Hamming's bound", "5"],
+    ),
+    "t beyond the BCH code": (
+        lambda: jq.bch(127, 64, 11),
+        ValueError,
+        ["`t`", "be at most 10, the errors that a BCH code of 127 bits corrects with k = 64", "11"],
+    ),
+    "a t that is no integer, of a BCH code": (
+        lambda: jq.bch(127, 64, 10.0),
+        ValueError,
+        ["`t`", "be an integer of at least 0", "10.0"],
     ),
     "odd symbol_bits": (
         lambda: jq.BlockCode(15, 11, 2, symbol_bits=3),

@@ -371,9 +371,9 @@ def _attempts(
         return ~state.done & (tries < security.attempts) & enough
 
     def attempt(state: _Attempts) -> _Attempts:
-        own = jax.random.fold_in(key, state.number)
+        tests_key, fate_key = jax.random.split(jax.random.fold_in(key, state.number))
         seen = verify(
-            own,
+            tests_key,
             source,
             kept,
             tested,
@@ -385,7 +385,7 @@ def _attempts(
         copies = jnp.float32(kept + tested)
         if dropout is not None:
             prob, _ = checks.bounded("prob", dropout.prob)
-            fate = jax.random.bernoulli(jax.random.fold_in(own, 1), prob, (nodes,))
+            fate = jax.random.bernoulli(fate_key, prob, (nodes,))
             gone = state.alive & fate & seen.passed
             alive = state.alive & ~gone
             spare = int(dropout.recovery == "spare")

@@ -15,7 +15,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from jaxqring.audit.tie_audit import _offset, sample_outcomes, subset_audit, tie_audit
+from jaxqring.audit.tie_audit import (
+    _draw_disjoint,
+    _offset,
+    sample_outcomes,
+    subset_audit,
+    tie_audit,
+)
 from jaxqring.audit.tie_plans import (
     VARIANTS,
     TieNoise,
@@ -223,7 +229,7 @@ def contrast_and_offset(signs, survival):
 
 @pytest.mark.parametrize(
     "signs",
-    [slow_case((1,) * 8), (1, -1, 1, 1, -1, 1, -1, -1), slow_case((1, 1, -1, 1, 1, 1, 1, 1))],
+    [(1,) * 8, (1, -1, 1, 1, -1, 1, -1, -1), (1, 1, -1, 1, 1, 1, 1, 1)],
 )
 def test_relabelled_outcomes_are_those_of_all_relabellings(signs):
     """100,000 copies; and the contrast and the offset, exactly."""
@@ -238,6 +244,18 @@ def test_relabelled_outcomes_are_those_of_all_relabellings(signs):
     fraction = np.mean(np.asarray(signs)[::2] != np.asarray(signs)[1::2])
     mean = law[:, 0].sum() - law[:, 1].sum()
     assert mean == pytest.approx(contrast * (1 - 2 * fraction) + offset, abs=1e-6)
+
+
+@pytest.mark.parametrize("size, i, j", [(4, 3, 1), (8, 0, 7), (8, 5, 2), (8, 3, 4)])
+def test_pairs_shown_in_place_of_another_are_any_that_share_no_index_with_it(size, i, j):
+    """100,000 draws; (P - 2) (P - 3) ordered pairs, all as likely."""
+    own = jnp.full(100_000, i, jnp.int32), jnp.full(100_000, j, jnp.int32)
+    k, m = (np.asarray(each) for each in _draw_disjoint(jax.random.key(size + i), *own, size))
+    others = [index for index in range(size) if index not in (i, j)]
+    pairs = list(itertools.permutations(others, 2))
+    counts = [np.sum((k == first) & (m == second)) for first, second in pairs]
+    assert sum(counts) == 100_000
+    assert_law(np.array(counts), np.full(len(pairs), 1 / len(pairs)))
 
 
 @pytest.mark.parametrize("size, survival", [(4, 0.6), (16, 0.9)])

@@ -286,6 +286,73 @@ def test_a_word_is_shortened_to_what_it_can_hold(symbols):
         code.shortened(symbols)
 
 
+def reach_by_galois(n, most):
+    """For t = 1, 2, ... the payload of the code whose zeros are the powers 1, ..., 2 t.
+
+    By the degrees of minimal polynomials that galois finds, `most` of them at the most.
+    """
+    galois = pytest.importorskip("galois")
+    field = galois.GF(n + 1)
+    try:
+        field.compile("python-calculate")  # to compile takes longer than to calculate
+        powers = field.primitive_element ** np.arange(1, min(n, most + 1))
+        polynomials = [power.minimal_poly() for power in powers]
+    finally:
+        field.compile("auto")
+    found, degree, payload = set(), 0, []
+    for power, polynomial in enumerate(polynomials, 1):
+        if int(polynomial) not in found:
+            found.add(int(polynomial))
+            degree += polynomial.degree
+        if power % 2 == 0:
+            payload.append(n - degree)
+    return payload
+
+
+def reach_of_bch(n, k):
+    """The largest t that `bch` does not refuse, and that it names when it refuses one more."""
+    with pytest.raises(ValueError, match="`t` must be at most") as refusal:
+        bch(n, k, n)
+    most = int(str(refusal.value).split("at most ")[1].split(",")[0])
+    assert bch(n, k, most).t == most
+    with pytest.raises(ValueError, match=rf"`t` must be at most {most}, .* but got {most + 1}\."):
+        bch(n, k, most + 1)
+    return most
+
+
+@pytest.mark.parametrize("n", [15, 31, 63, 127, 255, 511, 1023])
+def test_bch_codes_correct_what_the_minimal_polynomials_of_galois_allow(n):
+    """Every payload of the five shorter lengths; of the others what up to 30 errors leave."""
+    complete = n <= 255
+    payload = reach_by_galois(n, n if complete else 60)
+    assert len(payload) == (n // 2 if complete else 30)
+    for k in range(2 if complete else payload[-1] + 1, n):
+        expected = sum(k <= each for each in payload)
+        if complete or k in payload or k - 1 in payload or k % 50 == 0:
+            assert reach_of_bch(n, k) == expected, k
+        # A shortened code has the check bits, and the reach, of the code that it is cut from.
+        short = min(k - 2, n // 2)
+        if k in payload and short:
+            assert reach_of_bch(n - short, k - short) == expected
+
+
+@pytest.mark.parametrize(
+    "n, k, t",
+    [
+        (127, 64, 10),
+        (255, 131, 18),
+        (1023, 923, 10),
+        (1023, 553, 52),
+        (511, 259, 30),
+        (31, 11, 5),
+        (63, 30, 6),
+    ],
+)
+def test_bch_codes_are_those_of_the_published_table(n, k, t):
+    """Lin and Costello, Error Control Coding, table 6.1."""
+    assert reach_of_bch(n, k) == t
+
+
 def test_a_real_decoder_corrects_shortened_words_exactly_up_to_the_reach():
     """Galois decodes a shortened RS(15, 11) of 8 code symbols, 5,000 words on Werner pairs.
 

@@ -420,7 +420,6 @@ def test_samples_follow_born_along_any_axes(parties):
     assert_born(9, source, dense.projector(dense.ghz(parties)), axes)
 
 
-@pytest.mark.slow
 def test_samples_of_fused_states_follow_born_along_any_axes():
     rng = np.random.default_rng(20)
     probs = rng.dirichlet(np.ones(4), size=2)

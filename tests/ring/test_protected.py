@@ -32,6 +32,7 @@ from jaxqring import (
     superdense,
     werner,
 )
+from jaxqring.ring import hops
 
 AXIS = "nodes"
 KEY = jax.random.key(20261122)
@@ -383,7 +384,6 @@ def test_a_report_without_repetitions_has_the_cost(vmapped, protection):
     assert 3 * cost.qubits - spare <= seen.online_qubits <= 3 * cost.qubits * (1 + 1e-6)
 
 
-@pytest.mark.slow
 def test_the_state_of_the_optimizer_counts_repetitions():
     protection = Retransmit(SMALL, 4, 2)
     ring = ring_of(0.9, protection)
@@ -522,6 +522,79 @@ def test_values_and_slopes_have_the_mean_of_the_channel(replicated):
         exact[owner, part] = weights[owner, part] + back * weights[other, part]
         exact[other, part] = s * exact[owner, part]
     np.testing.assert_allclose(data, np.broadcast_to(exact, data.shape), rtol=2e-4, atol=1e-4)
+
+
+def unequal_flips(fidelity, symbols, size):
+    """(size, 16) the probability that each bit of each code is flipped in a hop, the lowest first.
+
+    The highest `symbols` of the eight symbols are in words of `SMALL`, one code after another,
+    each from its lowest protected symbol; the others are bare.
+    """
+    q, _ = ref.werner_link(fidelity)
+    lengths = ref.word_lengths(size * symbols, 15, 11, 4)
+    coded = np.repeat([residual_flip(fidelity, n) for n in lengths], 22)[: size * symbols]
+    flips = np.full((size, 8), 2 * q[1])
+    flips[:, 8 - symbols :] = coded.reshape(size, symbols)
+    return np.repeat(flips, 2, axis=1)
+
+
+def test_the_highest_symbols_are_the_protected_ones_in_derivatives():
+    """One hop: the tangent is that of the exact mean, whatever errors are drawn.
+
+    Bit by bit in NumPy, of codes whose protected symbols fill words up to within one of them.
+    """
+    size, symbols, fidelity = 10, 3, 0.93
+    codes = np.random.default_rng(4).integers(-(2**14), 2**14, (2, size)).astype(np.float32)
+    moved = np.random.default_rng(5).normal(size=codes.shape).astype(np.float32)
+    wire = FixedPoint(16, clip=2.0**15 - 1)  # so that a value is its code
+
+    def passed_on(fidelity, x):
+        ring = ring_of(fidelity, Unequal(SMALL, symbols), wire=wire, derivative="mean")
+        return jax.vmap(lambda x: all_gather(x, AXIS, ring=ring, key=KEY), axis_name=AXIS)(x)
+
+    @jax.jit
+    def both(fidelity, x):
+        of_links = jax.jvp(lambda f: passed_on(f, x), (fidelity,), (jnp.ones(()),))[1]
+        return of_links, jax.jvp(lambda x: passed_on(fidelity, x), (x,), (moved,))[1]
+
+    of_links, of_data = (np.asarray(d, np.float64) for d in both(jnp.float32(fidelity), codes))
+    bits = (codes.astype(int)[..., None] >> np.arange(16)) & 1
+    flips = unequal_flips(fidelity, symbols, size)
+    h = 1e-6
+    rise = unequal_flips(fidelity + h, symbols, size) - unequal_flips(fidelity - h, symbols, size)
+    from_links = ((1 - 2 * bits) * rise / (2 * h)) @ WEIGHTS
+    from_data = (1 - 2 * flips) @ WEIGHTS**2 / np.sum(WEIGHTS**2) * moved
+    for node in range(2):
+        other = 1 - node
+        np.testing.assert_allclose(of_links[node, other], from_links[other], rtol=2e-3, atol=0.5)
+        np.testing.assert_allclose(of_data[node, other], from_data[other], rtol=1e-4)
+        assert not of_links[node, node].any()  # what stays crosses no link
+        np.testing.assert_array_equal(of_data[node, node], moved[node])
+    # The order matters: with the lowest symbols protected, the numbers are others by far.
+    wrong = ((1 - 2 * bits) * rise[:, ::-1] / (2 * h)) @ WEIGHTS
+    assert np.abs(wrong - from_links).min() > 50
+
+
+@pytest.mark.parametrize("symbols", [1, 3, 7])
+def test_the_symbols_of_a_code_meet_bare_links_below_and_the_residual_of_words_above(symbols):
+    """(8, 4, 4) for each run of codes, against the XOR patterns of flips by hand."""
+    size, fidelity = 10, 0.93
+    ring = ring_of(fidelity, Unequal(SMALL, symbols))
+    runs = hops.code_runs(ring, size)
+    met = hops.effective_channels(ring.transition, ring, runs)
+    found = np.concatenate(
+        [
+            np.tile(np.asarray(each), (count, 1, 1, 1))
+            for (count, _), each in zip(runs, met, strict=True)
+        ]
+    )
+    patterns = np.arange(4)[:, None] ^ np.arange(4)
+    # Each of three patterns as likely: a bit is flipped by two of them.
+    each = unequal_flips(fidelity, symbols, size)[:, ::2, None, None] / 2
+    expected = np.where(patterns == 0, 1 - 3 * each, each)
+    np.testing.assert_allclose(found, expected, rtol=2e-4, atol=1e-6)
+    bare = np.asarray(hops.effective_channel(ring.transition, ring))
+    np.testing.assert_allclose(bare, expected[0, 0], atol=1e-6)
 
 
 @pytest.mark.parametrize("wire", [FixedPoint(16), slow(Float32())], ids=repr)

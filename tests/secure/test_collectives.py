@@ -382,6 +382,30 @@ def test_too_many_wrong_sums_abort_the_step(vmapped):
     assert np.isnan(total).all()
 
 
+def test_a_single_sum_beyond_correction_aborts_the_step():
+    """200 keys, 6 sums in three words of 7: all of a step is delivered, or nothing.
+
+    A word has two sums of payload, and is beyond correction with two wrong ones of any kind.
+    Exactly one sum stays wrong in 22% of the steps (from the binomial law of wrong sums), 44 of
+    200, and in fewer than 5 with probability 2e-16.
+    """
+    security = Security("none", correction=bch(7, 4, 1))
+    source = dephased(3, 0.005)
+    x, (total, report) = over_keys(secure(security=security), 3, 200, quiet(8), source, None)
+    seen = jax.tree.map(lambda leaf: np.asarray(leaf)[:, 0], report)
+    assert (seen.uncorrected == 1).sum() >= 5
+    assert (seen.uncorrected == 0).sum() >= 5
+    np.testing.assert_array_equal(seen.aborted, seen.uncorrected > 0)
+    delivered = np.isfinite(total)
+    np.testing.assert_array_equal(delivered.all(axis=(1, 2)), seen.uncorrected == 0)
+    np.testing.assert_array_equal(delivered.any(axis=(1, 2)), seen.uncorrected == 0)
+    exact, _ = jax.jit(jax.vmap(plain(), in_axes=(0, None, None), axis_name=AXIS))(
+        x, quiet(8), None
+    )
+    for step in np.flatnonzero(seen.uncorrected == 0):
+        assert_same_bits(total[step], exact)
+
+
 # galois takes seconds to make the code.
 @pytest.mark.slow
 def test_a_binary_decoder_finds_errors_mod_a_power_of_two_from_summed_syndromes():

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from plain import plain_threefry
 from scipy import stats
 
 import jaxqring as jq
@@ -598,6 +599,51 @@ def test_hashing_is_one_public_matrix_over_the_field():
     raw = np.random.default_rng(0).integers(0, modulus, (4, 6))
     found = np.asarray(jq.universal_hash(key, jnp.asarray(raw, jnp.uint32), 3, modulus))
     np.testing.assert_array_equal(found, raw @ matrix % modulus)
+
+
+def weights_by_hand(key, rows, columns, modulus):
+    """(rows, columns) in Python's integers: 64 random bits mod the prime, row by row."""
+    cipher = tuple(int(word) for word in cipher_key(key))
+    matrix = np.zeros((rows, columns), np.int64)
+    for row in range(rows):
+        own = plain_threefry(cipher, (row, 0))
+        for column in range(columns):
+            high, low = plain_threefry(own, (column, 0))
+            matrix[row, column] = (high << 32 | low) % modulus
+    return matrix
+
+
+@pytest.mark.parametrize("bits", [1, 4, 15])
+def test_the_matrix_is_64_random_bits_for_each_entry_and_no_row_is_another(bits):
+    """Exact. Two of five rows of 200 random entries agree by chance with 10 / 3^200 at most."""
+    modulus, key = prime_modulus(bits), jax.random.key(bits)
+    unit = jnp.eye(200, dtype=jnp.uint32)
+    matrix = np.asarray(jq.universal_hash(key, unit, 5, modulus)).T
+    np.testing.assert_array_equal(matrix, weights_by_hand(key, 5, 200, modulus))
+    assert len(np.unique(matrix, axis=0)) == 5
+    other = np.asarray(jq.universal_hash(jax.random.key(99), unit, 5, modulus)).T
+    assert not (matrix == other).all(axis=1).any()
+
+
+def test_images_of_two_masks_are_uniform_pairs_that_collide_with_the_square_of_one_over_p():
+    """200,000 matrices of 2 x 2 over the field of 3 elements: all 81 are as likely, by chi-square.
+
+    So are the 9 images of the difference of two vectors of masks: they collide with 1 / 9, and
+    not with 1 / 3, as they would if both rows were the same. Each of the six tests fails by chance
+    with 1e-9.
+    """
+    modulus, count = 3, 200_000
+    keys = jax.random.split(jax.random.key(11), count)
+    vectors = [(0, 0), (1, 0), (0, 2), (1, 1), (2, 1), (2, 2)]
+    hashed = jax.jit(jax.vmap(lambda key, raw: jq.universal_hash(key, raw, 2, modulus), (0, None)))
+    images = np.asarray(hashed(keys, jnp.asarray(vectors, jnp.uint32))).astype(np.int64)
+    of_units = np.concatenate([images[:, 1], 2 * images[:, 2] % 3], axis=1)  # the matrices
+    assert_uniform(*of_units.T, size=modulus)
+    for first, second in [(0, 1), (1, 2), (1, 3), (3, 5), (2, 4)]:
+        difference = (images[:, first] - images[:, second]) % modulus
+        assert_uniform(*difference.T, size=modulus)
+        collide = np.sum((images[:, first] == images[:, second]).all(axis=1))
+        assert_binomial(collide, count, 1 / modulus**2)
 
 
 def test_two_vectors_collide_as_rarely_as_two_universal_hashing_allows():
