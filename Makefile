@@ -7,7 +7,7 @@ BENCHMARKS := transport collectives transition training compiling estimators swe
 # Neighbouring tests share compiled programs: each worker takes a half, and then what is left over.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 
-.PHONY: demo test test-slow lint format bench clean
+.PHONY: demo test test-slow golden lint format bench clean
 
 demo: $(VENV)/.ready
 	$(BIN)/jaxqring train --config configs/demo.toml
@@ -17,6 +17,10 @@ test: $(VENV)/.ready
 
 test-slow: $(VENV)/.ready
 	$(PYTEST)
+
+# What the library gives here, under this version of JAX; one process, which writes one file.
+golden: $(VENV)/.ready
+	$(BIN)/python -m pytest tests/test_golden.py --golden
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .

@@ -85,6 +85,11 @@ def _mapped(name: str, function: Callable, size: int, shared: int) -> Callable:
     return parallel
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    about = "record what test_golden.py compares with"
+    parser.addoption("--golden", action="store_true", help=about)
+
+
 def mesh(size: int) -> Mesh:
     """The first `size` devices along one automatic axis."""
     return Mesh(np.array(jax.devices()[:size]), (AXIS,))
