@@ -22,7 +22,7 @@ import numpy as np
 from jax import lax
 from jax.custom_batching import custom_vmap
 
-Words = tuple[Any, Any]  # uint32 arrays, or numpy scalars
+KeyWords = tuple[Any, Any]  # uint32 arrays, or numpy scalars
 
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 _PARITY = np.uint32(0x1BD11BDA)
@@ -31,7 +31,7 @@ _DOMAIN = np.uint32(0x6A617871), np.uint32(0x72696E67)
 
 
 @jax.jit  # so that it is traced once, not for every use
-def threefry(key: Words, counter: Words) -> Words:
+def threefry(key: KeyWords, counter: KeyWords) -> KeyWords:
     """Two random words from two words of key and two of counter, elementwise.
 
     >>> zero = jnp.uint32(0)
@@ -49,7 +49,7 @@ def threefry(key: Words, counter: Words) -> Words:
     return x, y
 
 
-def cipher_key(key: jax.Array) -> Words:
+def cipher_key(key: jax.Array) -> KeyWords:
     """Two words that stand for typed keys (...) of any implementation, each (...) uint32.
 
     Encrypted once under a counter of our own, so that nothing drawn here repeats what JAX draws
@@ -62,13 +62,13 @@ def cipher_key(key: jax.Array) -> Words:
     return _make_keys(pair, _DOMAIN)
 
 
-def derive(key: Words, first: jax.Array | int, second: jax.Array | int = 0) -> Words:
+def derive(key: KeyWords, first: jax.Array | int, second: jax.Array | int = 0) -> KeyWords:
     """A key for each pair of numbers. A key either draws words or derives keys, never both."""
     return _make_keys(key, (_uint32(first), _uint32(second)))
 
 
 @jax.jit
-def _make_keys(key: Words, counter: Words) -> Words:
+def _make_keys(key: KeyWords, counter: KeyWords) -> KeyWords:
     """`threefry` for keys, whose rounds no consumer repeats for every word it draws."""
     words = jnp.broadcast_arrays(*key, *counter)
     flat = [word.reshape(-1) for word in words]
@@ -77,20 +77,20 @@ def _make_keys(key: Words, counter: Words) -> Words:
 
 
 @custom_vmap
-def _make_key(*words: jax.Array) -> Words:
+def _make_key(*words: jax.Array) -> KeyWords:
     return threefry(words[:2], words[2:])
 
 
 @_make_key.def_vmap
-def _(size: int, mapped: list[bool], *words: jax.Array) -> tuple[Words, tuple[bool, bool]]:
-    def at_once(*words: jax.Array) -> Words:
+def _(size: int, mapped: list[bool], *words: jax.Array) -> tuple[KeyWords, tuple[bool, bool]]:
+    def at_once(*words: jax.Array) -> KeyWords:
         axes = [0 if own else None for own in mapped]
         return jax.vmap(lambda *each: threefry(each[:2], each[2:]), axes)(*words)
 
-    def one_by_one(*words: jax.Array) -> Words:
+    def one_by_one(*words: jax.Array) -> KeyWords:
         own = [word for word, is_own in zip(words, mapped, strict=True) if is_own]
 
-        def make(own: list[jax.Array]) -> Words:
+        def make(own: list[jax.Array]) -> KeyWords:
             left = iter(own)
             pairs = zip(words, mapped, strict=True)
             return _make_key(*(next(left) if is_own else word for word, is_own in pairs))
@@ -108,7 +108,7 @@ def _uint32(number: jax.Array | int) -> Any:
     return number.astype(jnp.uint32) if isinstance(number, jax.Array) else np.uint32(number)
 
 
-def random_words(key: Words, size: int) -> jax.Array:
+def random_words(key: KeyWords, size: int) -> jax.Array:
     """(size,) uint32, uniform.
 
     Args:

@@ -35,7 +35,7 @@ from jaxqring.secure import Security
 AXIS, BESIDE, NODES = "nodes", "rings", 3
 KEY = jax.random.key(20261126)
 
-#: Words that are drawn more than once on purpose, by the function that draws them.
+#: KeyWords that are drawn more than once on purpose, by the function that draws them.
 TIMES = {
     # The number between two neighbours, which one adds and the other subtracts.
     "_uniform_lanes.<locals>.draw": 2,

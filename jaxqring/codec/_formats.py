@@ -24,7 +24,7 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from jaxqring import _checks as checks
-from jaxqring._threefry import Words, random_words
+from jaxqring._threefry import KeyWords, random_words
 from jaxqring.codec._packing import join, lanes_of, part, wrap
 
 
@@ -57,7 +57,7 @@ class FixedPoint:
     Raises:
       ValueError: if one of them is something else.
 
-    >>> FixedPoint(8).code_bits(4)
+    >>> FixedPoint(8).level_bits(4)
     6
     """
 
@@ -84,7 +84,7 @@ class FixedPoint:
             checks.refuse("scale", 'be "leaf", "payload" or an integer', self.scale)
         checks.one_of("non_finite", self.non_finite, ("propagate", "clip"))
 
-    def code_bits(self, num_terms: int) -> int:
+    def level_bits(self, num_terms: int) -> int:
         """Bits left for one node's codes when `num_terms` of them are added.
 
         Raises:
@@ -101,7 +101,7 @@ class FixedPoint:
 
     def limit(self, num_terms: int) -> np.float32:
         """The largest code of one node, as the nearest float32 that does not exceed it."""
-        top = np.float32(2.0 ** (self.code_bits(num_terms) - 1))
+        top = np.float32(2.0 ** (self.level_bits(num_terms) - 1))
         exact = float(top) - 1
         return np.float32(exact) if np.float32(exact) < top else np.nextafter(top, np.float32(0))
 
@@ -125,7 +125,7 @@ class FixedPoint:
           peaks: (...) int32, the bits of the largest finite magnitudes.
           num_terms: how many codes will be added.
         """
-        width = self.code_bits(num_terms)
+        width = self.level_bits(num_terms)
         fraction = (peaks & np.int32(0x7FFFFF)) | np.int32(126 << 23)  # in [1/2, 1)
         fits = lax.bitcast_convert_type(fraction, jnp.float32) <= self._reach(num_terms)
         power = (peaks >> 23) - 126 - (width - 1) + jnp.where(fits, 0, 1)
@@ -134,12 +134,12 @@ class FixedPoint:
 
     def _reach(self, num_terms: int) -> np.float32:
         """The largest code, as a fraction of the power of two above it."""
-        return self.limit(num_terms) / np.float32(2.0 ** (self.code_bits(num_terms) - 1))
+        return self.limit(num_terms) / np.float32(2.0 ** (self.level_bits(num_terms) - 1))
 
     def fixed_power(self, num_terms: int) -> np.int32:
         """The exponent of the value of one code if `clip` is a number; see `powers`."""
         fraction, exponent = math.frexp(np.float32(self.clip))
-        power = exponent - (self.code_bits(num_terms) - 1) + int(fraction > self._reach(num_terms))
+        power = exponent - (self.level_bits(num_terms) - 1) + int(fraction > self._reach(num_terms))
         return np.int32(max(power, -126))
 
     def in_units(self, num_terms: int) -> "FixedPoint":
@@ -150,7 +150,7 @@ class FixedPoint:
         return dataclasses.replace(self, clip=clip)
 
     def encode(
-        self, values: jax.Array, step: ArrayLike, num_terms: int, key: Words | None = None
+        self, values: jax.Array, step: ArrayLike, num_terms: int, key: KeyWords | None = None
     ) -> jax.Array:
         """float32 values to int32 codes; NaN becomes 0, infinities are clipped.
 
@@ -210,7 +210,7 @@ class Float32:
     lanes: int = dataclasses.field(default=1, init=False, repr=False)
 
     def encode(
-        self, values: jax.Array, step: ArrayLike, num_terms: int, key: Words | None = None
+        self, values: jax.Array, step: ArrayLike, num_terms: int, key: KeyWords | None = None
     ) -> jax.Array:
         return values
 
@@ -235,7 +235,7 @@ class BFloat16:
     lanes: int = dataclasses.field(default=2, init=False, repr=False)
 
     def encode(
-        self, values: jax.Array, step: ArrayLike, num_terms: int, key: Words | None = None
+        self, values: jax.Array, step: ArrayLike, num_terms: int, key: KeyWords | None = None
     ) -> jax.Array:
         return values.astype(jnp.bfloat16)
 

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxqring._threefry import Words, derive, random_words
+from jaxqring._threefry import KeyWords, derive, random_words
 from jaxqring.codec._packing import pack
 from jaxqring.codes._block_codes import BlockCode, Codewords
 from jaxqring.codes._messages import Message, message_words
@@ -80,7 +80,7 @@ def attempt_law(protection: Protection, channel: SymbolChannel, size: int, bits:
 
 
 def deliver(
-    key: Words,
+    key: KeyWords,
     words: jax.Array,
     size: int,
     bits: int,
@@ -198,7 +198,7 @@ def _kind_probs(channel: SymbolChannel) -> jax.Array:
     return jnp.where(jnp.all(jnp.isfinite(probs)), jnp.clip(probs, 0, 1), white)
 
 
-def _as_patterns(key: Words, kinds: jax.Array, channel: SymbolChannel) -> jax.Array:
+def _as_patterns(key: KeyWords, kinds: jax.Array, channel: SymbolChannel) -> jax.Array:
     """uint8 XOR patterns of (words, ...) uint8 kinds: a lost qubit is replaced by a guess."""
     if channel.is_heralded:
         guess = (random_words(key, kinds.size) & np.uint32(3)).astype(jnp.uint8)
@@ -208,7 +208,7 @@ def _as_patterns(key: Words, kinds: jax.Array, channel: SymbolChannel) -> jax.Ar
 
 
 def _draw_words(
-    key: Words, channel: SymbolChannel, message: Message
+    key: KeyWords, channel: SymbolChannel, message: Message
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """One attempt, qubit by qubit; see `_attempt` for what comes back."""
     codewords, code, last = message.codewords, message.code.block, message.last.block
@@ -233,7 +233,7 @@ def _draw_words(
 
 
 def _draw_failed(
-    key: Words, channel: SymbolChannel, message: Message, zero: jax.Array
+    key: KeyWords, channel: SymbolChannel, message: Message, zero: jax.Array
 ) -> jax.Array:
     """(codewords, at least payload_symbols) uint8 patterns of words, given that they fail.
 

@@ -28,7 +28,7 @@ class Message(NamedTuple):
 
     @property
     def parts(self) -> list[tuple[int, int, Codewords]]:
-        """Words of one length each: how many, symbols of payload in all of them, and their code."""
+        """Codewords of one length each: their number, symbols of payload, and their code."""
         if self.code == self.last:
             return [(self.codewords, self.symbols, self.code)] if self.codewords else []
         full = self.codewords - 1

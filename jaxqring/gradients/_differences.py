@@ -10,7 +10,7 @@ from jax import lax
 from jaxqring import _checks as checks
 from jaxqring.gradients._reruns import Loss, each_sample
 from jaxqring.link._symbol_channel import SymbolChannel
-from jaxqring.ring._overrides import Control
+from jaxqring.ring._overrides import Overrides
 from jaxqring.ring._ring import Ring
 
 
@@ -44,8 +44,8 @@ def couple(*rings: Ring) -> tuple[Ring, ...]:
     if len(shapes) != 1:
         checks.refuse("rings", "have the same number of links", sorted(shapes))
     envelope = jnp.max(jnp.stack(tables), axis=0)
-    control = Control(envelope=lax.stop_gradient(envelope))
-    return tuple(dataclasses.replace(ring, control=control) for ring in rings)
+    overrides = Overrides(envelope=lax.stop_gradient(envelope))
+    return tuple(dataclasses.replace(ring, overrides=overrides) for ring in rings)
 
 
 def finite_difference(

@@ -14,12 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxqring._threefry import Words, cipher_key, derive
+from jaxqring._threefry import KeyWords, cipher_key, derive
 from jaxqring.codec._packing import pack, packed_size
 from jaxqring.link._symbol_channel import SymbolChannel
 from jaxqring.link._transport import receive
 from jaxqring.ring._cost import Cost
-from jaxqring.ring._overrides import Control, Site
+from jaxqring.ring._overrides import Overrides, Site
 from jaxqring.ring._ring import Ring
 
 Loss = Callable[[Ring, jax.Array], Any]
@@ -52,11 +52,11 @@ class Runs(NamedTuple):
         """Calls, hops, links and symbols: the sites of a sample."""
         return self.calls, self.cost.rounds, self.cost.num_nodes, self.symbols
 
-    def held(self, calls: Words, site: Site | None = None) -> Ring:
+    def held(self, calls: KeyWords, site: Site | None = None) -> Ring:
         """The ring with its noise held against derivatives, watched, and one error set."""
         shape = (self.cost.num_nodes, self.cost.rounds, self.values)
         still = jax.tree.map(lax.stop_gradient, self.ring)
-        return dataclasses.replace(still, control=Control(calls=calls, site=site, shape=shape))
+        return dataclasses.replace(still, overrides=Overrides(calls=calls, site=site, shape=shape))
 
     def probs(self) -> jax.Array:
         """(4,) or (N, 4) float32 probabilities of no error and of each kind."""
@@ -115,14 +115,14 @@ def _counts_of_errors(runs: Runs) -> Callable[[jax.Array], jax.Array]:
     real = pack(jnp.full((size,), -1, jnp.int32), bits)
     nothing = jnp.zeros((packed_size(size, bits),), jnp.uint32)
 
-    def of_hop(call: Words, hop: jax.Array, node: jax.Array) -> jax.Array:
+    def of_hop(call: KeyWords, hop: jax.Array, node: jax.Array) -> jax.Array:
         channel = SymbolChannel(links[node])
         errors = real & receive(derive(call, hop, node), nothing, channel, scramble=True)
         low, high = errors & np.uint32(0x55555555), (errors >> 1) & np.uint32(0x55555555)
         kinds = jnp.stack([low & ~high, high & ~low, low & high])
         return jnp.sum(lax.population_count(kinds), axis=1, dtype=jnp.uint32)
 
-    def of_call(call: Words) -> jax.Array:
+    def of_call(call: KeyWords) -> jax.Array:
         def turn(total: jax.Array, hop: jax.Array) -> tuple[jax.Array, None]:
             drawn = lax.map(lambda node: of_hop(call, hop, node), jnp.arange(nodes))
             return total + drawn, None

@@ -148,7 +148,7 @@ class BudgetConfig:
     def __post_init__(self) -> None:
         check_fields(self)
         check_file_name("name", self.name)
-        FixedPoint(self.bits).code_bits(self.nodes)
+        FixedPoint(self.bits).level_bits(self.nodes)
         checks.within("fidelities", np.asarray(self.fidelities), 0.25, 1.0)
         if not self.codes or any(code.top_symbols for code in self.codes):
             rule = "hold at least one code, each of all symbols (top_symbols = 0)"

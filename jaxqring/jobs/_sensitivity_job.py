@@ -75,7 +75,7 @@ class SensitivityConfig:
         allowed = (*SMOOTH, "accuracy") if runs_only else SMOOTH
         for outcome in self.outcomes:
             checks.one_of("outcomes", outcome, allowed)
-        FixedPoint(self.bits).code_bits(self.task.nodes)
+        FixedPoint(self.bits).level_bits(self.task.nodes)
 
     @property
     def folder(self) -> Path:

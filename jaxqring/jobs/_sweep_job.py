@@ -62,7 +62,7 @@ class SweepConfig:
             _check_values(name, values)
         for bits in self.grid.get("bits", (self.bits,)):
             for nodes in self.grid.get("nodes", (self.task.nodes,)):
-                FixedPoint(int(bits)).code_bits(int(nodes))
+                FixedPoint(int(bits)).level_bits(int(nodes))
 
     @property
     def folder(self) -> Path:

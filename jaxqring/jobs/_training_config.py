@@ -154,7 +154,7 @@ class TrainConfig:
                 checks.refuse("nodes", f"be at least {MIN_PARTIES} under masks", self.nodes)
             wire = run.codes()
             if run.collective == "ring" and isinstance(wire, FixedPoint):
-                wire.code_bits(self.nodes)
+                wire.level_bits(self.nodes)
 
     @property
     def folder(self) -> Path:

@@ -26,7 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxqring._threefry import Words, threefry
+from jaxqring._threefry import KeyWords, threefry
 from jaxqring.codec._packing import SYMBOLS_PER_WORD
 
 _LEVELS = 256  # of the coarse part, by eight random bits a symbol
@@ -70,7 +70,7 @@ class Split(NamedTuple):
 
 
 def through(
-    key: Words, words: jax.Array, table: jax.Array, envelope: jax.Array | None = None
+    key: KeyWords, words: jax.Array, table: jax.Array, envelope: jax.Array | None = None
 ) -> jax.Array:
     """Sends words through a link.
 
@@ -181,7 +181,7 @@ def kind_thresholds(probs: jax.Array) -> jax.Array:
     return jnp.cumsum(widths[..., ::-1], axis=-1, dtype=jnp.uint32)[..., ::-1]
 
 
-def _coarse_errors(cipher: Words, words: jax.Array, levels: jax.Array) -> jax.Array:
+def _coarse_errors(cipher: KeyWords, words: jax.Array, levels: jax.Array) -> jax.Array:
     """(W,) uint32 errors drawn with probabilities in 1/256.
 
     A random word gives the symbols of a word two bits each: its even bits and its odd ones. One
@@ -243,7 +243,7 @@ def gaps(words: jax.Array, scale: jax.Array, longest: int) -> jax.Array:
 
 
 def _redraw(
-    cipher: Words, words: jax.Array, drawn: jax.Array, parts: Split, size: int
+    cipher: KeyWords, words: jax.Array, drawn: jax.Array, parts: Split, size: int
 ) -> jax.Array:
     """Draws a fraction of the symbols again.
 
@@ -304,7 +304,7 @@ def _redraw(
 
 
 def _errors_of_few(
-    cipher: Words, words: jax.Array, table: jax.Array, envelope: jax.Array | None
+    cipher: KeyWords, words: jax.Array, table: jax.Array, envelope: jax.Array | None
 ) -> jax.Array:
     """(W,) uint32 errors, a random word for each symbol: every probability to 2.4e-10."""
     often = table if envelope is None else jnp.maximum(table, envelope)

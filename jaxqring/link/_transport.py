@@ -7,7 +7,7 @@ from jax import lax
 from jax.custom_batching import sequential_vmap
 
 from jaxqring import _checks as checks
-from jaxqring._threefry import Words, cipher_key
+from jaxqring._threefry import KeyWords, cipher_key
 from jaxqring.codec._formats import FixedPoint
 from jaxqring.codec._packing import wrap
 from jaxqring.link import _error_sampler as sampling
@@ -15,7 +15,7 @@ from jaxqring.link._symbol_channel import SymbolChannel, check_transition
 
 
 def receive(
-    key: Words,
+    key: KeyWords,
     words: jax.Array,
     channel: SymbolChannel,
     *,

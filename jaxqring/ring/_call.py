@@ -196,7 +196,7 @@ def enter(
         extra = [aside - varying(leaf) - of_all for leaf in leaves]
         leaves = as_varying(leaves, seen | aside)
         place = place._replace(beside=aside)
-    watched = ring.control is not None and ring.control.calls is not None
+    watched = ring.overrides is not None and ring.overrides.calls is not None
     if key is not None and aside and not watched:
         key = key_of_ring(key, tuple(name for name in device_axes() if name in aside))
     shardings = [jax.typeof(leaf).sharding for leaf in given]

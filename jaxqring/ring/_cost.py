@@ -132,7 +132,7 @@ def ring_cost(
     if size < 0:
         checks.refuse("tree_or_size", "be a pytree or a size of at least 0", size)
     if isinstance(wire, FixedPoint) and collective != "all_gather":
-        wire.code_bits(num_nodes)  # refuses a wire without room for guard bits
+        wire.level_bits(num_nodes)  # refuses a wire without room for guard bits
     steps = num_nodes - 1
     rounds = (2 if collective == "psum" else 1) * steps if size else 0
     chunk = size if collective == "all_gather" else -(-size // num_nodes)

@@ -18,7 +18,7 @@ import numpy as np
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
-from jaxqring._threefry import Words, cipher_key, derive
+from jaxqring._threefry import KeyWords, cipher_key, derive
 from jaxqring.codec._formats import FixedPoint
 from jaxqring.codes._coded_hop import Tally, attempt_law
 from jaxqring.link._symbol_channel import SymbolChannel
@@ -53,7 +53,7 @@ def collective(
     return result, counts
 
 
-def call_keys(key: jax.Array, ring: Ring, plan: Plan) -> tuple[Words, Words]:
+def call_keys(key: jax.Array, ring: Ring, plan: Plan) -> tuple[KeyWords, KeyWords]:
     """The cipher keys of a call, and those of its own stream: each word (k,).
 
     Calls that differ in kind, sizes or structure have other streams, so that they draw
@@ -61,7 +61,7 @@ def call_keys(key: jax.Array, ring: Ring, plan: Plan) -> tuple[Words, Words]:
     and gives every call a key of its own.
     """
     known = cipher_key(jnp.broadcast_to(key, plan.place.nodes().shape))
-    if ring.control is not None and ring.control.calls is not None:
+    if ring.overrides is not None and ring.overrides.calls is not None:
         return known, known
     return known, derive(known, *plan.stream)
 
@@ -166,11 +166,11 @@ def _inputs(values: jax.Array, ring: Ring, key: jax.Array | None, plan: Plan) ->
         called, keys = call_keys(key, ring, plan)
     size = values.shape[-1]
     envelopes = None
-    if ring.control is not None:
+    if ring.overrides is not None:
         turns = (plan.place.num_nodes - 1) * (plan.reduce + plan.gather)
-        ring.control.check(plan.place.num_nodes, turns, size)
-        if ring.control.envelope is not None:
-            envelopes = links_of(ring.control.envelope, nodes)
+        ring.overrides.check(plan.place.num_nodes, turns, size)
+        if ring.overrides.envelope is not None:
+            envelopes = links_of(ring.overrides.envelope, nodes)
     return Inputs(in_lanes(values, ring.wire.lanes), size, links, called, keys, laws, envelopes)
 
 
@@ -256,8 +256,8 @@ def _run(
     if collected is None:
         collected = jnp.stack(decoded(words), axis=1)
     result = out_of_lanes(collected, given.size)
-    if ring.control is not None and ring.control.calls is not None and given.called is not None:
-        result = jnp.where(ring.control.knows(given.called), result, jnp.nan)
+    if ring.overrides is not None and ring.overrides.calls is not None and given.called is not None:
+        result = jnp.where(ring.overrides.knows(given.called), result, jnp.nan)
     counts = None
     if plan.report:
         links = jax.tree.map(lambda each: jnp.sum(each, axis=0, dtype=jnp.uint32), seen)

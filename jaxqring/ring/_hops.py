@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxqring._threefry import Words, derive
+from jaxqring._threefry import KeyWords, derive
 from jaxqring.codec._formats import FixedPoint, Wire
 from jaxqring.codec._packing import pack
 from jaxqring.codes._coded_hop import Tally, deliver
@@ -34,8 +34,8 @@ class Inputs(NamedTuple):
     values: jax.Array
     size: int
     links: jax.Array | None
-    called: Words | None
-    keys: Words | None
+    called: KeyWords | None
+    keys: KeyWords | None
     laws: jax.Array | None
     envelopes: jax.Array | None = None
 
@@ -79,9 +79,9 @@ def through_links(
             given.links,
             given.envelopes,
         )
-        if ring.control is not None:
+        if ring.overrides is not None:
             assert given.called is not None  # sampled noise draws
-            received = ring.control.set_error(
+            received = ring.overrides.set_error(
                 received, words, given.size, wire.bits, given.called, stream, nodes
             )
         # Padding that fills the last words crosses no link.
@@ -109,7 +109,7 @@ def no_tally(nodes: jax.Array) -> Tally:
     return Tally(zeros, zeros, zeros, zeros)
 
 
-def _smooth_hop(words: jax.Array, link: Any, key: Words | None, ring: Ring) -> jax.Array:
+def _smooth_hop(words: jax.Array, link: Any, key: KeyWords | None, ring: Ring) -> jax.Array:
     """(W,) codes replaced by their mean after a hop, or by a normal variate of their moments."""
     wire = ring.wire
     assert isinstance(wire, FixedPoint)
@@ -123,7 +123,7 @@ def _smooth_hop(words: jax.Array, link: Any, key: Words | None, ring: Ring) -> j
     return wire.join(list(jnp.clip(jnp.round(received), -edge, last).astype(jnp.int32)))
 
 
-def _normal(key: Words, shape: tuple[int, ...]) -> jax.Array:
+def _normal(key: KeyWords, shape: tuple[int, ...]) -> jax.Array:
     """The normal variates of one hop over one link."""
     typed = jax.random.wrap_key_data(jnp.stack(key), impl="threefry2x32")
     return jax.random.normal(typed, shape, jnp.float32)
@@ -133,7 +133,7 @@ def normal_tangent(
     words: jax.Array,
     link: jax.Array,
     d_link: jax.Array,
-    key: Words,
+    key: KeyWords,
     slope: jax.Array,
     wire: FixedPoint,
 ) -> tuple[jax.Array, jax.Array]:

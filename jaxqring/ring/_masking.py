@@ -13,7 +13,7 @@ import numpy as np
 from flax import struct
 from jax import lax
 
-from jaxqring._threefry import Words, derive, threefry
+from jaxqring._threefry import KeyWords, derive, threefry
 from jaxqring.codec._packing import lanes_of
 from jaxqring.ring._lanes import in_lanes
 
@@ -28,7 +28,7 @@ class Masks:
         this device sends first; None if the masks sum to zero.
     """
 
-    cipher: Words
+    cipher: KeyWords
     errors: jax.Array | None = None
 
     def lanes(
@@ -52,7 +52,7 @@ class Masks:
         return None if self.errors is None else in_lanes(self.errors, lanes)
 
 
-def _uniform_lanes(key: Words, size: int, bits: int) -> list[jax.Array]:
+def _uniform_lanes(key: KeyWords, size: int, bits: int) -> list[jax.Array]:
     """All lanes, each (size,) int32 whose lowest `bits` bits are uniform.
 
     One draw gives 64 bits, which serve 64 // bits lanes. Several are made in a loop, which ends
@@ -61,7 +61,7 @@ def _uniform_lanes(key: Words, size: int, bits: int) -> list[jax.Array]:
     position = lax.iota(jnp.uint32, size)
     per_word, count = 32 // bits, lanes_of(bits)
 
-    def draw(number: jax.Array) -> Words:
+    def draw(number: jax.Array) -> KeyWords:
         return threefry(key, (position, jnp.full_like(position, number)))
 
     draws = -(-count // (2 * per_word))

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from jaxqring import _checks as checks
-from jaxqring._threefry import Words
+from jaxqring._threefry import KeyWords
 from jaxqring.codec._packing import symbol_place
 
 
@@ -21,7 +21,7 @@ class Site:
       error: () uint32 what is XORed onto it, 0 to 3.
     """
 
-    call: Words
+    call: KeyWords
     hop: jax.Array
     link: jax.Array
     symbol: jax.Array
@@ -29,7 +29,7 @@ class Site:
 
 
 @struct.dataclass
-class Control:
+class Overrides:
     """What is held.
 
     Attributes:
@@ -42,7 +42,7 @@ class Control:
     """
 
     envelope: jax.Array | None = None
-    calls: Words | None = None
+    calls: KeyWords | None = None
     site: Site | None = None
     shape: tuple[int, int, int] | None = struct.field(pytree_node=False, default=None)
 
@@ -56,7 +56,7 @@ class Control:
             rule = "be that of every call, here {} nodes, {} hops and {} values a hop"
             checks.refuse("cost", rule.format(nodes, hops, size), self.shape)
 
-    def knows(self, keys: Words) -> jax.Array:
+    def knows(self, keys: KeyWords) -> jax.Array:
         """() bool, whether a call with cipher keys (k,) is one of those that may happen."""
         assert self.calls is not None
         first, second = self.calls
@@ -68,7 +68,7 @@ class Control:
         sent: jax.Array,
         size: int,
         bits: int,
-        keys: Words,
+        keys: KeyWords,
         hop: jax.Array,
         nodes: jax.Array,
     ) -> jax.Array:

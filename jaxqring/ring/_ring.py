@@ -16,7 +16,7 @@ from jaxqring.codes._protection import Protection, Unequal, protected_part
 from jaxqring.link._symbol_channel import SymbolChannel, check_transition
 from jaxqring.ring._cost import Cost, ring_cost
 from jaxqring.ring._masking import Masks
-from jaxqring.ring._overrides import Control
+from jaxqring.ring._overrides import Overrides
 
 NOISE_MODES = ("sampled", "gaussian", "mean", "off")
 DERIVATIVES = ("mean", "exact")
@@ -51,7 +51,7 @@ class Ring:
         blind to the variance, which is most of what noise does to a training. "exact" is the exact
         mean and variance of what the whole ring delivers, for FixedPoint wires of up to 12 bits.
         `jaxqring.expected` has estimators that need none of this.
-      control: how the errors are held while derivatives are estimated; see
+      overrides: how the errors are held while derivatives are estimated; see
         `jaxqring.gradients.couple`.
       masks: zero-sum masks on the codes; set by `jaxqring.secure_psum`, which checks that they may
         be there.
@@ -75,7 +75,7 @@ class Ring:
     nodes_per_device: int = struct.field(pytree_node=False, default=1, kw_only=True)
     simulate: str = struct.field(pytree_node=False, default="attempts", kw_only=True)
     derivative: str | None = struct.field(pytree_node=False, default=None, kw_only=True)
-    control: Control | None = struct.field(default=None, kw_only=True)
+    overrides: Overrides | None = struct.field(default=None, kw_only=True)
     masks: Masks | None = struct.field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
@@ -195,7 +195,7 @@ class Ring:
             has no room for guard bits.
         """
         if isinstance(self.wire, FixedPoint):
-            self.wire.code_bits(num_terms)
+            self.wire.level_bits(num_terms)
         if self.noise == "off":
             return
         check_transition("ring.channel", self.channel)  # type: ignore[arg-type]

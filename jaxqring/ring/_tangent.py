@@ -29,7 +29,7 @@ from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
 from jaxqring import _checks as checks
-from jaxqring._threefry import Words, derive
+from jaxqring._threefry import KeyWords, derive
 from jaxqring.codec._formats import FixedPoint
 from jaxqring.link._transport import mean_jump, variance_slope
 from jaxqring.ring import _travel
@@ -74,7 +74,7 @@ def tangent(
     d_transition: jax.Array | None,
     plan: Plan,
     sent: jax.Array | None,
-    keys: Words | None,
+    keys: KeyWords | None,
 ) -> jax.Array:
     """The tangent of the result: a ring that carries tangents instead of codes.
 
@@ -126,7 +126,7 @@ def tangent(
         )
 
     def moved_spread(
-        words: Any, link: Any, d_link: Any, key: Words, spread_slope: Any, moving: Any
+        words: Any, link: Any, d_link: Any, key: KeyWords, spread_slope: Any, moving: Any
     ) -> jax.Array:
         assert isinstance(wire, FixedPoint)
         noise, data = normal_tangent(words, link, d_link, key, spread_slope, wire)

@@ -28,7 +28,7 @@ from jax.custom_batching import sequential_vmap
 from jax.typing import ArrayLike
 
 from jaxqring import _checks as checks
-from jaxqring._threefry import Words, cipher_key, derive, threefry
+from jaxqring._threefry import KeyWords, cipher_key, derive, threefry
 from jaxqring.link._error_sampler import gap_scale, gaps, through
 from jaxqring.physics.ghz import GHZSource
 
@@ -212,7 +212,7 @@ def sum_error_law(visibility: ArrayLike, bits: int) -> jax.Array:
     return jnp.prod((1 + jnp.broadcast_to(value, (bits,))[:, None] * cosines) / 2, axis=0)
 
 
-def sum_errors(cipher: Words, visibility: jax.Array, size: int, bits: int) -> jax.Array:
+def sum_errors(cipher: KeyWords, visibility: jax.Array, size: int, bits: int) -> jax.Array:
     """Draws what sums of masks are off by, in time that follows the number of wrong ones.
 
     The bits of an error are measured from the lowest to the highest; given the lower ones, of
@@ -253,7 +253,7 @@ def _draw_sum_errors(
     # Made of the key and the noise, to have the type of mapped values.
     zero = (cipher[0] & np.uint32(0)) + (rate < 0).astype(jnp.uint32)
 
-    def drawn(turn: jax.Array, place: jax.Array | np.uint32) -> Words:
+    def drawn(turn: jax.Array, place: jax.Array | np.uint32) -> KeyWords:
         counter = jnp.full_like(walker, turn), walker * np.uint32(64) + place
         return threefry(cipher, counter)
 
@@ -295,7 +295,7 @@ def _uniform(words: jax.Array) -> jax.Array:
     return (words >> 8).astype(jnp.int32).astype(jnp.float32) * np.float32(2.0**-24)
 
 
-def _uniform_bits(key: Words, size: int, bits: int) -> jax.Array:
+def _uniform_bits(key: KeyWords, size: int, bits: int) -> jax.Array:
     """(size,) uint32 whose lowest `bits` bits are uniform, 64 // bits of them from one draw.
 
     The two words of the draws are made in a loop, which ends in memory: XLA would make them again
@@ -314,7 +314,7 @@ def _uniform_bits(key: Words, size: int, bits: int) -> jax.Array:
     return (drawn[:, None] >> shifts[:, None]).reshape(-1)[:size]
 
 
-def _uniform_below(key: Words, size: int, modulus: int) -> jax.Array:
+def _uniform_below(key: KeyWords, size: int, modulus: int) -> jax.Array:
     """(size,) uint32 uniform below `modulus` < 2^16, to 2^-48 of each probability."""
     position = lax.iota(jnp.uint32, size)
     high, low = threefry(key, (position, jnp.zeros_like(position)))
@@ -324,7 +324,7 @@ def _uniform_below(key: Words, size: int, modulus: int) -> jax.Array:
     return rest
 
 
-def _uniform_errors(cipher: Words, visibility: jax.Array, size: int, modulus: int) -> jax.Array:
+def _uniform_errors(cipher: KeyWords, visibility: jax.Array, size: int, modulus: int) -> jax.Array:
     """(size,) uint32 errors of sums mod a prime: zero, or any other with equal probability."""
     right = ((1 + visibility) / 2) ** (modulus - 1).bit_length()
     position = lax.iota(jnp.uint32, size)
@@ -333,7 +333,7 @@ def _uniform_errors(cipher: Words, visibility: jax.Array, size: int, modulus: in
     return jnp.where(_uniform(fate) < right, np.uint32(0), wrong)
 
 
-def _wrong_bits(cipher: Words, visibility: jax.Array, size: int) -> jax.Array:
+def _wrong_bits(cipher: KeyWords, visibility: jax.Array, size: int) -> jax.Array:
     """(size,) uint32 whose bits are set with the probability of an error in one state."""
     wrong = jnp.clip((1 - visibility.astype(jnp.float32)) / 2, 0, 1)
     single = wrong * (1 - wrong)

@@ -20,7 +20,7 @@ from jax.extend.core import get_opaque_trace_state
 from jax.typing import ArrayLike
 
 from jaxqring import _checks as checks
-from jaxqring._threefry import Words, cipher_key, derive
+from jaxqring._threefry import KeyWords, cipher_key, derive
 from jaxqring.codec._formats import FixedPoint
 from jaxqring.link._error_sampler import mapped_alike
 from jaxqring.physics.ghz import GHZSource
@@ -417,7 +417,7 @@ def _of_survivors(leaf: jax.Array, alive: jax.Array, ring: Ring) -> jax.Array:
 
 
 def _chunk_errors(
-    cipher: Words,
+    cipher: KeyWords,
     visibility: jax.Array,
     size: int,
     real: jax.Array,

@@ -131,7 +131,7 @@ class Security:
         return 0 if self.correction is None else math.ceil(-math.log2(self.eps_correct))
 
     def blocks(self, size: int) -> int:
-        """Words of the correction for `size` coordinates and the checks; `size` without one."""
+        """Codewords of the correction for `size` coordinates and the checks; `size` without one."""
         check_count("size", size, 1)
         if self.correction is None:
             return size

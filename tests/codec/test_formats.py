@@ -132,11 +132,11 @@ def test_the_step_is_the_least_power_of_two_that_fits_the_peak(bits, num_terms):
     wire = jq.FixedPoint(bits)
     if bits - int(np.ceil(np.log2(num_terms))) < 2:
         with pytest.raises(ValueError, match=r"`wire\.bits` must be at least"):
-            wire.code_bits(num_terms)
+            wire.level_bits(num_terms)
         return
-    assert wire.code_bits(num_terms) == bits - int(np.ceil(np.log2(num_terms)))
+    assert wire.level_bits(num_terms) == bits - int(np.ceil(np.log2(num_terms)))
     limit = float(wire.limit(num_terms))
-    top = 2 ** (wire.code_bits(num_terms) - 1) - 1
+    top = 2 ** (wire.level_bits(num_terms) - 1) - 1
     assert limit == top or (top > 2**24 and top * (1 - 2**-23) < limit < top)
     rng = np.random.default_rng(bits)
     peaks = np.exp(rng.uniform(-60, 60, size=40)).astype(np.float32)
