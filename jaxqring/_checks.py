@@ -65,6 +65,43 @@ def within(argument: str, value: ArrayLike, low: float = 0.0, high: float = 1.0)
         refuse(argument, rule, value)
 
 
+def integer(argument: str, value: Any, least: int = 1, most: float = np.inf) -> int:
+    """Refuses a `value` that is not a concrete integer in [least, most]; returns it as an `int`.
+
+    Raises:
+      ValueError: if it is a bool, not an integer, or outside.
+
+    >>> integer("count", np.int32(3))
+    3
+    """
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | np.integer)
+        or not least <= value <= most
+    ):
+        rule = f"of at least {least}" if np.isinf(most) else f"in [{least}, {most}]"
+        refuse(argument, f"be an integer {rule}", value)
+    return int(value)
+
+
+def open_interval(argument: str, value: ArrayLike, low: float = 0.0, high: float = 1.0) -> float:
+    """Refuses a `value` that is not one concrete number strictly between `low` and `high`.
+
+    Raises:
+      TypeError: if it is not real.
+      ValueError: if it is traced, an array of more than one number, or not inside.
+
+    >>> open_interval("fraction", 0.5)
+    0.5
+    """
+    if is_traced(value):
+        refuse(argument, "be concrete", value)
+    number = numbers(argument, value)
+    if number.size != 1 or not low < number.item() < high:
+        refuse(argument, f"lie in ({low:g}, {high:g})", value)
+    return float(number.item())
+
+
 def _refuse_unless_real(argument: str, dtype: Any, value: Any) -> None:
     if not (jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer)):
         refuse(argument, "be a real number or an array of them", value, TypeError)
