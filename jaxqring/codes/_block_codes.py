@@ -76,7 +76,7 @@ class Codewords:
         Raises:
           ValueError: if the number of symbols is out of range.
 
-        Source: Lin and Costello, Error Overrides Coding, section 4.6 (shortened cyclic codes).
+        Reference: Lin and Costello, Error Control Coding, section 4.6 (shortened cyclic codes).
 
         >>> reed_solomon(255, 223).shortened(376)
         BlockCode(n=126, k=94, t=16, symbol_bits=8, erasures=32)
@@ -312,7 +312,7 @@ def bch(n: int, k: int, t: int) -> BlockCode:
     Raises:
       ValueError: if a number is outside its domain, or t above what n - k check bits correct.
 
-    Reference: Lin and Costello, Error Overrides Coding, section 6.1 (binary primitive BCH codes).
+    Reference: Lin and Costello, Error Control Coding, section 6.1 (binary primitive BCH codes).
 
     >>> bch(255, 223, 4).symbols
     128

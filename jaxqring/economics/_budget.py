@@ -25,7 +25,7 @@ from jaxqring.codes._protection import IdealCode, Retransmit
 from jaxqring.link._symbol_channel import SymbolChannel, check_transition, superdense
 from jaxqring.physics._pair import werner
 from jaxqring.ring._ring import Ring
-from jaxqring.supply._pair_supply import Supply
+from jaxqring.supply._generation import Supply
 
 WholeCode = BlockCode | Retransmit | IdealCode
 

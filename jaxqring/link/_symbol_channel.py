@@ -152,7 +152,7 @@ def superdense(
 
     Raises:
       TypeError: if `pair` is not a Pair or a channel not a Channel.
-      ValueError: if a probability known now is out of range.
+      ValueError: if a concrete probability is out of range.
 
     Reference: Bennett and Wiesner, Phys. Rev. Lett. 69, 2881 (1992); the noisy form is derived
     here and checked against dense matrices.
@@ -256,7 +256,7 @@ def check_transition(argument: str, channel: SymbolChannel) -> None:
 
     Raises:
       TypeError: if it is not a SymbolChannel.
-      ValueError: if its matrix has another shape, or is known now and has columns that are not
+      ValueError: if its matrix has another shape, or concrete is and has columns that are not
         probability distributions, to 1e-5.
     """
     checks.instance(argument, channel, SymbolChannel)

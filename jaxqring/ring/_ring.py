@@ -9,7 +9,7 @@ import numpy as np
 from flax import struct
 
 from jaxqring import _checks as checks
-from jaxqring.codec._formats import BFloat16, FixedPoint, Float32, Wire
+from jaxqring.codec._formats import BFloat16, FixedPoint, Float32, WireFormat
 from jaxqring.codes._coded_hop import SIMULATIONS
 from jaxqring.codes._messages import Message, message_qubits, message_words
 from jaxqring.codes._protection import Protection, Unequal, protected_part
@@ -68,7 +68,7 @@ class Ring:
     """
 
     channel: SymbolChannel | None = None
-    wire: Wire = struct.field(pytree_node=False, default=FixedPoint(16))
+    wire: WireFormat = struct.field(pytree_node=False, default=FixedPoint(16))
     noise: str = struct.field(pytree_node=False, default="sampled")
     protection: Protection | None = struct.field(pytree_node=False, default=None)
     scramble: bool = struct.field(pytree_node=False, default=True, kw_only=True)

@@ -144,7 +144,7 @@ def test_the_step_is_the_least_power_of_two_that_fits_the_peak(bits, num_terms):
     powers = np.float32(2.0) ** np.arange(-20, 20)
     above = np.nextafter(exact, np.float32(np.inf))
     peaks = np.concatenate([peaks, exact, above, powers]).astype(np.float32)
-    steps = np.asarray(jax.vmap(lambda peak: wire.step(peak, num_terms))(peaks), np.float64)
+    steps = np.asarray(jax.vmap(lambda peak: wire.scale_of(peak, num_terms))(peaks), np.float64)
     assert np.all(np.frexp(steps)[0] == 0.5)  # powers of two
     assert np.all(limit * steps >= peaks)
     assert np.all(limit * steps / 2 < peaks)
@@ -161,7 +161,7 @@ def test_nearest_rounding_errs_by_half_a_step_at_most(bits, num_terms, scale):
     rng = np.random.default_rng(3)
     values = (scale * rng.normal(size=2000)).astype(np.float32)
     peak = np.abs(values).max()
-    step = wire.step(peak, num_terms)
+    step = wire.scale_of(peak, num_terms)
     codes = wire.encode(values, step, num_terms)
     assert codes.dtype == jnp.int32
     assert np.abs(np.asarray(codes)).max() <= wire.limit(num_terms)
@@ -177,7 +177,7 @@ def test_nearest_rounding_errs_by_half_a_step_at_most(bits, num_terms, scale):
 def test_a_wide_wire_carries_float32_values_near_the_peak_exactly():
     wire = jq.FixedPoint(32)
     values = np.random.default_rng(4).uniform(0.5, 1, size=1000).astype(np.float32)
-    step = wire.step(np.float32(1.0), 1)
+    step = wire.scale_of(np.float32(1.0), 1)
     np.testing.assert_array_equal(wire.decode(wire.encode(values, step, 1), step), values)
 
 
@@ -191,7 +191,7 @@ def test_an_error_free_sum_of_the_largest_codes_does_not_wrap():
     for bits, num_terms in [(8, 2), (8, 3), (8, 64), (16, 5), (32, 7), (32, 8)]:
         wire = jq.FixedPoint(bits)
         values = np.array([1.0, -1.0], np.float32)
-        step = wire.step(np.float32(1.0), num_terms)
+        step = wire.scale_of(np.float32(1.0), num_terms)
         codes = wire.encode(values, step, num_terms)
         total = codes
         for _ in range(num_terms - 1):
@@ -204,7 +204,7 @@ def test_an_error_free_sum_of_the_largest_codes_does_not_wrap():
 def test_nan_becomes_zero_and_infinities_are_clipped(clip, rounding):
     wire = jq.FixedPoint(8, clip=clip, rounding=rounding)
     values = np.array([np.nan, np.inf, -np.inf, 0.0, -0.0, 2.0, -2.0], np.float32)
-    step = wire.step(np.float32(2.0), 1)
+    step = wire.scale_of(np.float32(2.0), 1)
     codes = np.asarray(wire.encode(values, step, 1, cipher_key(jax.random.key(0))))
     if clip == "max":
         edge = 127
@@ -221,7 +221,7 @@ def test_a_clip_bounds_what_is_decoded_and_counts_what_lies_outside(rounding):
     clip = 0.75
     wire = jq.FixedPoint(16, clip=clip, rounding=rounding)
     values = np.linspace(-2, 2, 401).astype(np.float32)
-    step = wire.step(np.float32(clip), 1)
+    step = wire.scale_of(np.float32(clip), 1)
     decoded = np.asarray(
         wire.decode(wire.encode(values, step, 1, cipher_key(jax.random.key(1))), step)
     )
@@ -232,7 +232,7 @@ def test_a_clip_bounds_what_is_decoded_and_counts_what_lies_outside(rounding):
 
 def test_values_above_the_agreed_peak_saturate():
     wire = jq.FixedPoint(8)
-    step = wire.step(np.float32(1.0), 1)
+    step = wire.scale_of(np.float32(1.0), 1)
     edge = 127 * float(step)
     values = np.array([edge, edge * 1.01, -edge * 1.01, 1e30, -1e30], np.float32)
     np.testing.assert_array_equal(wire.encode(values, step, 1), [127, 127, -127, 127, -127])
@@ -243,7 +243,7 @@ def test_values_above_the_agreed_peak_saturate():
 def test_all_zeros_are_carried_as_zeros(rounding):
     wire = jq.FixedPoint(16, rounding=rounding)
     values = np.zeros(100, np.float32)
-    step = wire.step(np.float32(0.0), 4)
+    step = wire.scale_of(np.float32(0.0), 4)
     assert float(step) > 0
     codes = wire.encode(values, step, 4, cipher_key(jax.random.key(0)))
     np.testing.assert_array_equal(codes, 0)
@@ -255,7 +255,7 @@ def test_all_zeros_are_carried_as_zeros(rounding):
 def test_peaks_at_the_ends_of_float32_give_finite_values_within_half_a_step(bits, peak):
     wire = jq.FixedPoint(bits)
     values = np.float32(peak) * np.array([1, -1, 0.7, 0.3, 0], np.float32)
-    step = wire.step(np.float32(peak), 1)
+    step = wire.scale_of(np.float32(peak), 1)
     assert TINY <= float(step) <= 2.0**126
     codes = wire.encode(values, step, 1)
     decoded = np.asarray(wire.decode(codes, step), np.float64)
@@ -278,7 +278,7 @@ def test_encoding_under_jit_and_vmap_gives_the_same_codes():
         wire = jq.FixedPoint(12, rounding=rounding)
 
         def send(row, key, wire=wire):
-            step = wire.step(jnp.abs(row).max(), 2)
+            step = wire.scale_of(jnp.abs(row).max(), 2)
             return wire.encode(row, step, 2, cipher_key(key)), step
 
         codes, steps = jax.jit(jax.vmap(send))(values, keys)
@@ -337,7 +337,7 @@ def test_stochastic_rounding_stays_within_one_step(bits):
     """Exact: the two neighbouring codes are the only ones that may come out."""
     wire = jq.FixedPoint(bits, rounding="stochastic")
     values = np.random.default_rng(6).normal(size=2**16).astype(np.float32)
-    step = wire.step(np.abs(values).max(), 2)
+    step = wire.scale_of(np.abs(values).max(), 2)
     codes = np.asarray(wire.encode(values, step, 2, cipher_key(jax.random.key(10))))
     exact = values.astype(np.float64) / float(step)
     assert np.all((codes == np.floor(exact)) | (codes == np.ceil(exact)))
