@@ -43,7 +43,7 @@ def _fewer(prob: jax.Array, count: int) -> jax.Array:
 
 @functools.partial(jax.jit, static_argnums=1)
 def scaled_slowest(prob: jax.Array, count: int) -> jax.Array:
-    """Mean attempts (...) until the slowest of `count` links is ready, times `prob`: finite at 0."""
+    """`prob` times the mean attempts (...) until all `count` links are ready: finite at zero."""
     fewer = _fewer(prob, count)[..., 1:, :]
     leave = jnp.sum(fewer, axis=-1, keepdims=True)
     system = leave * jnp.eye(count, dtype=prob.dtype) - fewer[..., 1:]

@@ -11,10 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from packing import unpack
 
 from jaxqring import FixedPoint, Retransmit, SymbolChannel, reed_solomon, superdense, werner
 from jaxqring._threefry import cipher_key
-from jaxqring.codec._packing import pack, unpack
+from jaxqring.codec._packing import pack
 from jaxqring.codes import BlockCode, IdealCode, Unequal, bch, hop_error, repetition, secded
 from jaxqring.codes._coded_hop import attempt_law, deliver
 
