@@ -227,7 +227,7 @@ def _mix_in_noise(transition: jax.Array, weight: ArrayLike) -> jax.Array:
 def _readout_matrix(
     readout_error: ArrayLike | tuple[ArrayLike, ArrayLike],
 ) -> tuple[jax.Array, jax.Array]:
-    """The matrix (..., 4, 4) of P(read | true) of both bits, and a count (...) of clipped entries."""
+    """The matrix (..., 4, 4) of P(read | true) of both bits, and the clipped entries (...)."""
     if isinstance(readout_error, tuple | list):
         if len(readout_error) != 2 or any(np.shape(m)[-2:] != (2, 2) for m in readout_error):
             shapes = tuple(np.shape(m) for m in readout_error)

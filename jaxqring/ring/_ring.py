@@ -11,7 +11,7 @@ from flax import struct
 from jaxqring import _checks as checks
 from jaxqring.codec._formats import BFloat16, FixedPoint, Float32, WireFormat
 from jaxqring.codes._coded_hop import SIMULATIONS
-from jaxqring.codes._messages import Message, message_qubits, message_words
+from jaxqring.codes._messages import Message, message_qubits, protected_message
 from jaxqring.codes._protection import Protection, Unequal, protected_part
 from jaxqring.link._symbol_channel import SymbolChannel, check_transition
 from jaxqring.ring._cost import Cost, ring_cost
@@ -141,7 +141,7 @@ class Ring:
 
     def message_words(self, size: int) -> Message | None:
         """The codewords of a message of `size` codes; None where there are none."""
-        return message_words(self.protection, size, self.wire.bits)
+        return protected_message(self.protection, size, self.wire.bits)
 
     def message_qubits(self, size: int) -> tuple[int, int | jax.Array]:
         """Codewords and online qubits of a message of `size` codes, each codeword sent once."""

@@ -17,7 +17,7 @@ from jaxqring import FixedPoint, Retransmit, SymbolChannel, reed_solomon, superd
 from jaxqring._threefry import cipher_key
 from jaxqring.codec._packing import pack
 from jaxqring.codes import BlockCode, IdealCode, Unequal, bch, hop_error, repetition, secded
-from jaxqring.codes._coded_hop import attempt_law, deliver
+from jaxqring.codes._coded_hop import attempt_thresholds, deliver
 
 KEY = jax.random.key(20261122)
 MODES = ("attempts", "symbol")
@@ -36,10 +36,12 @@ def sender(protection, mode, size, bits):
     # What is compiled here runs for milliseconds, and takes seconds to optimise.
     fast = {"xla_backend_optimization_level": 0}
     compiled = jax.jit(jax.vmap(send, in_axes=(0, None, None, None)), compiler_options=fast)
-    law_of = jax.jit(lambda matrix: attempt_law(protection, SymbolChannel(matrix), size, bits))
+    law_of = jax.jit(
+        lambda matrix: attempt_thresholds(protection, SymbolChannel(matrix), size, bits)
+    )
 
     def run(keys, codes, matrix):
-        return compiled(keys, codes, matrix, law_of(matrix) if mode == "attempts" else None)
+        return compiled(keys, codes, matrix, thresholds_of(matrix) if mode == "attempts" else None)
 
     return run
 

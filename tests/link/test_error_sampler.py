@@ -266,7 +266,7 @@ STRETCH = 2**22
 
 @jax.jit
 def sums_of_spacings(number, rate):
-    """Sums of 128 spacings, which fit 32 bits, for (N,) of the 2^31 numbers that words stand for."""
+    """Sums of 128 spacings, which fit 32 bits, for (N,) of the 2^31 numbers of random words."""
     spacing = sampling.spacings(
         number.astype(jnp.uint32) << 1, sampling.spacing_factor(rate), STRETCH
     )
@@ -274,8 +274,8 @@ def sums_of_spacings(number, rate):
 
 
 def mean_spacing(rate):
-    """Of min(G, cap) for a geometric G and the cap in the code: a spacing as long as a stretch leads
-    out of any, however long it is."""
+    """Of min(G, cap) for a geometric G and the cap in the code: a spacing as long as a stretch
+    leads out of any, however long it is."""
     rate = np.float64(rate)
     if rate == 1:
         return 1.0
@@ -378,8 +378,8 @@ def geometric_bins(rate, bins):
 
 
 def spacings_of(errors, rate):
-    """Spacings between errors: as many as there are for sure, so that their number does not depend on
-    them. Fewer come with a chance of 1e-15 (eight standard deviations)."""
+    """Spacings between errors: as many as there are for sure, so that their number does not depend
+    on them. Fewer come with a chance of 1e-15 (eight standard deviations)."""
     at = np.flatnonzero(errors)
     mean = errors.size * rate
     enough = int(mean - 8 * np.sqrt(mean))
@@ -391,8 +391,8 @@ def spacings_of(errors, rate):
 @pytest.mark.parametrize("rows", [1, 4])
 @pytest.mark.parametrize("total", [1e-4, 1e-3, 0.024, 0.1, 0.3])
 def test_spacings_between_errors_are_geometric(rows, total):
-    """4,194,304 symbols; of 76 spacings or more the counts in up to 40 bins, and the joint counts in up
-    to 4 of neighbouring ones and of a spacing and the kind of the error at its end."""
+    """4,194,304 symbols; of 76 spacings or more the counts in up to 40 bins, and the joint counts
+    in up to 4 of neighbouring ones and of a spacing and the kind of the error at its end."""
     rate = stated(noise_table(rows, total))[:, 1:].sum(1).mean()
     errors = sampled(rows, total)[1]
     spacings = spacings_of(errors, rate)
@@ -410,9 +410,9 @@ def test_spacings_between_errors_are_geometric(rows, total):
 
 
 def test_spacings_across_lanes_and_batches_are_geometric():
-    """Without a coarse part, error n is the last of spacing n: of 8 x 128 spacings in a batch, down its
-    lanes. Eight keys, 12,000 lanes and 95 batches each: the counts of the spacings into a lane, of
-    those into a batch, and jointly of these and the spacings before."""
+    """Without a coarse part, error n is the last of spacing n: of 8 x 128 spacings in a batch, down
+    its lanes. Eight keys, 12,000 lanes and 95 batches each: the counts of the spacings into a lane,
+    of those into a batch, and jointly of these and the spacings before."""
     total, lane, batch = 0.024, 8, 1024
     rate = stated(noise_table(1, total))[0, 1:].sum()
     assert lane * 128 == batch == sampling._ROWS * sampling._MAX_LANES
@@ -430,7 +430,8 @@ def test_spacings_across_lanes_and_batches_are_geometric():
 @pytest.mark.parametrize("rows", [1, 4])
 def test_what_is_drawn_again_over_a_coarse_part_has_geometric_spacings(rows):
     """4,194,304 symbols. Kinds 1 and 2 are coarse, up to their share in what is drawn again; kind
-    3, at 0.003, comes of that alone. The counts of all, and the spacings of kind 3 in up to 40 bins."""
+    3, at 0.003, comes of that alone. The counts of all, and the spacings of kind 3 in up to 40
+    bins."""
     table = table_of(*[[64.1 / 256, 32.3 / 256, 0.003]] * rows)
     np.testing.assert_array_equal(split_of(table[None, :, 1:]).multiples[0], [[64, 32, 0]] * rows)
     sent = random_words(seed=2)
@@ -705,8 +706,9 @@ spacing_of = jax.jit(
 
 
 def test_short_spacings_are_as_right_as_long_ones():
-    """Exact: how many of the 2^31 numbers give a spacing of at most n, found by bisection, because spacings
-    fall with the lower numbers and rise with the upper ones, which count from one downwards."""
+    """Exact: how many of the 2^31 numbers give a spacing of at most n, found by bisection, because
+    spacings fall with the lower numbers and rise with the upper ones, which count from one
+    downwards."""
     for rate in (1e-12, 1e-9, 1e-7, 1e-5, 1e-4):
         for longest in (1, 16, 1000):
             exact = -np.expm1(longest * np.log1p(-rate))
