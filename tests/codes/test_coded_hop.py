@@ -26,22 +26,25 @@ slow = functools.partial(pytest.param, marks=pytest.mark.slow)
 
 @functools.cache
 def sender(protection, mode, size, bits):
-    """Compiled once for each: keys, codes and a link -> codes that arrive, and tallies."""
+    """Compiled once for each: keys, levels and a link -> levels that arrive, and tallies."""
 
-    def send(key, codes, matrix, law):
-        channel, words = SymbolChannel(matrix), pack(codes, bits)
-        received, tally = deliver(cipher_key(key), words, size, bits, channel, protection, law)
+    def send(key, levels, matrix, thresholds):
+        channel, words = SymbolChannel(matrix), pack(levels, bits)
+        received, tally = deliver(
+            cipher_key(key), words, size, bits, channel, protection, thresholds
+        )
         return unpack(received, bits, size, signed=False), tally
 
     # What is compiled here runs for milliseconds, and takes seconds to optimise.
     fast = {"xla_backend_optimization_level": 0}
     compiled = jax.jit(jax.vmap(send, in_axes=(0, None, None, None)), compiler_options=fast)
-    law_of = jax.jit(
+    thresholds_of = jax.jit(
         lambda matrix: attempt_thresholds(protection, SymbolChannel(matrix), size, bits)
     )
 
-    def run(keys, codes, matrix):
-        return compiled(keys, codes, matrix, thresholds_of(matrix) if mode == "attempts" else None)
+    def run(keys, levels, matrix):
+        thresholds = thresholds_of(matrix) if mode == "attempts" else None
+        return compiled(keys, levels, matrix, thresholds)
 
     return run
 
