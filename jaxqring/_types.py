@@ -15,4 +15,6 @@ Key: TypeAlias = jax.Array
 Noise: TypeAlias = Literal["sampled", "gaussian", "mean", "off"]
 Simulate: TypeAlias = Literal["attempts", "symbol"]
 Rounding: TypeAlias = Literal["nearest", "stochastic"]
+DistillationProtocol: TypeAlias = Literal["dejmps", "bbpssw"]
+HeraldingScheme: TypeAlias = Literal["midpoint", "direct"]
 NonFinite: TypeAlias = Literal["propagate", "clip"]

@@ -20,12 +20,12 @@ from jaxqring import _checks as checks
 from jaxqring.capacity._limits import break_even, lifetime_uses
 from jaxqring.codes._binomial import any_of
 from jaxqring.codes._block_codes import BlockCode
-from jaxqring.codes._messages import Message, message_qubits, message_words
+from jaxqring.codes._messages import Message, message_qubits, protected_message
 from jaxqring.codes._protection import IdealCode, Retransmit
 from jaxqring.link._symbol_channel import SymbolChannel, check_transition, superdense
 from jaxqring.physics._pair import werner
 from jaxqring.ring._ring import Ring
-from jaxqring.supply._pair_supply import Supply
+from jaxqring.supply._generation import Supply
 
 WholeCode = BlockCode | Retransmit | IdealCode
 
@@ -169,7 +169,7 @@ def budget(
     bare = dataclasses.replace(ring, protection=None).cost(size, nodes, collective=collective)
     chunk = bare.bits // (bare.rounds * ring.wire.bits) if bare.rounds else 0
     _, first = message_qubits(code, chunk, ring.wire.bits, channel)
-    message = message_words(code, chunk, ring.wire.bits)
+    message = protected_message(code, chunk, ring.wire.bits)
     undelivered, lost, repeated, turns = _repetition(message, channel, nodes)
     online = bare.rounds * (jnp.asarray(first, dtype=repeated.dtype) + repeated)
     wrong = lost / max(chunk * ring.wire.bits // 2, 1)

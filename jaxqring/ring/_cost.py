@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from jaxqring import _checks as checks
-from jaxqring.codec._formats import FixedPoint, Wire
+from jaxqring.codec._formats import FixedPoint, WireFormat
 from jaxqring.ring._payload import layout_of
 
 
@@ -102,7 +102,7 @@ COLLECTIVES = ("psum", "psum_scatter", "all_gather")
 
 
 def ring_cost(
-    wire: Wire,
+    wire: WireFormat,
     tree_or_size: Any,
     num_nodes: int,
     collective: str,

@@ -20,7 +20,7 @@ from jax.custom_derivatives import SymbolicZero
 
 from jaxqring._threefry import KeyWords, cipher_key, derive
 from jaxqring.codec._formats import FixedPoint
-from jaxqring.codes._coded_hop import Tally, attempt_law
+from jaxqring.codes._coded_hop import Tally, attempt_thresholds
 from jaxqring.link._symbol_channel import SymbolChannel
 from jaxqring.ring import _travel
 from jaxqring.ring._call_spec import Counts, Plan
@@ -159,7 +159,7 @@ def _inputs(values: jax.Array, ring: Ring, key: jax.Array | None, plan: Plan) ->
     laws = None
     protection = ring.protection
     if links is not None and protection is not None and ring.simulate == "attempts":
-        law = functools.partial(attempt_law, size=values.shape[-1], bits=ring.wire.bits)
+        law = functools.partial(attempt_thresholds, size=values.shape[-1], bits=ring.wire.bits)
         laws = jax.vmap(lambda link: law(protection, SymbolChannel(link)))(links)
     called = keys = None
     if key is not None and ring.draws:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxqring._threefry import KeyWords, derive
-from jaxqring.codec._formats import FixedPoint, Wire
+from jaxqring.codec._formats import FixedPoint, WireFormat
 from jaxqring.codec._packing import pack
 from jaxqring.codes._coded_hop import Tally, deliver
 from jaxqring.codes._protection import protected_part
@@ -213,7 +213,7 @@ def effective_channel(transition: jax.Array, ring: Ring) -> jax.Array:
     return (guessed.scrambled() if ring.scramble else guessed).transition
 
 
-def code_slope(transition: jax.Array, wire: Wire) -> jax.Array:
+def code_slope(transition: jax.Array, wire: WireFormat) -> jax.Array:
     """How far what a hop delivers follows what was sent."""
     if isinstance(wire, FixedPoint):
         return mean_slope(wire, transition)

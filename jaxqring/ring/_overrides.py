@@ -6,7 +6,7 @@ from flax import struct
 
 from jaxqring import _checks as checks
 from jaxqring._threefry import KeyWords
-from jaxqring.codec._packing import symbol_place
+from jaxqring.codec._packing import symbol_position
 
 
 @struct.dataclass
@@ -76,7 +76,7 @@ class Overrides:
         if self.site is None:
             return received
         site = self.site
-        word, shift = symbol_place(site.symbol, size, bits)
+        word, shift = symbol_position(site.symbol, size, bits)
         here = (keys[0] == site.call[0]) & (keys[1] == site.call[1])
         here &= (hop == site.hop) & (nodes == site.link)
         wanted = (sent[:, word] >> shift) ^ site.error

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxqring.codec._formats import FixedPoint, Wire, power_of_two
+from jaxqring.codec._formats import FixedPoint, WireFormat, power_of_two
 
 _INFINITY = np.int32(0x7F800000)
 _TOP = np.finfo(np.float32).max
@@ -218,7 +218,7 @@ def _cut_jvp(sizes: tuple[int, ...], primals: tuple, tangents: tuple) -> tuple:
 
 
 def layout_of(
-    wire: Wire, sizes: Sequence[int], rows: int = 1, dtypes: Sequence[Any] | None = None
+    wire: WireFormat, sizes: Sequence[int], rows: int = 1, dtypes: Sequence[Any] | None = None
 ) -> Layout:
     """The layout of leaves with `sizes` values in each of `rows` rows; float32 without `dtypes`."""
     scale = wire.scale if isinstance(wire, FixedPoint) else "payload"
@@ -303,7 +303,7 @@ def in_codes(values: jax.Array, layout: Layout, wire: FixedPoint, scales: Scales
 def from_codes(
     values: jax.Array,
     layout: Layout,
-    wire: Wire,
+    wire: WireFormat,
     scales: Scales | None,
     *,
     divisor: Any,

@@ -9,9 +9,9 @@ import numpy as np
 from flax import struct
 
 from jaxqring import _checks as checks
-from jaxqring.codec._formats import BFloat16, FixedPoint, Float32, Wire
+from jaxqring.codec._formats import BFloat16, FixedPoint, Float32, WireFormat
 from jaxqring.codes._coded_hop import SIMULATIONS
-from jaxqring.codes._messages import Message, message_qubits, message_words
+from jaxqring.codes._messages import Message, message_qubits, protected_message
 from jaxqring.codes._protection import Protection, Unequal, protected_part
 from jaxqring.link._symbol_channel import SymbolChannel, check_transition
 from jaxqring.ring._cost import Cost, ring_cost
@@ -68,7 +68,7 @@ class Ring:
     """
 
     channel: SymbolChannel | None = None
-    wire: Wire = struct.field(pytree_node=False, default=FixedPoint(16))
+    wire: WireFormat = struct.field(pytree_node=False, default=FixedPoint(16))
     noise: str = struct.field(pytree_node=False, default="sampled")
     protection: Protection | None = struct.field(pytree_node=False, default=None)
     scramble: bool = struct.field(pytree_node=False, default=True, kw_only=True)
@@ -141,7 +141,7 @@ class Ring:
 
     def message_words(self, size: int) -> Message | None:
         """The codewords of a message of `size` codes; None where there are none."""
-        return message_words(self.protection, size, self.wire.bits)
+        return protected_message(self.protection, size, self.wire.bits)
 
     def message_qubits(self, size: int) -> tuple[int, int | jax.Array]:
         """Codewords and online qubits of a message of `size` codes, each codeword sent once."""

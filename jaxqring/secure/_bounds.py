@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 import scipy  # whose subpackages load when they are first used
 
 from jaxqring import _checks as checks
-from jaxqring.codes._block_codes import check_count
 from jaxqring.secure._copy_sampling import (
     bucket_error,
     escape_probability,
@@ -126,7 +125,7 @@ def kept_copies(
     parties = read_source(source).num_parties
     if security.amplification != "universal":
         return security.masks_needed(size)
-    check_count("size", size, 1)
+    checks.integer("size", size, 1)
     modulus = mask_modulus(security, parties, bits, dimension)
     length = 1 if security.correction is None else security.correction.n
     needed = size + security.check_masks
@@ -201,7 +200,7 @@ def epsilon(
     source = read_source(source)
     parties, x_error, disagreement = source
     for name, count in (("size", size), ("steps", steps), ("bits", bits)):
-        check_count(name, count, 1)
+        checks.integer(name, count, 1)
     checks.within("bits", bits, 1, 32)
     checks.one_of("mode", mode, ("composable", "paper"))
     universal, code = security.amplification == "universal", security.correction
@@ -311,7 +310,7 @@ def mask_modulus(security: Security, parties: int, bits: int, dimension: int | N
         dimension = largest + 1
         while not is_prime(dimension):
             dimension += 1
-    check_count("dimension", dimension, 2)
+    checks.integer("dimension", dimension, 2)
     if not is_prime(dimension):
         checks.refuse("dimension", "be prime", dimension)
     if dimension <= largest:

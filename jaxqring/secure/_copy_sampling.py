@@ -17,7 +17,6 @@ import numpy as np
 import scipy  # whose subpackages load when they are first used
 
 from jaxqring import _checks as checks
-from jaxqring.codes._block_codes import check_count
 
 
 def escape_probability(
@@ -185,7 +184,7 @@ def pass_probability(tested: int, error: float, tolerance: float) -> float:
 def check_counts(**counts: tuple[int, int]) -> None:
     """Refuses what is no integer of at least the least: name=(value, least)."""
     for name, (value, least) in counts.items():
-        check_count(name, value, least)
+        checks.integer(name, value, least)
 
 
 def check_open(**values: float) -> None:

@@ -29,7 +29,7 @@ from jax.typing import ArrayLike
 
 from jaxqring import _checks as checks
 from jaxqring._threefry import KeyWords, cipher_key, derive, threefry
-from jaxqring.link._error_sampler import gap_scale, gaps, through
+from jaxqring.link._error_sampler import spacing_factor, spacings, through
 from jaxqring.physics.ghz import GHZSource
 
 REALISATIONS = ("qft", "prime", "xor")
@@ -248,7 +248,7 @@ def _draw_sum_errors(
     wrong = jnp.clip((1 - visibility.astype(jnp.float32)) / 2, 0, 1)  # of one bit
     log_right = jnp.log1p(-jnp.minimum(wrong, 1 - 2.0**-24))
     rate = -jnp.expm1(bits * log_right)  # of a sum
-    scale = gap_scale(jnp.minimum(rate, 1 - 2.0**-24))
+    scale = spacing_factor(jnp.minimum(rate, 1 - 2.0**-24))
     walker = lax.iota(jnp.uint32, walkers)
     # Made of the key and the noise, to have the type of mapped values.
     zero = (cipher[0] & np.uint32(0)) + (rate < 0).astype(jnp.uint32)
@@ -260,7 +260,7 @@ def _draw_sum_errors(
     def turn(state: tuple) -> tuple:
         number, position, errors = state
         gap, fate = drawn(number, np.uint32(32))
-        position = jnp.minimum(position + gaps(gap, scale, stretch), stretch)
+        position = jnp.minimum(position + spacings(gap, scale, stretch), stretch)
         lowest = jnp.log1p(-_uniform(fate) * rate) / log_right
         lowest = jnp.clip(lowest, 0, bits - 1).astype(jnp.int32)
 

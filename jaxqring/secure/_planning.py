@@ -8,7 +8,7 @@ from typing import Any
 import scipy  # whose subpackages load when they are first used
 
 from jaxqring import _checks as checks
-from jaxqring.codes._block_codes import BlockCode, check_count
+from jaxqring.codes._block_codes import BlockCode
 from jaxqring.secure._bounds import (
     PlainSource,
     copy_error,
@@ -81,7 +81,7 @@ def plan(
     """
     check_open(target_epsilon=target_epsilon, max_abort=max_abort)
     for name, count in (("size", size), ("steps", steps)):
-        check_count(name, count, 1)
+        checks.integer(name, count, 1)
     share = target_epsilon / steps * (1 - 1e-9)
     small = min(1e-12, share / 100)
     rest = share - small * (1 if correction is None else 2)

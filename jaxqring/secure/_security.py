@@ -10,7 +10,7 @@ import dataclasses
 import math
 
 from jaxqring import _checks as checks
-from jaxqring.codes._block_codes import BlockCode, check_count
+from jaxqring.codes._block_codes import BlockCode
 from jaxqring.secure._copy_sampling import check_open, failures_allowed
 
 #: Probability that a test fails on a copy whose Z outcomes disagree. A Z test sees it. An XY test
@@ -84,7 +84,7 @@ class Security:
         if self.amplification == "universal" and self.tests == "xy":
             rule = "include Z tests, which alone bound the rate of universal amplification"
             checks.refuse("tests", rule, self.tests)
-        check_count("bucket", self.bucket, 3)
+        checks.integer("bucket", self.bucket, 3)
         if self.bucket % 2 == 0:
             checks.refuse("bucket", "be odd, so that there is a majority", self.bucket)
         checks.within("test_ratio", self.test_ratio, 0.0, math.inf)
@@ -102,7 +102,7 @@ class Security:
             if self.correction.symbol_bits != 1:
                 rule = "be a binary code, whose distance alone carries over to Z_(2^b)"
                 checks.refuse("correction", rule, self.correction)
-        check_count("attempts", self.attempts, 1)
+        checks.integer("attempts", self.attempts, 1)
         for name in ("eps_smooth", "eps_amplify", "eps_correct", "eps_authenticate"):
             check_open(**{name: getattr(self, name)})
 
@@ -132,7 +132,7 @@ class Security:
 
     def blocks(self, size: int) -> int:
         """Codewords of the correction for `size` coordinates and the checks; `size` without one."""
-        check_count("size", size, 1)
+        checks.integer("size", size, 1)
         if self.correction is None:
             return size
         return -(-(size + self.check_masks) // self.correction.k)
@@ -159,7 +159,7 @@ class Security:
         >>> Security(test_ratio=0.1).copies_tested(30)
         3
         """
-        check_count("kept", kept, 1)
+        checks.integer("kept", kept, 1)
         # A ratio such as 0.7 is not a binary fraction, and 0.7 x 10 is to be 7.
         return max(math.ceil(self.test_ratio * kept * (1 - 1e-12)), 1)
 

@@ -457,7 +457,7 @@ def test_differentiating_around_a_jit_or_a_scan_gives_the_derivative_of_the_plai
     # that is near to a half apart: a sum is then off by the value of one code on all nodes, and
     # the derivative of w out^2 by 2 w times that.
     wire = FixedPoint(24 if noise == "gaussian" else 16)
-    one_code = 2 * float(jnp.max(jnp.abs(weights)) * wire.step(jnp.max(jnp.abs(values)), 8))
+    one_code = 2 * float(jnp.max(jnp.abs(weights)) * wire.scale_of(jnp.max(jnp.abs(values)), 8))
     apart = one_code if noise == "gaussian" else 0.0
 
     def loss(fidelities, values):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.stats import binom, hypergeom
 
-from jaxqring.codes._block_codes import bch, reed_solomon
+from jaxqring.codes import bch, reed_solomon
 from jaxqring.secure import _bounds as bounds
 from jaxqring.secure._copy_sampling import majority_loss
 from jaxqring.secure._masks import sum_error_law

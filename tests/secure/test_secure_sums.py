@@ -128,7 +128,7 @@ def tree(*lead):
 
 def codes_of(total, x, bits):
     """Sums as integers, by the step that the ring agrees on."""
-    step = FixedPoint(bits).step(jnp.max(jnp.abs(x)), x.shape[0])
+    step = FixedPoint(bits).scale_of(jnp.max(jnp.abs(x)), x.shape[0])
     return np.rint(np.asarray(total, np.float64) / float(step)).astype(np.int64)
 
 
@@ -256,7 +256,7 @@ def test_what_travels_is_what_view_says_and_uniform(monkeypatch, nodes, bits):
     x = jnp.ones((nodes, 4096 * nodes))
     source = dephased(nodes, 0.001)
     total, sent, hidden = watched(monkeypatch, x, quiet(bits), source, KEY)
-    step = FixedPoint(bits).step(jnp.max(jnp.abs(x)), nodes)
+    step = FixedPoint(bits).scale_of(jnp.max(jnp.abs(x)), nodes)
     codes = FixedPoint(bits).encode(x, step, nodes)
     hidden = hidden.reshape(nodes, -1)
     off = np.asarray(jnp.sum(hidden.astype(jnp.uint32), axis=0)) % 2**bits
