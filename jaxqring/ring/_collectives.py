@@ -3,8 +3,8 @@
 They take the place of their `jax.lax` namesakes inside `pmap`, `shard_map` and
 `vmap(axis_name=...)`. The path of a payload:
 
-    pytree -> one float32 vector -> in units of the scale of each leaf -> N chunks -> codes
-           -> (N - 1 hops of adding) -> (N - 1 hops of passing on) -> codes -> float32 -> pytree
+    pytree -> one float32 vector -> in units of the scale of each leaf -> N chunks -> levels
+           -> (N - 1 hops of adding) -> (N - 1 hops of passing on) -> levels -> float32 -> pytree
 
 The same key gives the same bits under every mapping, whatever its implementation: the random
 stream of a hop is derived from the key, the kind and structure of the call, the number of the hop
@@ -23,32 +23,63 @@ Derivatives follow the mean of the channel; `jaxqring.ring._tangent` says how.
 """
 
 import functools
-from typing import Any
+from typing import Any, Literal, TypeVar, overload
 
 import jax
 import jax.numpy as jnp
 
 from jaxqring import _checks as checks
+from jaxqring._types import AxisName, Key, PyTree
 from jaxqring.ring._axes import within_devices
 from jaxqring.ring._call import Call, enter
-from jaxqring.ring._report import make_report
+from jaxqring.ring._report import Report, make_report
 from jaxqring.ring._ring import Ring
 
-AxisName = Any
+T = TypeVar("T")
 
 
+@overload
 def psum(
-    x: Any,
+    x: T,
     axis_name: AxisName,
     *,
     ring: Ring,
-    key: jax.Array | None,
+    key: Key | None,
+    replicated: bool = False,
+    with_report: Literal[False] = False,
+) -> T: ...
+@overload
+def psum(
+    x: T,
+    axis_name: AxisName,
+    *,
+    ring: Ring,
+    key: Key | None,
+    replicated: bool = False,
+    with_report: Literal[True],
+) -> tuple[T, Report]: ...
+@overload
+def psum(
+    x: T,
+    axis_name: AxisName,
+    *,
+    ring: Ring,
+    key: Key | None,
+    replicated: bool = False,
+    with_report: bool,
+) -> T | tuple[T, Report]: ...
+def psum(
+    x: T,
+    axis_name: AxisName,
+    *,
+    ring: Ring,
+    key: Key | None,
     replicated: bool = False,
     with_report: bool = False,
-) -> Any:
+) -> T | tuple[T, Report]:
     """Sums a pytree over the nodes of a ring; `jax.lax.psum` over quantum links.
 
-    With `noise="off"` and a FixedPoint wire every node gets the exact sum of the codes, bit for
+    With `noise="off"` and a FixedPoint wire every node gets the exact sum of the levels, bit for
     bit. With noise each hop of the second half of the ring adds errors of its own, so that nodes
     hold different results: `Report.replica_agreement` says how different.
 
@@ -69,10 +100,10 @@ def psum(
         one key draw the same errors if they are the same kind of call on a pytree of the same
         structure, sizes and types (`psum` and `pmean` are of one kind), and independent ones
         otherwise.
-      replicated: end in a result that `shard_map` knows to be equal on all nodes, so that
-        `out_specs=P()` is allowed. Only where it provably is: with noise "off", or with protection
-        of every symbol. A codeword that no attempt brings across in the second half of the ring
-        then comes over the error-free control channel, and still counts as undelivered.
+      replicated: whether to end in a result that `shard_map` knows to be equal on all nodes, so
+        that `out_specs=P()` is allowed. Only where it provably is: with noise "off", or with
+        protection of every symbol. A codeword that no attempt delivers in the second half of the
+        ring then comes over the error-free control channel, and still counts as undelivered.
       with_report: whether to return a `Report` too.
 
     Returns:
@@ -91,15 +122,45 @@ def psum(
     return _summed(x, axis_name, ring, key, replicated, with_report, mean=False)
 
 
+@overload
 def pmean(
-    x: Any,
+    x: T,
     axis_name: AxisName,
     *,
     ring: Ring,
-    key: jax.Array | None,
+    key: Key | None,
+    replicated: bool = False,
+    with_report: Literal[False] = False,
+) -> T: ...
+@overload
+def pmean(
+    x: T,
+    axis_name: AxisName,
+    *,
+    ring: Ring,
+    key: Key | None,
+    replicated: bool = False,
+    with_report: Literal[True],
+) -> tuple[T, Report]: ...
+@overload
+def pmean(
+    x: T,
+    axis_name: AxisName,
+    *,
+    ring: Ring,
+    key: Key | None,
+    replicated: bool = False,
+    with_report: bool,
+) -> T | tuple[T, Report]: ...
+def pmean(
+    x: T,
+    axis_name: AxisName,
+    *,
+    ring: Ring,
+    key: Key | None,
     replicated: bool = False,
     with_report: bool = False,
-) -> Any:
+) -> T | tuple[T, Report]:
     """The mean over the nodes of a ring: `psum`, divided by the number of nodes.
 
     Arguments, results and errors as of `psum`.
@@ -113,16 +174,16 @@ def pmean(
 
 
 def _summed(
-    x: Any,
+    x: PyTree,
     axis_name: AxisName,
     ring: Ring,
-    key: jax.Array | None,
+    key: Key | None,
     replicated: bool,
     with_report: bool,
     *,
     mean: bool,
 ) -> Any:
-    def act(x: Any, axis_name: AxisName, ring: Ring) -> Any:
+    def act(x: PyTree, axis_name: AxisName, ring: Ring) -> Any:
         call = enter(x, axis_name, ring, key, "sum", with_report=with_report, replicated=replicated)
         divisor = call.place.num_nodes if mean else 1
         return sum_of(call, replicated, with_report, divisor, fits=mean)
@@ -164,16 +225,49 @@ def sum_of(
     return total, make_report(result, counts, place, ring, 2 * (place.num_nodes - 1), size)
 
 
+@overload
 def psum_scatter(
-    x: Any,
+    x: T,
     axis_name: AxisName,
     *,
     ring: Ring,
-    key: jax.Array | None,
+    key: Key | None,
+    scatter_dimension: int = 0,
+    tiled: bool = False,
+    with_report: Literal[False] = False,
+) -> T: ...
+@overload
+def psum_scatter(
+    x: T,
+    axis_name: AxisName,
+    *,
+    ring: Ring,
+    key: Key | None,
+    scatter_dimension: int = 0,
+    tiled: bool = False,
+    with_report: Literal[True],
+) -> tuple[T, Report]: ...
+@overload
+def psum_scatter(
+    x: T,
+    axis_name: AxisName,
+    *,
+    ring: Ring,
+    key: Key | None,
+    scatter_dimension: int = 0,
+    tiled: bool = False,
+    with_report: bool,
+) -> T | tuple[T, Report]: ...
+def psum_scatter(
+    x: T,
+    axis_name: AxisName,
+    *,
+    ring: Ring,
+    key: Key | None,
     scatter_dimension: int = 0,
     tiled: bool = False,
     with_report: bool = False,
-) -> Any:
+) -> T | tuple[T, Report]:
     """The first half of `psum`: node i keeps the i-th part of the sum; `jax.lax.psum_scatter`.
 
     Args:
@@ -189,7 +283,8 @@ def psum_scatter(
       The node's part of the sum; with a report, the pair (part, Report).
 
     Raises:
-      TypeError, ValueError: as `psum`, and if a leaf cannot be split so.
+      TypeError: as `psum`.
+      ValueError: as `psum`, and if a leaf cannot be split in this way or `x` holds no value.
 
     >>> ring = Ring(noise="off")
     >>> part = lambda x: psum_scatter(x, "nodes", ring=ring, key=None)
@@ -203,11 +298,11 @@ def psum_scatter(
 
 
 def _scatter(
-    x: Any,
+    x: PyTree,
     axis_name: AxisName,
     ring: Ring,
     *,
-    key: jax.Array | None,
+    key: Key | None,
     dimension: int,
     tiled: bool,
     with_report: bool,
@@ -242,16 +337,49 @@ def _scatter(
     return outputs, make_report(result, counts, place, ring, nodes - 1, size, replicas=False)
 
 
+@overload
 def all_gather(
-    x: Any,
+    x: T,
     axis_name: AxisName,
     *,
     ring: Ring,
-    key: jax.Array | None,
+    key: Key | None,
+    axis: int = 0,
+    tiled: bool = False,
+    with_report: Literal[False] = False,
+) -> T: ...
+@overload
+def all_gather(
+    x: T,
+    axis_name: AxisName,
+    *,
+    ring: Ring,
+    key: Key | None,
+    axis: int = 0,
+    tiled: bool = False,
+    with_report: Literal[True],
+) -> tuple[T, Report]: ...
+@overload
+def all_gather(
+    x: T,
+    axis_name: AxisName,
+    *,
+    ring: Ring,
+    key: Key | None,
+    axis: int = 0,
+    tiled: bool = False,
+    with_report: bool,
+) -> T | tuple[T, Report]: ...
+def all_gather(
+    x: T,
+    axis_name: AxisName,
+    *,
+    ring: Ring,
+    key: Key | None,
     axis: int = 0,
     tiled: bool = False,
     with_report: bool = False,
-) -> Any:
+) -> T | tuple[T, Report]:
     """The second half of `psum`: every node gets the values of all; `jax.lax.all_gather`.
 
     A FixedPoint wire needs no guard bits here and uses all its bits.
@@ -269,7 +397,8 @@ def all_gather(
       The gathered values; with a report, the pair (values, Report).
 
     Raises:
-      TypeError, ValueError: as `psum`, and if a leaf has no such axis.
+      TypeError: as `psum`.
+      ValueError: as `psum`, and if a leaf has no such axis or `x` holds no value.
 
     >>> ring = Ring(noise="off")
     >>> gather = jax.vmap(lambda x: all_gather(x, "nodes", ring=ring, key=None), axis_name="nodes")
@@ -281,11 +410,11 @@ def all_gather(
 
 
 def _gather(
-    x: Any,
+    x: PyTree,
     axis_name: AxisName,
     ring: Ring,
     *,
-    key: jax.Array | None,
+    key: Key | None,
     axis: int,
     tiled: bool,
     with_report: bool,
@@ -314,11 +443,8 @@ def _gather(
 
 
 def _dimension(argument: str, dimension: int, rank: int) -> int:
-    """`dimension` counted from the front."""
-    if not isinstance(dimension, int) or not -rank <= dimension < rank:
-        rule = f"be an integer in [{-rank}, {rank}) for a leaf of this shape"
-        checks.refuse(argument, rule, dimension)
-    return dimension % rank
+    """`dimension` of a leaf with `rank` of them, counted from the front."""
+    return checks.integer(argument, dimension, -rank, rank - 1) % rank
 
 
 def _refuse_nothing(leaves: list[jax.Array]) -> None:

@@ -11,7 +11,7 @@ import pytest
 import jaxqring as jq
 from jaxqring import FixedPoint, Float32, Ring, SymbolChannel, superdense, werner
 from jaxqring.link._transport import moments, variance_slope
-from jaxqring.ring._exact import certain, chain_law, code_values, shift, spread
+from jaxqring.ring._exact import certain, chain_law, level_values, shift, spread
 
 AXIS = "nodes"
 KEY = jax.random.key(20260722)
@@ -130,7 +130,7 @@ def test_one_hop_of_a_werner_link_has_the_stated_moments():
 def moments_of_37(epsilon):
     """E[v] and E[v^2] after one hop of 37 over a Werner link of error epsilon."""
     law = chain_law(jnp.array([37, 0]), FixedPoint(8), superdense(werner(fidelity=1 - epsilon)))
-    return jnp.stack([law @ code_values(8), law @ code_values(8) ** 2])
+    return jnp.stack([law @ level_values(8), law @ level_values(8) ** 2])
 
 
 def test_the_derivatives_of_the_moments_are_the_stated_ones():
@@ -154,7 +154,7 @@ def test_accumulators_that_never_wrap_have_the_stated_mean():
     for code in (-7, 5, 3):
         law = hop(law, jnp.array(code))
     assert law.size == 2**12
-    assert float(law @ code_values(12)) == pytest.approx(8.410667, abs=1e-4)
+    assert float(law @ level_values(12)) == pytest.approx(8.410667, abs=1e-4)
 
 
 def scattered(x, ring, key):

@@ -22,7 +22,7 @@ def masks_of(bits, seed=0):
     cipher = cipher_key(jax.random.key(seed))
 
     def of(node, chunk):
-        lanes = Masks(cipher).lanes(node, chunk, size=SIZE, bits=bits, nodes=NODES)
+        lanes = Masks(cipher).lanes(node, chunk, size=SIZE, bits=bits, num_nodes=NODES)
         return jnp.stack(lanes)
 
     nodes, chunks = jnp.arange(NODES), jnp.arange(CHUNKS)

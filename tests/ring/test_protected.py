@@ -577,7 +577,7 @@ def test_the_symbols_of_a_code_meet_bare_links_below_and_the_residual_of_words_a
     """(8, 4, 4) for each run of codes, against the XOR patterns of flips by hand."""
     size, fidelity = 10, 0.93
     ring = ring_of(fidelity, Unequal(SMALL, symbols))
-    runs = hops.code_runs(ring, size)
+    runs = hops.level_runs(ring, size)
     met = hops.effective_channels(ring.transition, ring, runs)
     found = np.concatenate(
         [
