@@ -78,9 +78,9 @@ def count_values(
     inputs: Inputs, result: jax.Array, ring: Ring, spec: CallSpec, links: Tally
 ) -> Counts:
     """The counters of a call, from those of its links and from what it was given or delivered."""
-    wire, none = ring.wire, links.errors[0] * 0
+    wire, zero = ring.wire, links.errors[0] * 0
     if not isinstance(wire, FixedPoint):
-        return Counts(links, none, _count(~jnp.isfinite(result)), none)
+        return Counts(links, zero, _count(~jnp.isfinite(result)), zero)
     values = inputs.values
     saturated = _count(wire.saturates(values, SCALE, spec.num_terms))
     non_finite = _count(~jnp.isfinite(values))
