@@ -456,7 +456,7 @@ WEIGHTS = 2.0 ** np.arange(16) * np.where(np.arange(16) == 15, -1, 1)
 
 
 def expected_loss(fidelity, weights, replicated):
-    """Of G1: a bit b has the mean s^H b + (1 - s^H) / 2 after H hops, with s = 1 - 2 f."""
+    """A bit b has the mean s^H b + (1 - s^H) / 2 after H hops, with s = 1 - 2 f."""
     x = chunked_codes().sum(axis=0)
     slopes = np.tile(bit_slopes(fidelity), (2, 1))
     bits = (x.astype(int)[:, None] >> np.arange(16)) & 1
