@@ -27,6 +27,7 @@ import numpy as np
 from jax import lax
 
 from jaxqring._threefry import KeyWords, threefry
+from jaxqring._varying import mapped_alike
 from jaxqring.codec._packing import SYMBOLS_PER_WORD
 
 _GRID = 256  # coarse probabilities are multiples of 1/256: eight random bits a symbol
@@ -111,17 +112,6 @@ def through(
 
     drawn = lax.cond(parts.is_coarse, coarse, lambda words: words, words)
     return _redraw(cipher, words, drawn, parts, size)[:size]
-
-
-def mapped_alike(*arrays: jax.Array) -> list[jax.Array]:
-    """Casts arrays to vary over all axes of a `shard_map` that any of them varies over."""
-    axes = frozenset().union(*(jax.typeof(array).mat.varying for array in arrays))
-
-    def cast(array: jax.Array) -> jax.Array:
-        missing = tuple(axes - jax.typeof(array).mat.varying)
-        return lax.pcast(array, missing, to="varying") if missing else array
-
-    return [cast(array) for array in arrays]
 
 
 def split(table: jax.Array) -> Split:

@@ -21,10 +21,10 @@ from jax.typing import ArrayLike
 
 from jaxqring import _checks as checks
 from jaxqring._threefry import KeyWords, cipher_key, derive
+from jaxqring._varying import as_varying, mapped_alike, varying
 from jaxqring.codec._formats import FixedPoint
-from jaxqring.link._error_sampler import mapped_alike
 from jaxqring.physics.ghz import GHZSource
-from jaxqring.ring._axes import as_varying, axis_size, tracked, varying, within_devices
+from jaxqring.ring._axes import axis_size, tracked, within_devices
 from jaxqring.ring._call import enter
 from jaxqring.ring._collectives import AxisName, sum_of
 from jaxqring.ring._lanes import each_node

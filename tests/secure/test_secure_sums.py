@@ -222,13 +222,13 @@ def watched(monkeypatch, x, ring, source, key):
     seen, nodes, bits = [], x.shape[0], ring.wire.bits
     chunk = x.shape[1] // nodes
 
-    def spy(values, ring, key, plan):
-        plan = plan._replace(keep_codes=True)
-        result, counts, words = engine._with_trail(values, ring, key, plan)
-        size, own = -(-chunk // ring.wire.lanes), plan.place.nodes()[0]
+    def spy(values, ring, key, spec):
+        spec = spec._replace(keep_sent=True)
+        result, counts, words = engine._with_sent(values, ring, key, spec)
+        size, own = -(-chunk // ring.wire.lanes), spec.place.nodes()[0]
 
         def mask(number):
-            each = ring.masks.lanes(own, number, size=size, bits=bits, nodes=nodes)
+            each = ring.masks.lanes(own, number, size=size, bits=bits, num_nodes=nodes)
             # What the sum is off by is added by the node that starts with the chunk.
             off = jnp.where(number == own, ring.masks.errors[0], 0)
             return jnp.concatenate(each)[:chunk] + off
