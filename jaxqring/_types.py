@@ -16,3 +16,22 @@ Noise: TypeAlias = Literal["sampled", "gaussian", "mean", "off"]
 Simulate: TypeAlias = Literal["attempts", "symbol"]
 Rounding: TypeAlias = Literal["nearest", "stochastic"]
 NonFinite: TypeAlias = Literal["propagate", "clip"]
+
+#: The arithmetic in which masks add up to zero: mod 2^bits, mod a prime, or bitwise XOR.
+Realisation: TypeAlias = Literal["qft", "prime", "xor"]
+#: The way in which masks of tested states are made secret.
+Amplification: TypeAlias = Literal["bucket", "none", "universal"]
+#: The measurements of GHZ copies that are tested.
+CopyTests: TypeAlias = Literal["z", "mixed", "xy"]
+#: The unit that a simulated verification draws: numbers of failures, or all outcomes.
+VerifySimulation: TypeAlias = Literal["counts", "outcomes"]
+#: The reading of the protocol that an epsilon belongs to.
+EpsilonMode: TypeAlias = Literal["composable", "paper"]
+#: The remedy where nodes vanish from a secure collective.
+Recovery: TypeAlias = Literal["restart", "spare"]
+#: The estimator of the angle between two gradients.
+GapEstimator: TypeAlias = Literal["qpe", "mlae", "iqae", "projective"]
+#: The transport of a copy of Alice's state: by qubits, or by EPR pairs and bits.
+TieVariant: TypeAlias = Literal["message", "steered"]
+#: The question of a tie audit: the fraction itself, or whether it is zero.
+TieTest: TypeAlias = Literal["estimate", "zero"]
