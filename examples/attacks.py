@@ -24,8 +24,8 @@ from sklearn.datasets import load_digits
 
 import jaxqring as jq
 from jaxqring.physics.ghz import sample
-from jaxqring.secure._attacks import purification_guess
-from jaxqring.secure._bounds import escape_probability, pass_probability, secrecy_distance
+from jaxqring.secure._copy_sampling import escape_probability, pass_probability
+from jaxqring.secure._rates import secrecy_distance
 from jaxqring.secure._verification import draw_tests, judge
 
 NODES, BITS, VICTIM = 8, 16, 3
@@ -150,7 +150,7 @@ def purified(key):
     yield f"purification of error {ERROR:g}: tests passed", share(passed), pass_rate
 
     outcomes = jax.random.bernoulli(mask_key, 0.5, (bits // BUCKET, BUCKET)).astype(jnp.uint8)
-    guess = purification_guess(guess_key, outcomes, ERROR)
+    guess = jq.secure.purification_guess(guess_key, outcomes, ERROR)
     advantage = secrecy_distance(ERROR)
     yield "  bits of a raw mask guessed", share(guess == outcomes), 0.5 + advantage
     # Advantages multiply: a sum of bits is guessed rightly if an even number of them is wrong.

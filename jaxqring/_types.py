@@ -21,3 +21,22 @@ NonFinite: TypeAlias = Literal["propagate", "clip"]
 Derivative: TypeAlias = Literal["mean", "exact"]
 Collective: TypeAlias = Literal["psum", "psum_scatter", "all_gather"]
 Estimator: TypeAlias = Literal["mean", "gaussian", "score", "russo", "exact"]
+
+#: The arithmetic in which masks add up to zero: mod 2^bits, mod a prime, or bitwise XOR.
+Realisation: TypeAlias = Literal["qft", "prime", "xor"]
+#: The way in which masks of tested states are made secret.
+Amplification: TypeAlias = Literal["bucket", "none", "universal"]
+#: The measurements of GHZ copies that are tested.
+CopyTests: TypeAlias = Literal["z", "mixed", "xy"]
+#: The unit that a simulated verification draws: numbers of failures, or all outcomes.
+VerifySimulation: TypeAlias = Literal["counts", "outcomes"]
+#: The reading of the protocol that an epsilon belongs to.
+EpsilonMode: TypeAlias = Literal["composable", "paper"]
+#: The remedy where nodes vanish from a secure collective.
+Recovery: TypeAlias = Literal["restart", "spare"]
+#: The estimator of the angle between two gradients.
+GapEstimator: TypeAlias = Literal["qpe", "mlae", "iqae", "projective"]
+#: The transport of a copy of Alice's state: by qubits, or by EPR pairs and bits.
+TieVariant: TypeAlias = Literal["message", "steered"]
+#: The question of a tie audit: the fraction itself, or whether it is zero.
+TieTest: TypeAlias = Literal["estimate", "zero"]

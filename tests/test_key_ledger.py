@@ -212,7 +212,7 @@ FEW, COARSE, SPARSE = "_errors_of_few", "_coarse_errors", "_redraw.<locals>.turn
 WORDS, MASKS, SUMS = (
     "random_words",
     "_uniform_lanes.<locals>.draw",
-    "_draw_sum_errors.<locals>.drawn",
+    "_draw_sum_errors.<locals>.draw",
 )
 
 CASES = {

@@ -17,7 +17,7 @@ import jaxqring as jq
 from jaxqring import FixedPoint, Ring
 from jaxqring.audit import _amplitude as amplitude
 from jaxqring.audit import _rivals as rivals
-from jaxqring.audit._tie_audit import sample_outcomes
+from jaxqring.audit._tie_copies import sample_outcomes
 from jaxqring.capacity import _closed_forms as capacity
 from jaxqring.capacity import _limits as limits
 from jaxqring.link._transport import variance_slope
@@ -262,7 +262,9 @@ SMOOTH = {
     "failure_probability": lambda f: failure_probability(
         jq.GHZSource(4, noise=jq.depolarizing(mix=0.1 * f)), "mixed"
     ),
-    "phase_estimation_law": lambda f: amplitude.phase_estimation_law(f, 8, 3, 0.1),
+    "phase_estimation_probabilities": lambda f: amplitude.phase_estimation_probabilities(
+        f, 8, 3, 0.1
+    ),
     "decision_error": lambda f: jq.audit.decision_error(f, 0.1, 100, hop_noise=0.01),
     "random_sign_variance": lambda f: rivals.random_sign_variance(f * VALUES[0], VALUES[1], 9),
 }

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from typing import Any, Literal
+from typing import get_args
 
 import jax
 import jax.numpy as jnp
@@ -14,34 +14,38 @@ from jax.scipy.special import betainc
 from jax.typing import ArrayLike
 
 from jaxqring import _checks as checks
-from jaxqring.audit._amplitude import ONE_STEP, angle, iterate_probability, phase_estimation_law
+from jaxqring._types import GapEstimator, Key, PyTree
+from jaxqring.audit._amplitude import (
+    WITHIN_RESOLUTION,
+    angle,
+    iterate_probability,
+    phase_estimation_probabilities,
+)
 from jaxqring.audit._iterative import iterate, narrowings
 
-Estimator = Literal["qpe", "mlae", "iqae", "projective"]
-ESTIMATORS = ("qpe", "mlae", "iqae", "projective")
-#: Where the decision falls: the angle of gradients that are at right angles.
+#: The angle at which the decision changes: that of orthogonal gradients.
 THRESHOLD = math.pi / 3
 _GRID = 4096  # of angles, for maximum likelihood
 
 
 @dataclasses.dataclass(frozen=True)
 class GapPlan:
-    """What one GapIP takes, known beforehand.
+    """The cost of one GapIP, known beforehand.
 
     Attributes:
       estimator: "qpe", "mlae", "iqae" or "projective".
-      steps: M of phase estimation, a power of two; for "mlae" the largest number of hops; one for
-        "projective".
-      repetitions: runs of phase estimation, whose median counts; shots for each number of turns
-        ("mlae") or in each round ("iqae"); copies for "projective".
-      qubits: sent in all, control qubits included; for "iqae", which stops when it knows enough, a
-        bound.
-      rounds: messages in all; a bound likewise.
+      steps: M, the number of outcomes of phase estimation, a power of two; for "mlae" the largest
+        number of hops; one for "projective".
+      repetitions: runs of phase estimation, whose median decides; shots for each number of
+        iterations ("mlae") or in each round ("iqae"); copies for "projective".
+      qubits: total sent, control qubits included; an upper bound for "iqae", which stops once it
+        can decide.
+      rounds: total number of messages; an upper bound likewise.
       depth: reflections that one party applies to one message, at most.
       error: bound on the probability of a wrong decision beyond the gap, without noise.
     """
 
-    estimator: str
+    estimator: GapEstimator
     steps: int
     repetitions: int
     qubits: int
@@ -55,11 +59,11 @@ class GapResult:
     """The outcome of one GapIP.
 
     Attributes:
-      agrees: () bool, whether the inner product is taken for positive.
+      agrees: () bool, True if the inner product is taken for positive.
       inner_product: () estimate of the inner product of the unit gradients.
       qubits: () float32 sent.
       rounds: () float32 messages.
-      plan: what was planned; all of it is used, but for "iqae".
+      plan: the planned cost; all of it is spent, but for "iqae".
     """
 
     agrees: jax.Array
@@ -69,22 +73,22 @@ class GapResult:
     plan: GapPlan = struct.field(pytree_node=False)
 
 
-def gap_steps(tau: float) -> int:
-    """M: so many steps that one of them is less than the angle between the two cases.
+def gap_outcomes(tau: float) -> int:
+    """The number of outcomes M whose resolution pi / M is below `gap_angle`, a power of two.
 
-    >>> [gap_steps(tau) for tau in (0.1, 0.05, 0.02)]
+    >>> [gap_outcomes(tau) for tau in (0.1, 0.05, 0.02)]
     [64, 128, 512]
     """
     return 2 ** math.ceil(math.log2(math.pi / gap_angle(tau)))
 
 
 def gap_angle(tau: float) -> float:
-    """The smaller distance of the two cases from the threshold, in radians.
+    """The smaller distance of the angles at tau and -tau from the threshold, in radians.
 
     >>> round(gap_angle(0.1), 7)
     0.0568334
     """
-    check_tau(tau)
+    tau = checks.open_interval("tau", tau)
     return min(THRESHOLD - math.acos((1 + tau) / 2), math.acos((1 - tau) / 2) - THRESHOLD)
 
 
@@ -93,10 +97,10 @@ def plan_gap_ip(
     size: int,
     *,
     delta: float | None = None,
-    estimator: Estimator = "qpe",
+    estimator: GapEstimator = "qpe",
     repetitions: int | None = None,
 ) -> GapPlan:
-    """What GapIP takes for gradients of P entries.
+    """Computes the cost of GapIP for gradients of P entries.
 
     Args:
       tau: gap: inner products of at least tau are told from those of at most -tau; in (0, 1).
@@ -104,62 +108,62 @@ def plan_gap_ip(
       delta: probability of a wrong decision to plan for; give this, `repetitions` or neither, which
         is one repetition.
       estimator: "qpe", phase estimation and the median of its runs; "mlae", maximum likelihood
-        over shots without a control qubit; "iqae", shots as deep as is known to be safe, until
-        the sign is known; "projective", one copy after the other, measured.
+        over shots without a control qubit; "iqae", shots as deep as the knowledge of the angle
+        allows, until the sign is clear; "projective", one copy after the other, measured.
       repetitions: see `GapPlan`.
 
+    Returns:
+      A `GapPlan`.
+
     Raises:
+      TypeError: if a number is not real.
       ValueError: if an argument is out of range, or `delta` is given for "mlae", of which no
         bound is known to us, or for "iqae", which is run at the error of one phase estimation.
 
-    Source: the paper states O~(tau^-1 log P) qubits; estimators, constants and the count of the
+    Reference: the paper states O~(tau^-1 log P) qubits; estimators, constants and the count of the
     control qubit are our interpretation. The median errs with exp(-2 r (8/pi^2 - 1/2)^2) at most.
 
     >>> plan_gap_ip(0.1, 10**6).qubits
     2646
     """
-    check_tau(tau)
-    checks.one_of("estimator", estimator, ESTIMATORS)
-    if isinstance(size, bool) or not isinstance(size, int | np.integer) or size < 1:
-        checks.refuse("size", "be a positive integer", size)
+    tau = checks.open_interval("tau", tau)
+    checks.one_of("estimator", estimator, get_args(GapEstimator))
+    qubits = register_qubits(checks.integer("size", size))
     if delta is not None:
-        checks.within("delta", delta)
-        if not 0 < delta < 1:
-            checks.refuse("delta", "lie in (0, 1)", delta)
+        delta = checks.open_interval("delta", delta)
         if repetitions is not None:
             checks.refuse("repetitions", "be left out where `delta` is given", repetitions)
         if estimator in ("mlae", "iqae"):
             rule = f"be left out for {estimator!r}, whose error it does not set"
             checks.refuse("delta", rule, delta)
         repetitions = _repetitions(tau, delta, estimator)
-    repetitions = 1 if repetitions is None else repetitions
-    if isinstance(repetitions, bool) or not isinstance(repetitions, int) or repetitions < 1:
-        checks.refuse("repetitions", "be a positive integer", repetitions)
-    qubits = register_qubits(size)
+    repetitions = checks.integer("repetitions", 1 if repetitions is None else repetitions)
     if estimator == "projective":
         error = float(_projective_error(tau, repetitions))
         return GapPlan(estimator, 1, repetitions, repetitions * qubits, repetitions, 1, error)
-    steps = gap_steps(tau)
+    outcomes = gap_outcomes(tau)
     if estimator == "mlae":
-        hops_of = [1] + [2 * turns for turns in _turns(steps)]
-        sent = repetitions * sum(hops_of)
-        return GapPlan(estimator, steps, repetitions, sent * qubits, sent, steps // 2, math.nan)
+        hops = [1] + [2 * iterations for iterations in _iteration_counts(outcomes)]
+        sent = repetitions * sum(hops)
+        return GapPlan(
+            estimator, outcomes, repetitions, sent * qubits, sent, outcomes // 2, math.nan
+        )
     if estimator == "iqae":
-        gap, risk = gap_angle(tau), 1 - ONE_STEP
+        margin, risk = gap_angle(tau), 1 - WITHIN_RESOLUTION
         # Calls of Q, of two hops each; the bound of Grinko et al., quoted from memory.
-        sent = 2 * math.ceil(50 / gap * math.log(2 / risk * math.log2(math.pi / (4 * gap))))
-        deepest = 2 ** narrowings(2 * gap)
-        return GapPlan(estimator, steps, repetitions, sent * qubits, sent, deepest // 2, risk)
+        calls = 50 / margin * math.log(2 / risk * math.log2(math.pi / (4 * margin)))
+        sent = 2 * math.ceil(calls)
+        deepest = 2 ** narrowings(2 * margin)
+        return GapPlan(estimator, outcomes, repetitions, sent * qubits, sent, deepest // 2, risk)
     if repetitions % 2 == 0:
         checks.refuse("repetitions", "be odd, so that there is a median", repetitions)
-    hops = 2 * (steps - 1)
-    error = median_error(1 - ONE_STEP, repetitions)
-    sent = repetitions * hops
-    return GapPlan("qpe", steps, repetitions, sent * (qubits + 1), sent, steps - 1, error)
+    error = median_error(1 - WITHIN_RESOLUTION, repetitions)
+    sent = repetitions * 2 * (outcomes - 1)
+    return GapPlan("qpe", outcomes, repetitions, sent * (qubits + 1), sent, outcomes - 1, error)
 
 
 def register_qubits(size: int) -> int:
-    """ceil(log2(P + 1)): the entries of a gradient, and the one that is appended.
+    """Qubits for the P entries of a gradient and the one that is appended: ceil(log2(P + 1)).
 
     >>> register_qubits(10**6)
     20
@@ -168,63 +172,59 @@ def register_qubits(size: int) -> int:
 
 
 def median_error(single: float, repetitions: int) -> float:
-    """The probability that half or more of so many runs err, each with probability `single`."""
+    """Probability that at least half of the runs err, each with probability `single`."""
     return float(scipy.stats.binom.sf((repetitions - 1) // 2, repetitions, single))
 
 
-def _repetitions(tau: float, delta: float, estimator: str) -> int:
-    """The fewest, an odd number, that err with probability delta at most."""
-    few = 64
+def _repetitions(tau: float, delta: float, estimator: GapEstimator) -> int:
+    """The fewest repetitions, an odd number, that err with probability delta at most."""
+    count = 64
     while True:
-        odd = 2 * np.arange(few) + 1
+        odd = 2 * np.arange(count) + 1
         if estimator == "projective":
             errors = _projective_error(tau, odd)
         else:
-            errors = scipy.stats.binom.sf((odd - 1) // 2, odd, 1 - ONE_STEP)
+            errors = scipy.stats.binom.sf((odd - 1) // 2, odd, 1 - WITHIN_RESOLUTION)
         enough = np.flatnonzero(errors <= delta)
         if len(enough):
             return int(odd[enough[0]])
-        few *= 2
+        count *= 2
 
 
-def _projective_error(tau: float, copies: np.ndarray | int) -> Any:
-    """The larger of the errors at tau and -tau: s^2 of the copies are found, and 1/4 decides."""
-    found = np.asarray(copies) // 4  # more than a quarter is agreement
-    at_high = scipy.stats.binom.cdf(found, copies, ((1 + tau) / 2) ** 2)
-    at_low = scipy.stats.binom.sf(found, copies, ((1 - tau) / 2) ** 2)
+def _projective_error(tau: float, copies: np.ndarray | int) -> np.ndarray:
+    """The larger of the error probabilities at tau and -tau.
+
+    Each copy is detected with probability ((1 +- tau)/2)^2, and the threshold is 1/4.
+    """
+    quarter = np.asarray(copies) // 4  # more than a quarter is agreement
+    at_high = scipy.stats.binom.cdf(quarter, copies, ((1 + tau) / 2) ** 2)
+    at_low = scipy.stats.binom.sf(quarter, copies, ((1 - tau) / 2) ** 2)
     return np.maximum(at_high, at_low)
 
 
-def _turns(steps: int) -> tuple[int, ...]:
+def _iteration_counts(outcomes: int) -> tuple[int, ...]:
     """1, 2, 4, ... up to M / 2: as deep as phase estimation goes."""
-    return tuple(2**power for power in range(int(math.log2(steps))))
-
-
-def check_tau(tau: float) -> None:
-    """Refuses a gap that is none."""
-    checks.within("tau", tau)
-    if not 0 < float(tau) < 1:
-        checks.refuse("tau", "lie in (0, 1)", tau)
+    return tuple(2**power for power in range(int(math.log2(outcomes))))
 
 
 def gap_ip(
-    server: Any,
-    client: Any,
+    server: PyTree,
+    client: PyTree,
     *,
     tau: float,
-    key: jax.Array,
-    estimator: Estimator = "qpe",
+    key: Key,
+    estimator: GapEstimator = "qpe",
     repetitions: int = 1,
     hop_noise: ArrayLike = 0.0,
 ) -> GapResult:
     """Decides whether two gradients agree (inner product >= tau) or conflict (<= -tau).
 
-    Simulated by the angle between them, exactly, so that any size costs no more than the inner
-    product. Between -tau and tau the decision may be either.
+    The exact simulation depends on the gradients only through the angle between them, so that any
+    size costs no more than the inner product. Between -tau and tau the decision may be either.
 
     Args:
       server: pytree of real arrays; normalised here.
-      client: another one of as many entries.
+      client: another one with the same number of entries.
       tau: the gap, in (0, 1); static.
       key: typed PRNG key.
       estimator: see `plan_gap_ip`.
@@ -232,27 +232,28 @@ def gap_ip(
       hop_noise: () probability that a hop replaces the register by white noise, in [0, 1].
 
     Raises:
-      TypeError, ValueError: if an argument is none of these, a gradient known now is zero, or they
-        have not the same size.
+      TypeError: if `key` is not a typed PRNG key, or a leaf is not real.
+      ValueError: if `plan_gap_ip` refuses the plan, `hop_noise` is outside [0, 1], a concrete
+        gradient is zero, or the gradients differ in size.
 
-    >>> mine, other = jnp.array([1.0, 2.0, 2.0]), jnp.array([2.0, 1.0, 1.0])
-    >>> found = gap_ip(mine, other, tau=0.1, key=jax.random.key(0))
-    >>> bool(found.agrees), found.plan.steps
+    >>> server, client = jnp.array([1.0, 2.0, 2.0]), jnp.array([2.0, 1.0, 1.0])
+    >>> result = gap_ip(server, client, tau=0.1, key=jax.random.key(0))
+    >>> bool(result.agrees), result.plan.steps
     (True, 64)
     """
     checks.prng_key("key", key)
-    ours, theirs = (_flat(name, x) for name, x in (("server", server), ("client", client)))
-    if ours.shape != theirs.shape:
-        checks.refuse("client", f"have the {ours.size} entries of the server", theirs.size)
-    plan = plan_gap_ip(tau, ours.size, estimator=estimator, repetitions=repetitions)
+    u, v = _flat("server", server), _flat("client", client)
+    if u.shape != v.shape:
+        checks.refuse("client", f"have the {u.size} entries of the server", v.size)
+    plan = plan_gap_ip(tau, u.size, estimator=estimator, repetitions=repetitions)
     noise, _ = checks.bounded("hop_noise", hop_noise)
-    exact = isinstance(hop_noise, float | int) and hop_noise == 0
-    inner = jnp.vdot(ours, theirs, precision="highest")
-    inner = inner / (jnp.linalg.norm(ours) * jnp.linalg.norm(theirs))
+    is_noiseless = isinstance(hop_noise, float | int) and hop_noise == 0
+    inner = jnp.vdot(u, v, precision="highest")
+    inner = inner / (jnp.linalg.norm(u) * jnp.linalg.norm(v))
     theta = angle(jnp.clip(inner, -1, 1))
-    qubits = register_qubits(ours.size)
+    qubits = register_qubits(u.size)
     if estimator == "iqae":
-        found = iterate(
+        estimate = iterate(
             key,
             theta,
             threshold=THRESHOLD,
@@ -262,44 +263,47 @@ def gap_ip(
             qubits=qubits,
             hop_noise=noise,
         )
-        measured, rounds = found.theta, found.hops
+        measured, rounds = estimate.theta, estimate.hops
         sent = rounds * qubits
     else:
-        measured = measure_angle(key, theta, plan, qubits, 0.0 if exact else noise)
+        measured = measure_angle(key, theta, plan, qubits, 0.0 if is_noiseless else noise)
         sent, rounds = jnp.float32(plan.qubits), jnp.float32(plan.rounds)
     return GapResult(measured < THRESHOLD, 2 * jnp.cos(measured) - 1, sent, rounds, plan)
 
 
 def measure_angle(
-    key: jax.Array, theta: jax.Array, plan: GapPlan, qubits: int, hop_noise: ArrayLike
+    key: Key, theta: jax.Array, plan: GapPlan, qubits: int, hop_noise: ArrayLike
 ) -> jax.Array:
-    """() the angle that an estimator reads off."""
+    """Draws the angle () that an estimator reads off, but for "iqae"."""
     if plan.estimator == "qpe":
-        law = phase_estimation_law(theta, plan.steps, qubits, hop_noise)
-        ends = jnp.cumsum(law)
-        uniform = jax.random.uniform(key, (plan.repetitions,), ends.dtype) * ends[-1]
-        read = jnp.searchsorted(ends, uniform)
-        return jnp.median(jnp.pi * jnp.minimum(read, plan.steps - read) / plan.steps)
+        probs = phase_estimation_probabilities(theta, plan.steps, qubits, hop_noise)
+        cumulative = jnp.cumsum(probs)
+        uniform = jax.random.uniform(key, (plan.repetitions,), cumulative.dtype) * cumulative[-1]
+        outcomes = jnp.searchsorted(cumulative, uniform)
+        return jnp.median(jnp.pi * jnp.minimum(outcomes, plan.steps - outcomes) / plan.steps)
     alive = 1 - jnp.asarray(hop_noise, float)
-    found = alive * jnp.cos(theta) ** 2 + (1 - alive) * 2.0**-qubits  # v, sent once
+    white_hits = (1 - alive) * 2.0**-qubits
     shots = plan.repetitions
+
+    def one_hop(angles: jax.Array) -> jax.Array:
+        return alive * jnp.cos(angles) ** 2 + white_hits
+
     if plan.estimator == "projective":
-        hits = jax.random.binomial(key, shots, found) / shots
-        # What white noise adds is known; more than a quarter is agreement.
-        share = jnp.clip((hits - (1 - alive) * 2.0**-qubits) / jnp.maximum(alive, 1e-6), 0, 1)
-        return jnp.arccos(jnp.sqrt(share)) + jnp.where(share > 0.25, 0, 1e-6)
-    turns = np.array(_turns(plan.steps))
+        frequency = jax.random.binomial(key, shots, one_hop(theta)) / shots
+        # The contribution of white noise is known; more than a quarter is agreement.
+        overlap = jnp.clip((frequency - white_hits) / jnp.maximum(alive, 1e-6), 0, 1)
+        return jnp.arccos(jnp.sqrt(overlap)) + jnp.where(overlap > 0.25, 0, 1e-6)
+    iterations = np.array(_iteration_counts(plan.steps))
     grid = (jnp.arange(_GRID) + 0.5) * (np.pi / 2 / _GRID)
 
-    def chances(angles: jax.Array) -> jax.Array:
-        amplified = iterate_probability(angles[..., None], turns, qubits, hop_noise)
-        first = alive * jnp.cos(angles) ** 2 + (1 - alive) * 2.0**-qubits
-        return jnp.concatenate([first[..., None], amplified], axis=-1)
+    def hit_probs(angles: jax.Array) -> jax.Array:
+        amplified = iterate_probability(angles[..., None], iterations, qubits, hop_noise)
+        return jnp.concatenate([one_hop(angles)[..., None], amplified], axis=-1)
 
-    hits = jax.random.binomial(key, shots, chances(theta))
-    probs = jnp.clip(chances(grid), 1e-7, 1 - 1e-7)
-    score = jnp.sum(hits * jnp.log(probs) + (shots - hits) * jnp.log1p(-probs), axis=-1)
-    return grid[jnp.argmax(score)]
+    hits = jax.random.binomial(key, shots, hit_probs(theta))
+    probs = jnp.clip(hit_probs(grid), 1e-7, 1 - 1e-7)
+    log_likelihood = jnp.sum(hits * jnp.log(probs) + (shots - hits) * jnp.log1p(-probs), axis=-1)
+    return grid[jnp.argmax(log_likelihood)]
 
 
 def decision_error(
@@ -310,36 +314,47 @@ def decision_error(
     repetitions: int = 1,
     hop_noise: ArrayLike = 0.0,
 ) -> jax.Array:
-    """() exact probability that phase estimation decides against the sign of the inner product.
+    """Exact probability () that phase estimation decides against the sign of the inner product.
 
     Differentiable in `hop_noise`.
+
+    Args:
+      inner_product: () of the unit gradients.
+      tau: the gap, in (0, 1).
+      size: P.
+      repetitions: runs of phase estimation, an odd number.
+      hop_noise: () probability that a hop replaces the register by white noise, in [0, 1].
+
+    Raises:
+      TypeError, ValueError: as `plan_gap_ip`; if a concrete probability or inner product is out of
+        range.
 
     >>> print(f"{decision_error(-0.1, 0.1, 10**6):.4f}")
     0.0986
     """
-    plan = plan_gap_ip(tau, size, repetitions=repetitions)  # refuses what cannot be
+    plan = plan_gap_ip(tau, size, repetitions=repetitions)
     if not (isinstance(hop_noise, float | int) and hop_noise == 0):
         hop_noise, _ = checks.bounded("hop_noise", hop_noise)
-    steps, theta = plan.steps, angle(inner_product)
-    law = phase_estimation_law(theta, steps, register_qubits(size), hop_noise)
-    outcomes = np.arange(steps)
-    agrees = np.pi * np.minimum(outcomes, steps - outcomes) / steps < THRESHOLD
-    wrong = jnp.sum(jnp.where(agrees == (jnp.asarray(inner_product) >= 0), 0, law))
+    num_outcomes, theta = plan.steps, angle(inner_product)
+    probs = phase_estimation_probabilities(theta, num_outcomes, register_qubits(size), hop_noise)
+    outcomes = np.arange(num_outcomes)
+    agrees = np.pi * np.minimum(outcomes, num_outcomes - outcomes) / num_outcomes < THRESHOLD
+    wrong = jnp.sum(jnp.where(agrees == (jnp.asarray(inner_product) >= 0), 0, probs))
     if repetitions == 1:
         return wrong
-    half = (repetitions + 1) // 2  # so many wrong ones make the median wrong
-    return betainc(half, repetitions - half + 1, jnp.clip(wrong, 0, 1))
+    majority = (repetitions + 1) // 2  # of wrong runs makes the median wrong
+    return betainc(majority, repetitions - majority + 1, jnp.clip(wrong, 0, 1))
 
 
-def _flat(argument: str, tree: Any) -> jax.Array:
+def _flat(argument: str, tree: PyTree) -> jax.Array:
+    """All entries of a gradient as one vector (P,), the largest of which is one in magnitude."""
     leaves = jax.tree.leaves(tree)
     if not leaves:
         checks.refuse(argument, "hold at least one entry", tree)
     for leaf in leaves:
         checks.real(argument, leaf)
-    # Asked of NumPy: of JAX the answer would be traced inside a jit.
-    known = not checks.is_traced(tree)
-    if known and not any(np.any(np.asarray(leaf) != 0) for leaf in leaves):
+    # By NumPy: the answer of JAX would be traced inside a jit.
+    if not checks.is_traced(tree) and not any(np.any(np.asarray(leaf) != 0) for leaf in leaves):
         checks.refuse(argument, "not be zero, which has no direction", tree)
     flat = ravel_pytree(jax.tree.map(jnp.asarray, tree))[0]
     if flat.size == 0:

@@ -16,7 +16,7 @@ from jaxqring.link import superdense
 from jaxqring.physics.channels import depolarizing
 from jaxqring.physics.pairs import werner
 from jaxqring.ring import Ring
-from jaxqring.secure._secure_sums import MIN_PARTIES
+from jaxqring.secure._security import MIN_PARTIES
 from jaxqring.train._datasets import DataConfig
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Sources and guesses of adversaries, to test verification against."""
+"""Dishonest sources, and the best guess of one, to test verification against."""
 
 import jax
 import jax.numpy as jnp
@@ -7,6 +7,7 @@ from flax import struct
 from jax.typing import ArrayLike
 
 from jaxqring import _checks as checks
+from jaxqring._types import Key
 from jaxqring.physics.channels import Channel
 from jaxqring.physics.ghz import GHZSource
 
@@ -16,13 +17,16 @@ class PlantedSource:
     """A dishonest source: among honest copies it hides some of another kind.
 
     Attributes:
-      honest: what most copies are.
-      bad: what the planted ones are; see `plus_states`.
-      count: how many are planted among the copies of one verification.
+      honest: source of the honest copies.
+      bad: source of the planted ones; see `plus_states`.
+      count: number of copies planted among those of one verification.
 
     Raises:
-      TypeError: if one is not a source.
+      TypeError: if `honest` or `bad` is not a `GHZSource`.
       ValueError: if their parties differ, or the count is not an integer of at least 0.
+
+    >>> PlantedSource(GHZSource(4), plus_states(4), count=2).num_parties
+    4
     """
 
     honest: GHZSource
@@ -30,8 +34,7 @@ class PlantedSource:
     count: int = struct.field(pytree_node=False, default=1)
 
     def __post_init__(self) -> None:
-        if isinstance(self.count, bool) or not isinstance(self.count, int) or self.count < 0:
-            checks.refuse("count", "be an integer of at least 0", self.count)
+        checks.integer("count", self.count, 0)
         if type(self.honest) is object or type(self.bad) is object:
             return  # JAX rebuilds pytrees around placeholders
         checks.instance("honest", self.honest, GHZSource)
@@ -46,13 +49,19 @@ class PlantedSource:
 
 
 def plus_states(num_parties: int) -> GHZSource:
-    """Product states |+...+> in place of GHZ states: whoever planted them knows every mask.
+    """Product states |+...+> in place of GHZ states: the one who planted them knows every mask.
 
     Each party's X outcome is zero, so that sums are right; the outcomes in the Z basis agree with
     probability 2^(1 - N) only.
 
     Args:
       num_parties: N, at least 2.
+
+    Returns:
+      A `GHZSource` of N parties, whose noise replaces each qubit by |+>.
+
+    Raises:
+      ValueError: if `num_parties` is not an integer of at least 2.
 
     >>> source = plus_states(3)
     >>> print(f"{source.disagreement:.4f} {source.x_error:.4f}")
@@ -63,8 +72,8 @@ def plus_states(num_parties: int) -> GHZSource:
     return GHZSource(num_parties, noise=Channel(jnp.asarray(replaced, float)))
 
 
-def purification_guess(key: jax.Array, outcomes: jax.Array, error_prob: ArrayLike) -> jax.Array:
-    """What a source that keeps a purification makes of one party's X outcomes.
+def purification_guess(key: Key, outcomes: jax.Array, error_prob: ArrayLike) -> jax.Array:
+    """Guesses one party's X outcomes, as a source that keeps a purification can.
 
     It sends sqrt(1 - e) |G>|0> + sqrt(e) X_1|G>|1>, where X_1 flips the first party's qubit, and
     keeps the last one. To the parties that is a `bit_flip` with probability e on the first qubit,
@@ -80,7 +89,11 @@ def purification_guess(key: jax.Array, outcomes: jax.Array, error_prob: ArrayLik
     Returns:
       (...) uint8 the source's guesses.
 
-    Source: our derivation.
+    Raises:
+      TypeError: if `key` is not a typed PRNG key, or `error_prob` is not real.
+      ValueError: if `key` is a batch of keys, or `error_prob` is outside [0, 1].
+
+    Reference: our derivation.
 
     >>> guess = purification_guess(jax.random.key(0), jnp.zeros(1000, jnp.uint8), 0.5)
     >>> int(jnp.sum(guess))

@@ -1,74 +1,35 @@
-"""What an aggregation with verified GHZ states gives away, and how often it is wrong.
+"""Secrecy and correctness of an aggregation with verified GHZ states.
 
-Everything here is a number known before the program runs: floats on the host, never traced. The
-paper claims composable security at twice the GHZ copies; which terms make it up is our
-reconstruction, from the sampling bounds of `sampling` and the rates of `rates`.
+All numbers here are floats on the host that are known before the program runs, never traced. The
+paper claims composable security at twice the GHZ copies; the terms that make it up are our
+reconstruction, from the sampling bounds of `_copy_sampling` and the rates of `_rates`.
 """
 
 import dataclasses
 import math
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import scipy  # whose subpackages load when they are first used
 
 from jaxqring import _checks as checks
-from jaxqring.secure._copy_sampling import (
-    bucket_error,
-    escape_probability,
-    failures_allowed,
-    pass_probability,
-    sampling_error,
-    sampling_excess,
-)
-from jaxqring.secure._masks import is_prime
-from jaxqring.secure._rates import (
-    adversarial_tests,
-    asymptotic_mask_rate,
-    conference_key_rate,
-    copy_error,
-    mask_rate,
-    secrecy_distance,
-    tests_needed,
-)
-from jaxqring.secure._security import Z_SHARE, Epsilon, Security
+from jaxqring._types import CopyTests, EpsilonMode
+from jaxqring.secure._copy_sampling import bucket_error, pass_probability, sampling_error
+from jaxqring.secure._masks import is_prime, prime_above
+from jaxqring.secure._rates import copy_error, mask_rate, secrecy_distance
+from jaxqring.secure._security import MIN_PARTIES, Z_SHARE, Epsilon, Security
 
-__all__ = [
-    "INTERPRETATIONS",
-    "Epsilon",
-    "PlainSource",
-    "adversarial_tests",
-    "asymptotic_mask_rate",
-    "bucket_error",
-    "conference_key_rate",
-    "copy_error",
-    "epsilon",
-    "escape_probability",
-    "failures_allowed",
-    "honest_failure",
-    "kept_copies",
-    "mask_modulus",
-    "mask_rate",
-    "pass_probability",
-    "read_source",
-    "sampling_error",
-    "sampling_excess",
-    "secrecy_distance",
-    "sum_error_probability",
-    "tests_needed",
-]
-
-INTERPRETATIONS = {
+INTERPRETATIONS: dict[EpsilonMode, str] = {
     "composable": "finite-size bounds of the literature, put together by us",
     "paper": "our interpretation of composable security at twice the GHZ copies",
 }
 
 
 def sum_error_probability(security: Security, x_error: float, qubits: int) -> float:
-    """The probability that a sum is wrong before it is corrected, at most.
+    """Upper bound on the probability that a sum is wrong before it is corrected.
 
     Args:
-      security: how many raw masks are added up.
-      x_error: that the Fourier outcomes of one qubit copy have a wrong sum.
+      security: the number of raw masks that are added up.
+      x_error: probability that the Fourier outcomes of one qubit copy have a wrong sum.
       qubits: qubit copies in a mask.
 
     Returns:
@@ -81,8 +42,8 @@ def sum_error_probability(security: Security, x_error: float, qubits: int) -> fl
     return copy_error(x_error, qubits * security.summed)
 
 
-def honest_failure(tests: str, source: Any, qubits: int) -> float:
-    """The probability that an honest copy of so many qubit GHZ states fails one test.
+def honest_failure(tests: CopyTests, source: Any, qubits: int) -> float:
+    """Probability that an honest copy of `qubits` qubit GHZ states fails one test.
 
     >>> from jaxqring.physics.channels import depolarizing
     >>> from jaxqring.physics.ghz import GHZSource
@@ -91,11 +52,11 @@ def honest_failure(tests: str, source: Any, qubits: int) -> float:
     [0.90725, 0.90606]
     """
     _, x_error, disagreement = read_source(source)
-    share = Z_SHARE[tests]
-    return share * copy_error(disagreement, qubits) + (1 - share) * copy_error(x_error, qubits)
+    z_share = Z_SHARE[tests]
+    return z_share * copy_error(disagreement, qubits) + (1 - z_share) * copy_error(x_error, qubits)
 
 
-def kept_copies(
+def untested_copies(
     security: Security,
     size: int,
     source: Any,
@@ -103,7 +64,7 @@ def kept_copies(
     bits: int = 16,
     dimension: int | None = None,
 ) -> int:
-    """Copies kept for a step, also where their number follows from a rate.
+    """Number of untested copies of an attempt, also where it follows from a rate.
 
     Args:
       security: tests, amplification and correction.
@@ -119,14 +80,14 @@ def kept_copies(
       ValueError: if universal amplification has no positive rate at this tolerance.
 
     >>> from jaxqring.physics.ghz import GHZSource
-    >>> kept_copies(Security("universal"), 100_000, GHZSource(4))
+    >>> untested_copies(Security("universal"), 100_000, GHZSource(4))
     103136
     """
-    parties = read_source(source).num_parties
+    num_parties = read_source(source).num_parties
     if security.amplification != "universal":
         return security.masks_needed(size)
-    checks.integer("size", size, 1)
-    modulus = mask_modulus(security, parties, bits, dimension)
+    checks.integer("size", size)
+    modulus = mask_modulus(security, num_parties, bits, dimension)
     length = 1 if security.correction is None else security.correction.n
     needed = size + security.check_masks
 
@@ -153,124 +114,152 @@ def epsilon(
     bits: int = 16,
     steps: int = 1,
     dimension: int | None = None,
-    mode: str = "composable",
+    mode: EpsilonMode = "composable",
     excess: float = 0.05,
 ) -> Epsilon:
-    """What so many secure steps promise together.
+    """Computes the security of a number of secure collectives together.
 
-    A step may verify fresh copies `attempts` times, and an adversary may try as often: with the
-    classical error c of one attempt, that of the step is 1 - (1 - c)^attempts.
+    A collective may verify fresh copies `attempts` times, and an adversary may try as often: with
+    the classical error c of one attempt, that of the collective is 1 - (1 - c)^attempts.
 
     * "bucket": the sampling term is the square root of that, for the c of `bucket_error`.
-    * "none": the same with buckets of one, where no kept copy may be bad; and never below
-      `secrecy_distance` of the source's honest noise summed over all kept qubit copies.
+    * "none": the same with buckets of one, where no untested copy may be bad; and never below
+      `secrecy_distance` of the source's honest noise summed over all untested qubit copies.
     * "universal": attempts x 2 eps_smooth, and attempts x eps_amplify, at the rate of `mask_rate`.
     * mode "paper": half of the copies are tested and the others used as they are; epsilon is the
       square root of `sampling_error`. It is our interpretation of "twice the GHZ copies", and no
       composable bound on the secrecy of every mask: one planted bad copy passes half the time.
-      `mask_rate` is what the composable formula would leave of those copies.
+      `mask_rate` is that of the composable formula for those copies.
 
     Args:
       security: tests, amplification and correction.
-      size: coordinates of a step.
+      size: coordinates of a collective.
       source: has `num_parties`, `x_error` and `disagreement` of a qubit copy, as `GHZSource`.
-      bits: of a mask mod 2^bits, which takes as many qubit copies; in [1, 32].
-      steps: collectives; their epsilons add up.
+      bits: b of a mask mod 2^b, which takes b qubit copies; in [1, 32].
+      steps: number of collectives; their epsilons add up.
       dimension: prime modulus of the masks in place of 2^bits, taking ceil(log2 dimension) qubit
         copies. Universal amplification needs one; None is the smallest prime above
         N 2^(bits - ceil(log2 N)), the largest sum that `bits` have room for.
       mode: "composable" or "paper".
-      excess: between the error rates of kept and tested copies, for "paper" only.
+      excess: difference between the error rates of untested and tested copies, for "paper" only.
 
     Returns:
       An `Epsilon`, every term by its name.
 
     Raises:
-      TypeError, ValueError: if an argument is none of these, fewer than three parties take part,
-        or universal amplification has no positive rate.
+      TypeError: if `security` is not a `Security`, or a number is not real.
+      ValueError: if a count is not an integer in range, the mode is unknown, fewer than three
+        parties take part, an error of the source is no probability, the dimension is not a large
+        enough prime, or universal amplification has no positive rate.
 
-    Source: the terms' own; composition by Mueller-Quade and Renner, New J. Phys. 11, 085006 (2009).
+    Reference: the terms' own; composition by Mueller-Quade and Renner, New J. Phys. 11, 085006
+    (2009).
 
     >>> from jaxqring.physics.ghz import GHZSource
-    >>> step = epsilon(Security(attempts=1), 10_000, GHZSource(4))
-    >>> round(step.total, 6), step.overhead
+    >>> collective = epsilon(Security(attempts=1), 10_000, GHZSource(4))
+    >>> round(collective.total, 6), collective.overhead
     (0.005, 6.0)
     """
     checks.instance("security", security, Security)
     source = read_source(source)
-    parties, x_error, disagreement = source
-    for name, count in (("size", size), ("steps", steps), ("bits", bits)):
-        checks.integer(name, count, 1)
-    checks.within("bits", bits, 1, 32)
-    checks.one_of("mode", mode, ("composable", "paper"))
-    universal, code = security.amplification == "universal", security.correction
+    num_parties, x_error, disagreement = source
+    checks.integer("size", size)
+    checks.integer("steps", steps)
+    checks.integer("bits", bits, 1, 32)
+    checks.one_of("mode", mode, get_args(EpsilonMode))
     if mode == "paper":
         security = dataclasses.replace(
             security, amplification="none", tests="z", test_ratio=1.0, correction=None, attempts=1
         )
-        universal, code = False, None
-    modulus = mask_modulus(security, parties, bits, dimension)
+    modulus = mask_modulus(security, num_parties, bits, dimension)
     qubits = (modulus - 1).bit_length()
-    kept = kept_copies(security, size, source, bits=bits, dimension=dimension)
-    tested = security.copies_tested(kept)
-    usable = kept if code is None else kept // code.n * code.k
-
-    tries, amplification = security.attempts, 0.0
+    untested = untested_copies(security, size, source, bits=bits, dimension=dimension)
+    tested = security.copies_tested(untested)
     if mode == "paper":
-        classical = sampling_error(kept, tested, excess)
-        sampling, masks = math.sqrt(classical), kept
-        prime = mask_modulus(Security("universal"), parties, bits, dimension)
-        rate = mask_rate(kept, tested, tolerance=security.tolerance, dimension=prime)
-    elif universal:
-        # The number of Z tests among mixed ones is random, and too small with eps_smooth^2.
-        slack = security.eps_smooth**2 if security.tests == "mixed" else 0.0
-        sampling = tries * (2 * security.eps_smooth + slack)
-        amplification, classical = tries * security.eps_amplify, 0.0
-        masks = _universal_masks(security, kept, modulus) - security.check_masks
-        rate = masks / kept
+        prime = mask_modulus(Security("universal"), num_parties, bits, dimension)
+        terms = _paper_terms(security, untested, tested, prime, excess)
+    elif security.amplification == "universal":
+        terms = _universal_terms(security, untested, modulus)
     else:
-        allowed = security.failures_allowed(tested)
-        classical = bucket_error(kept, tested, security.summed, allowed, security.detection)
-        sampling = math.sqrt(copy_error(classical, tries))
-        masks = usable // security.summed - security.check_masks
-        rate = masks / kept
-        if security.amplification == "none":
-            sampling = max(sampling, kept * qubits * secrecy_distance(disagreement))
-
-    honest = honest_failure(security.tests, source, qubits)
-    passes = pass_probability(tested, honest, security.tolerance)
-    any_wrong, wrong_sums = _wrong_sums(
-        security, size, kept, sum_error_probability(security, x_error, qubits)
+        terms = _counted_terms(security, untested, tested, qubits, disagreement)
+    passes = pass_probability(
+        tested, honest_failure(security.tests, source, qubits), security.tolerance
     )
-    secrecy = min(sampling + amplification, 1.0)
-    per_step = secrecy + security.eps_authenticate + (security.eps_correct if code else 0.0)
+    any_wrong, wrong_sums = _wrong_sums(
+        security, size, untested, sum_error_probability(security, x_error, qubits)
+    )
+    secrecy = min(terms.sampling + terms.amplification, 1.0)
+    is_corrected = security.correction is not None
+    per_step = secrecy + security.eps_authenticate + (security.eps_correct if is_corrected else 0.0)
     return Epsilon(
-        sampling=sampling,
-        amplification=amplification,
-        correctness=security.eps_correct if code else any_wrong,
+        sampling=terms.sampling,
+        amplification=terms.amplification,
+        correctness=security.eps_correct if is_corrected else any_wrong,
         authentication=security.eps_authenticate,
         secrecy=secrecy,
         per_step=min(per_step, 1.0),
         total=min(steps * per_step, 1.0),
         is_vacuous=steps * per_step >= 1,
-        classical_error=classical,
-        kept=kept,
+        classical_error=terms.classical_error,
+        kept=untested,
         tested=tested,
-        copies=kept + tested,
-        qubit_copies=(kept + tested) * qubits,
-        masks=masks,
-        mask_rate=rate,
-        overhead=(kept + tested) / masks,
+        copies=untested + tested,
+        qubit_copies=(untested + tested) * qubits,
+        masks=terms.masks,
+        mask_rate=terms.mask_rate,
+        overhead=(untested + tested) / terms.masks,
         pass_probability=passes,
         abort_rate=1 - passes,
-        skip_rate=(1 - passes) ** tries,
+        skip_rate=(1 - passes) ** security.attempts,
         expected_wrong_sums=wrong_sums,
         interpretation=INTERPRETATIONS[mode],
     )
 
 
+class _Terms(NamedTuple):
+    """The entries of an `Epsilon` that depend on the amplification."""
+
+    sampling: float
+    amplification: float
+    classical_error: float
+    masks: int
+    mask_rate: float
+
+
+def _paper_terms(
+    security: Security, untested: int, tested: int, prime: int, excess: float
+) -> _Terms:
+    error = sampling_error(untested, tested, excess)
+    rate = mask_rate(untested, tested, tolerance=security.tolerance, dimension=prime)
+    return _Terms(math.sqrt(error), 0.0, error, untested, rate)
+
+
+def _universal_terms(security: Security, untested: int, modulus: int) -> _Terms:
+    # The number of Z tests among mixed ones is random, and too small with eps_smooth^2.
+    too_few = security.eps_smooth**2 if security.tests == "mixed" else 0.0
+    sampling = security.attempts * (2 * security.eps_smooth + too_few)
+    amplification = security.attempts * security.eps_amplify
+    masks = _universal_masks(security, untested, modulus) - security.check_masks
+    return _Terms(sampling, amplification, 0.0, masks, masks / untested)
+
+
+def _counted_terms(
+    security: Security, untested: int, tested: int, qubits: int, disagreement: float
+) -> _Terms:
+    """The terms of "bucket" and "none", which follow from the number of bad copies."""
+    allowed = security.failures_allowed(tested)
+    error = bucket_error(untested, tested, security.summed, allowed, security.detection)
+    sampling = math.sqrt(copy_error(error, security.attempts))
+    code = security.correction
+    usable = untested if code is None else untested // code.n * code.k
+    masks = usable // security.summed - security.check_masks
+    if security.amplification == "none":
+        sampling = max(sampling, untested * qubits * secrecy_distance(disagreement))
+    return _Terms(sampling, 0.0, error, masks, masks / untested)
+
+
 class PlainSource(NamedTuple):
-    """What the bounds need of a source, as plain numbers: of a `GHZSource` they are computed."""
+    """The numbers of a source that the bounds need; those of a `GHZSource` are computed."""
 
     num_parties: int
     x_error: float
@@ -278,10 +267,10 @@ class PlainSource(NamedTuple):
 
 
 def read_source(source: Any) -> PlainSource:
-    """Parties, and the two errors of a qubit copy.
+    """Reads the number of parties of a source, and the two errors of a qubit copy.
 
     Raises:
-      ValueError: if there are fewer than three parties, or an error is no probability.
+      ValueError: if there are fewer than three parties, or an error is not a probability.
 
     >>> from jaxqring.physics.ghz import GHZSource
     >>> round(read_source(GHZSource(4, white=0.1)).disagreement, 4)
@@ -289,32 +278,34 @@ def read_source(source: Any) -> PlainSource:
     """
     if isinstance(source, PlainSource):
         return source
-    parties = int(source.num_parties)
-    if parties < 3:
-        # Of two parties, each learns the other's data from the sum, masked or not.
-        checks.refuse("source", "have at least three parties", parties)
+    num_parties = int(source.num_parties)
+    if num_parties < MIN_PARTIES:
+        checks.refuse("source", "have at least three parties", num_parties)
     errors = float(source.x_error), float(source.disagreement)
     for name, error in zip(("x_error", "disagreement"), errors, strict=True):
         # A float32 may be above its end by a rounding.
         checks.within(f"source.{name}", error, -1e-6, 1 + 1e-6)
     x_error, disagreement = (min(max(error, 0.0), 1.0) for error in errors)
-    return PlainSource(parties, x_error, disagreement)
+    return PlainSource(num_parties, x_error, disagreement)
 
 
-def mask_modulus(security: Security, parties: int, bits: int, dimension: int | None) -> int:
-    """What the masks are added modulo, which takes log2 of it, rounded up, qubit copies a mask."""
-    largest = parties * 2 ** max(bits - (parties - 1).bit_length(), 0)
+def mask_modulus(security: Security, num_parties: int, bits: int, dimension: int | None) -> int:
+    """The modulus m of the sums of masks, which take ceil(log2 m) qubit copies each.
+
+    Raises:
+      ValueError: if `dimension` is not a prime above every sum and no less than the length of the
+        correction.
+    """
+    largest = num_parties * 2 ** max(bits - (num_parties - 1).bit_length(), 0)
     if dimension is None:
         if security.amplification != "universal":
             return 2**bits
-        dimension = largest + 1
-        while not is_prime(dimension):
-            dimension += 1
+        dimension = prime_above(largest)
     checks.integer("dimension", dimension, 2)
     if not is_prime(dimension):
         checks.refuse("dimension", "be prime", dimension)
     if dimension <= largest:
-        rule = f"exceed {largest}, so that no sum of {parties} codes overflows"
+        rule = f"exceed {largest}, so that no sum of {num_parties} levels overflows"
         checks.refuse("dimension", rule, dimension)
     if security.correction is not None and dimension < security.correction.n:
         rule = f"reach the code's length {security.correction.n}"
@@ -322,9 +313,9 @@ def mask_modulus(security: Security, parties: int, bits: int, dimension: int | N
     return dimension
 
 
-def _universal_masks(security: Security, kept: int, dimension: int) -> int:
-    """Masks that universal amplification makes of so many copies, checks included."""
-    tested = security.copies_tested(kept)
+def _universal_masks(security: Security, untested: int, dimension: int) -> int:
+    """Number of masks that universal amplification makes of the copies, checks included."""
+    tested = security.copies_tested(untested)
     z_tests = tested
     if security.tests == "mixed":
         z_tests = math.floor(tested / 3 - math.sqrt(-tested * math.log(security.eps_smooth)))
@@ -335,7 +326,7 @@ def _universal_masks(security: Security, kept: int, dimension: int) -> int:
     code = security.correction
     published = 0.0 if code is None else (code.n - code.k) / code.n
     rate = mask_rate(
-        kept,
+        untested,
         z_tests,
         tolerance=allowed / z_tests,
         dimension=dimension,
@@ -343,20 +334,21 @@ def _universal_masks(security: Security, kept: int, dimension: int) -> int:
         eps_amplify=security.eps_amplify,
         leak=published * math.log2(dimension),
     )
-    return math.floor(rate * kept * (1 + 1e-15))
+    return math.floor(rate * untested * (1 + 1e-15))
 
 
-def _wrong_sums(security: Security, size: int, kept: int, error: float) -> tuple[float, float]:
-    """The probability that any sum is wrong, and the mean number of wrong ones."""
+def _wrong_sums(security: Security, size: int, untested: int, error: float) -> tuple[float, float]:
+    """Probability that any sum is wrong, and the mean number of wrong ones."""
     code = security.correction
-    word = error if code is None else float(scipy.special.bdtrc(float(code.t), code.n, error))
+    # Of one codeword; without a code, of one sum.
+    failure = error if code is None else float(scipy.special.bdtrc(float(code.t), code.n, error))
     if security.amplification == "universal":
         # The matrix spreads one wrong sum over all of them.
-        any_wrong = copy_error(word, kept if code is None else kept // code.n)
+        any_wrong = copy_error(failure, untested if code is None else untested // code.n)
         return any_wrong, size * any_wrong
-    any_wrong = copy_error(word, security.blocks(size))
+    any_wrong = copy_error(failure, security.blocks(size))
     if code is None:
         return any_wrong, size * error
-    # A word beyond the reach of the code is left as it is: t or more of the others are wrong, too.
+    # A codeword with more than t wrong sums stays as it is: t or more of the others are wrong, too.
     others = 1.0 if code.t == 0 else float(scipy.special.bdtrc(code.t - 1.0, code.n - 1, error))
     return any_wrong, size * error * others

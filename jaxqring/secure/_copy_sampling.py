@@ -1,12 +1,12 @@
-"""What a random sample of the copies says about the others.
+"""Bounds on the untested copies of a GHZ state from a random sample of tested ones.
 
-"Kept" copies make masks, "tested" ones are measured and gone; which is which is drawn at random
+Tested copies are measured and gone, untested ones make masks; which is which is drawn at random
 after the copies were handed out. A copy is bad if the honest parties' Z outcomes disagree. Tests
-say how many kept copies are bad *in superposition*, and the distance from a perfect secret is the
-square root of the probability that the same tests fail on classical errors: Bouman and Fehr,
-CRYPTO 2010, Theorem 3. That holds for Z tests, and for XY and mixed ones because their operators
-are block diagonal between good and bad copies (derived; the nodes have to keep their settings to
-themselves until the outcomes are in).
+bound the number of untested copies that are bad *in superposition*, and the distance from a perfect
+secret is the square root of the probability that the same tests fail on classical errors: Bouman
+and Fehr, CRYPTO 2010, Theorem 3. That holds for Z tests, and for XY and mixed ones because their
+operators are block diagonal between good and bad copies (derived; the nodes have to keep their
+settings to themselves until the outcomes are in).
 """
 
 import functools
@@ -20,14 +20,14 @@ from jaxqring import _checks as checks
 
 
 def escape_probability(
-    bad: int, tested: int, kept: int, *, allowed: int = 0, detection: float = 1.0
+    bad: int, tested: int, untested: int, *, allowed: int = 0, detection: float = 1.0
 ) -> float:
-    """The probability that bad copies get through the tests of a step.
+    """Probability that bad copies pass the tests of an attempt.
 
     Args:
       bad: bad copies among all; good ones never fail.
       tested: copies tested.
-      kept: copies kept.
+      untested: the others.
       allowed: tests that may fail.
       detection: probability that a bad copy fails when it is tested, as in `DETECTION`.
 
@@ -35,79 +35,84 @@ def escape_probability(
       The probability of `allowed` failures or fewer, to about 1e-7 relative at 10^8 copies.
 
     Raises:
-      ValueError: if a number is outside its domain.
+      ValueError: if a count is not an integer in range, there are more bad copies than copies, or
+        `detection` is outside [0, 1].
 
-    Source: hypergeometric counting. Half the copies tested, one bad copy escapes half the time.
+    Reference: hypergeometric counting. Half the copies tested, one bad copy escapes half the time.
 
     >>> [round(escape_probability(bad, 1000, 1000), 6) for bad in (1, 2, 3)]
     [0.5, 0.249875, 0.124812]
     """
-    check_counts(bad=(bad, 0), tested=(tested, 1), kept=(kept, 1), allowed=(allowed, 0))
-    if bad > tested + kept:
-        checks.refuse("bad", f"be at most the {tested + kept} copies", bad)
+    checks.integer("bad", bad, 0)
+    _check_counts(untested, tested, allowed)
+    if bad > tested + untested:
+        checks.refuse("bad", f"be at most the {tested + untested} copies", bad)
     checks.within("detection", detection)
-    return math.exp(min(_log_escape(bad, kept, tested, allowed, detection, None), 0.0))
+    return math.exp(min(_log_escape(bad, untested, tested, allowed, detection, None), 0.0))
 
 
-def sampling_error(kept: int, tested: int, excess: float) -> float:
-    """How likely the kept copies are worse than the tested ones by more than `excess`, or better.
+def sampling_error(untested: int, tested: int, excess: float) -> float:
+    """Two-sided Serfling bound on |untested rate - tested rate| > excess of bad copies.
 
     Args:
-      kept: n.
+      untested: n, copies that make masks.
       tested: k.
-      excess: between the two fractions of bad copies.
+      excess: difference of the two fractions of bad copies, in [0, 1].
 
     Returns:
       2 exp(-2 k excess^2 n^2 / (M (n + 1))) with M = n + k, at most one.
 
     Raises:
-      ValueError: if a number is outside its domain.
+      ValueError: if a count is not a positive integer, or `excess` is outside [0, 1].
 
-    Source: Serfling, Ann. Stat. 2, 39 (1974), for sampling without replacement, both sides.
+    Reference: Serfling, Ann. Stat. 2, 39 (1974), for sampling without replacement, both sides.
 
     >>> f"{sampling_error(10_000, 10_000, 0.05):.4e}"
     '2.7845e-11'
     """
-    check_counts(kept=(kept, 1), tested=(tested, 1))
+    _check_counts(untested, tested)
     checks.within("excess", excess)
-    exponent = 2 * tested * excess**2 * kept**2 / ((kept + tested) * (kept + 1))
+    exponent = 2 * tested * excess**2 * untested**2 / ((untested + tested) * (untested + 1))
     return min(2 * math.exp(-exponent), 1.0)
 
 
-def sampling_excess(kept: int, tested: int, eps_smooth: float) -> float:
-    """What to add to the tested error rate so that the kept one is below it.
+def sampling_excess(untested: int, tested: int, eps_smooth: float) -> float:
+    """Finite-size correction mu of the tested error rate.
+
+    Except with probability eps_smooth^2, the error rate of the untested copies is at most the
+    tested rate plus mu.
 
     Args:
-      kept: n.
+      untested: n, copies that make masks.
       tested: k, Z tests only.
-      eps_smooth: the kept rate is above with probability eps_smooth^2 at most.
+      eps_smooth: see above; in (0, 1).
 
     Returns:
       mu = sqrt((n + k) (k + 1) ln(1 / eps_smooth) / (n k^2)); above one, it says nothing.
 
     Raises:
-      ValueError: if a number is outside its domain.
+      ValueError: if a count is not a positive integer, or `eps_smooth` is outside (0, 1).
 
-    Source: Tomamichel, Lim, Gisin and Renner, Nat. Commun. 3, 634 (2012).
+    Reference: Tomamichel, Lim, Gisin and Renner, Nat. Commun. 3, 634 (2012).
 
     >>> round(sampling_excess(100_000, 100_000, 1e-10), 7)
     0.0214598
     """
-    check_counts(kept=(kept, 1), tested=(tested, 1))
-    check_open(eps_smooth=eps_smooth)
-    spread = (kept + tested) * (tested + 1) / (kept * tested**2)
-    return math.sqrt(-spread * math.log(eps_smooth))
+    _check_counts(untested, tested)
+    checks.open_interval("eps_smooth", eps_smooth)
+    variance = (untested + tested) * (tested + 1) / (untested * tested**2)
+    return math.sqrt(-variance * math.log(eps_smooth))
 
 
 def bucket_error(
-    kept: int, tested: int, bucket: int, allowed: int = 0, detection: float = 1.0
+    untested: int, tested: int, bucket: int, allowed: int = 0, detection: float = 1.0
 ) -> float:
-    """The probability that the tests pass although bad copies are a majority in some bucket.
+    """Probability that the tests pass although bad copies are a majority in some bucket.
 
     Args:
-      kept: n, a multiple of `bucket`.
+      untested: n, a multiple of `bucket`.
       tested: k.
-      bucket: B, odd; 1 for masks without amplification, where no kept copy may be bad.
+      bucket: B, odd; 1 for masks without amplification, where no untested copy may be bad.
       allowed: tests that may fail.
       detection: probability that a bad copy fails when it is tested.
 
@@ -117,9 +122,10 @@ def bucket_error(
       to its square root.
 
     Raises:
-      ValueError: if a number is outside its domain.
+      ValueError: if a count is not an integer in range, `bucket` is even or does not divide
+        `untested`, or `detection` is outside [0, 1].
 
-    Source: derived. A sum of B masks is secret if fewer than half of them are bad, in any
+    Reference: derived. A sum of B masks is secret if fewer than half of them are bad, in any
     superposition: the Z outcomes tell such patterns of errors from their complements as a
     repetition code does. The expectation over j is what Bouman and Fehr's Theorem 3 asks for;
     the product of the two expectations bounds it and equals it if no test may fail.
@@ -127,28 +133,29 @@ def bucket_error(
     >>> f"{bucket_error(30_000, 30_000, 3):.5e}"
     '2.49990e-05'
     """
-    check_counts(kept=(kept, 1), tested=(tested, 1), bucket=(bucket, 1), allowed=(allowed, 0))
+    _check_counts(untested, tested, allowed)
+    checks.integer("bucket", bucket)
     if bucket % 2 == 0:
         checks.refuse("bucket", "be odd", bucket)
-    if kept % bucket:
-        checks.refuse("kept", f"be a multiple of bucket = {bucket}", kept)
+    if untested % bucket:
+        checks.refuse("untested", f"be a multiple of bucket = {bucket}", untested)
     checks.within("detection", detection)
-    return worst_loss(kept, tested, bucket, allowed, float(detection))[1]
+    return worst_loss(untested, tested, bucket, allowed, float(detection))[1]
 
 
 def majority_loss(
-    bad: int, kept: int, tested: int, bucket: int, allowed: int = 0, detection: float = 1.0
+    bad: int, untested: int, tested: int, bucket: int, allowed: int = 0, detection: float = 1.0
 ) -> float:
-    """What `bucket_error` takes the largest value of, for one number of bad copies.
+    """The expectation that `bucket_error` maximises, for one number of bad copies.
 
     >>> f"{majority_loss(3, 30_000, 30_000, 3):.5e}"
     '2.49990e-05'
     """
-    return math.exp(min(_log_escape(bad, kept, tested, allowed, detection, bucket), 0.0))
+    return math.exp(min(_log_escape(bad, untested, tested, allowed, detection, bucket), 0.0))
 
 
 def failures_allowed(tested: int, tolerance: float) -> int:
-    """Tests that may fail before a step is aborted: floor(tolerance tested).
+    """Tests that may fail before an attempt is aborted: floor(tolerance tested).
 
     >>> failures_allowed(100, 0.29)
     29
@@ -158,7 +165,7 @@ def failures_allowed(tested: int, tolerance: float) -> int:
 
 
 def pass_probability(tested: int, error: float, tolerance: float) -> float:
-    """The probability that an honest but noisy source passes.
+    """Probability that an honest but noisy source passes.
 
     Args:
       tested: k.
@@ -169,70 +176,63 @@ def pass_probability(tested: int, error: float, tolerance: float) -> float:
       The binomial distribution function at floor(tolerance k).
 
     Raises:
-      ValueError: if a number is outside its domain.
+      ValueError: if `tested` is not a positive integer, or another number is outside [0, 1].
 
     >>> round(pass_probability(10_000, 0.01, 0.015), 9)
     0.999998921
     """
-    check_counts(tested=(tested, 1))
+    checks.integer("tested", tested)
     checks.within("error", error)
     checks.within("tolerance", tolerance)
     allowed = failures_allowed(tested, tolerance)
     return 1.0 if allowed >= tested else float(scipy.special.bdtr(float(allowed), tested, error))
 
 
-def check_counts(**counts: tuple[int, int]) -> None:
-    """Refuses what is no integer of at least the least: name=(value, least)."""
-    for name, (value, least) in counts.items():
-        checks.integer(name, value, least)
-
-
-def check_open(**values: float) -> None:
-    """Refuses values outside the open interval (0, 1)."""
-    for name, value in values.items():
-        checks.within(name, value)
-        if not 0 < value < 1:
-            checks.refuse(name, "lie strictly between 0 and 1", value)
+def _check_counts(untested: int, tested: int, allowed: int = 0) -> None:
+    checks.integer("untested", untested)
+    checks.integer("tested", tested)
+    checks.integer("allowed", allowed, 0)
 
 
 def _log_choose(n: np.ndarray | int, k: np.ndarray | int) -> np.ndarray:
+    """Log of the binomial coefficient, elementwise."""
     n, k = np.asarray(n, dtype=float), np.asarray(k, dtype=float)
     return -np.log1p(n) - scipy.special.betaln(n - k + 1, k + 1)
 
 
-def _log_bad_majority(bad: np.ndarray, kept: int, bucket: int) -> np.ndarray:
-    """Log of a bound on the probability that some bucket of the kept copies has a bad majority."""
+def _log_bad_majority(bad: np.ndarray, untested: int, bucket: int) -> np.ndarray:
+    """Log of a bound on the probability that a bucket of untested copies has a bad majority."""
     least = (bucket + 1) // 2
-    if kept == bucket:
+    if untested == bucket:
         return np.where(bad >= least, 0.0, -np.inf)
     # From half the copies on, a majority is at least as likely as not in each of two buckets.
-    few = np.clip(bad, least, kept // 2).astype(float)
-    logs = _log_choose(few, least) + _log_choose(kept - few, bucket - least)
+    few = np.clip(bad, least, untested // 2).astype(float)
+    logs = _log_choose(few, least) + _log_choose(untested - few, bucket - least)
     term, tail = np.ones_like(few), np.ones_like(few)
     for hits in range(least, bucket):
         term = term * np.maximum(few - hits, 0) * (bucket - hits)
-        term /= (hits + 1) * (kept - few - bucket + hits + 1)
+        term /= (hits + 1) * (untested - few - bucket + hits + 1)
         tail += term
         # The ratio of neighbours falls, so the rest is smaller than a geometric series.
         if hits > least and np.max(term / tail) < 1e-17:
             break
-    logs = logs + np.log(tail) - _log_choose(kept, bucket) + math.log(kept / bucket)
-    logs = np.where(bad > kept // 2, 0.0, np.minimum(logs, 0.0))
+    logs = logs + np.log(tail) - _log_choose(untested, bucket) + math.log(untested / bucket)
+    logs = np.where(bad > untested // 2, 0.0, np.minimum(logs, 0.0))
     return np.where(bad >= least, logs, -np.inf)
 
 
 def _log_escape(
-    bad: int, kept: int, tested: int, allowed: int, detection: float, bucket: int | None
+    bad: int, untested: int, tested: int, allowed: int, detection: float, bucket: int | None
 ) -> float:
     """Log of E_j[Pr[pass | j of the bad copies tested] x Pr[a bad majority]]."""
-    low, high = max(0, bad - kept), min(bad, tested)
+    low, high = max(0, bad - untested), min(bad, tested)
     if detection == 1:
         high = min(high, allowed)
     if bucket is not None:
         high = min(high, bad - (bucket + 1) // 2)
     if low > high:
         return -math.inf
-    total = kept + tested
+    total = untested + tested
 
     def log_terms(hit: np.ndarray) -> np.ndarray:
         logs = _log_choose(bad, hit) + _log_choose(total - bad, tested - hit)
@@ -241,12 +241,12 @@ def _log_escape(
             beyond = np.maximum(hit, allowed)
             with np.errstate(divide="ignore"):  # a probability below 1e-308
                 logs = logs + np.log(scipy.special.bdtr(float(allowed), beyond, detection))
-        return logs if bucket is None else logs + _log_bad_majority(bad - hit, kept, bucket)
+        return logs if bucket is None else logs + _log_bad_majority(bad - hit, untested, bucket)
 
     # Each factor is log-concave in j, so the terms have one peak and fall off from it at least as
-    # fast as the hypergeometric weights: beyond eight standard deviations nothing is left.
-    share = bad / total
-    reach = 8 * math.sqrt(tested * share * (1 - share) * kept / total) + 60
+    # fast as the hypergeometric weights: beyond eight standard deviations nothing remains.
+    bad_rate = bad / total
+    reach = 8 * math.sqrt(tested * bad_rate * (1 - bad_rate) * untested / total) + 60
     first, last = low, high
     while last - first > reach / 4 + 64:
         points = np.unique(np.linspace(first, last, 33).astype(np.int64))
@@ -260,28 +260,28 @@ def _log_escape(
 
 @functools.lru_cache(maxsize=4096)
 def worst_loss(
-    kept: int, tested: int, bucket: int, allowed: int, detection: float
+    untested: int, tested: int, bucket: int, allowed: int, detection: float
 ) -> tuple[int, float]:
-    """The number of bad copies that is worst, and `majority_loss` for it, unchecked."""
+    """The worst number of bad copies and `majority_loss` for it, without checks of arguments."""
 
     @functools.cache
     def value(bad: int) -> float:
-        return _log_escape(bad, kept, tested, allowed, detection, bucket)
+        return _log_escape(bad, untested, tested, allowed, detection, bucket)
 
-    # What gets past the tests becomes ever less likely, and bounds all that comes after.
+    # To pass the tests becomes ever less likely, and bounds the loss for all larger numbers.
     points, best = [(bucket + 1) // 2], -math.inf
-    while points[-1] < kept + tested:
+    while points[-1] < untested + tested:
         best = max(best, value(points[-1]))
-        if _log_escape(points[-1], kept, tested, allowed, detection, None) < best - 1e-9:
+        if _log_escape(points[-1], untested, tested, allowed, detection, None) < best - 1e-9:
             break
-        points.append(min(2 * points[-1], kept + tested))
+        points.append(min(2 * points[-1], untested + tested))
     top = max(range(len(points)), key=lambda i: value(points[i]))
-    found = _peak(value, points[max(top - 1, 0)], points[min(top + 1, len(points) - 1)])
-    return found, math.exp(min(value(found), 0.0))
+    worst = _peak(value, points[max(top - 1, 0)], points[min(top + 1, len(points) - 1)])
+    return worst, math.exp(min(value(worst), 0.0))
 
 
 def _peak(value: Callable[[int], float], low: int, high: int) -> int:
-    """Where a function of an integer that rises and then falls is largest, to 1e-9."""
+    """Argument at which a function that rises and then falls is largest, to 1e-9 of its value."""
     while high - low > 4:
         points = [low + (high - low) * quarter // 4 for quarter in range(5)]
         best = max(range(5), key=lambda i: value(points[i]))

@@ -1,4 +1,4 @@
-"""Rates and counts in closed form, to compare with and to build on."""
+"""Rates of secret masks and numbers of tests in closed form."""
 
 import math
 from collections.abc import Sequence
@@ -7,11 +7,11 @@ import numpy as np
 import scipy  # whose subpackages load when they are first used
 
 from jaxqring import _checks as checks
-from jaxqring.secure._copy_sampling import check_counts, check_open, sampling_excess
+from jaxqring.secure._copy_sampling import sampling_excess
 
 
 def mask_rate(
-    kept: int,
+    untested: int,
     tested: int,
     *,
     tolerance: float = 0.0,
@@ -21,17 +21,17 @@ def mask_rate(
     eps_amplify: float = 1e-10,
     leak: float = 0.0,
 ) -> float:
-    """Secret masks per copy kept, after multiplication with a public random matrix.
+    """Secret masks per untested copy, after multiplication with a public random matrix.
 
     Args:
-      kept: n.
+      untested: n, copies that make masks.
       tested: k, Z tests only.
       tolerance: fraction of the Z tests that may fail.
       dimension: d, of a copy. For a matrix over it to be universal it has to be prime.
       honest: h, parties outside the coalition; two of them are the worst case.
-      eps_smooth: term of the sampling.
-      eps_amplify: term of the matrix.
-      leak: bits per copy kept that are published about the masks.
+      eps_smooth: smoothing parameter of the sampling bound.
+      eps_amplify: distance left by the matrix.
+      leak: bits per untested copy that are published about the masks.
 
     Returns:
       l / n with D = d^(h - 1), delta = tolerance + mu and
@@ -40,33 +40,34 @@ def mask_rate(
       2 eps_smooth + eps_amplify.
 
     Raises:
-      ValueError: if a number is outside its domain.
+      ValueError: if a count is not an integer in range, or another number is outside its interval.
 
-    Source: derived, after Tomamichel et al. (2012) and Renner, Int. J. Quantum Inf. 6, 1 (2008).
+    Reference: derived, after Tomamichel et al. (2012) and Renner, Int. J. Quantum Inf. 6, 1 (2008).
 
     >>> round(mask_rate(100_000, 100_000), 6), round(mask_rate(100_000, 100_000, tolerance=0.01), 6)
     (0.849796, 0.797695)
     """
-    check_counts(dimension=(dimension, 2), honest=(honest, 2))
+    checks.integer("dimension", dimension, 2)
+    checks.integer("honest", honest, 2)
     checks.within("tolerance", tolerance)
     checks.within("leak", leak, 0.0, math.inf)
-    check_open(eps_amplify=eps_amplify)
-    delta = tolerance + sampling_excess(kept, tested, eps_smooth)
+    checks.open_interval("eps_amplify", eps_amplify)
+    delta = tolerance + sampling_excess(untested, tested, eps_smooth)
     patterns = float(dimension) ** (honest - 1)
     if delta > 1 - 1 / patterns:
         return 0.0
-    given = _entropy(delta) + delta * math.log2(patterns - 1) + leak
-    given -= 2 * math.log2(2 * eps_amplify) / kept
-    return max(1 - given / math.log2(patterns), 0.0)
+    lost_bits = _entropy(delta) + delta * math.log2(patterns - 1) + leak
+    lost_bits -= 2 * math.log2(2 * eps_amplify) / untested
+    return max(1 - lost_bits / math.log2(patterns), 0.0)
 
 
 def tests_needed(infidelity: float, significance: float, gap: float) -> int:
-    """Tests, all passed, that rule out independent copies of a lower fidelity.
+    """Number of tests, all passed, that rule out independent copies of a lower fidelity.
 
     Args:
       infidelity: of the copies to be ruled out.
       significance: probability with which they may pass nevertheless.
-      gap: of the test operator: 1/2 for XY tests, 2/3 for mixed ones.
+      gap: spectral gap of the test operator: 1/2 for XY tests, 2/3 for mixed ones.
 
     Returns:
       ceil(ln significance / ln(1 - gap infidelity)).
@@ -74,23 +75,23 @@ def tests_needed(infidelity: float, significance: float, gap: float) -> int:
     Raises:
       ValueError: if a number is outside (0, 1).
 
-    Source: Pallister, Linden and Montanaro, Phys. Rev. Lett. 120, 170502 (2018); for GHZ states
+    Reference: Pallister, Linden and Montanaro, Phys. Rev. Lett. 120, 170502 (2018); for GHZ states
     Li, Han and Zhu, Phys. Rev. Applied 13, 054002 (2020).
 
     >>> tests_needed(0.01, 0.01, 1 / 2), tests_needed(0.01, 0.01, 2 / 3)
     (919, 689)
     """
-    check_open(infidelity=infidelity, significance=significance, gap=gap)
+    _check_test_numbers(infidelity, significance, gap)
     return math.ceil(math.log(significance) / math.log1p(-gap * infidelity))
 
 
 def adversarial_tests(infidelity: float, significance: float, gap: float) -> float:
-    """`tests_needed` if the copies may be correlated and one is kept, to leading order.
+    """`tests_needed` if the copies may be correlated and one stays untested, to leading order.
 
     Args:
-      infidelity: of the copy kept.
+      infidelity: of the untested copy.
       significance: probability with which a worse one may pass.
-      gap: of the test operator.
+      gap: spectral gap of the test operator.
 
     Returns:
       ln significance / (infidelity lambda ln lambda) with lambda = 1 - gap; not rounded, as it is
@@ -99,18 +100,18 @@ def adversarial_tests(infidelity: float, significance: float, gap: float) -> flo
     Raises:
       ValueError: if a number is outside (0, 1).
 
-    Source: Zhu and Hayashi, Phys. Rev. Lett. 123, 260504 (2019).
+    Reference: Zhu and Hayashi, Phys. Rev. Lett. 123, 260504 (2019).
 
     >>> round(adversarial_tests(0.01, 0.01, 2 / 3), 1)
     1257.5
     """
-    check_open(infidelity=infidelity, significance=significance, gap=gap)
-    left = 1 - gap
-    return math.log(significance) / (infidelity * left * math.log(left))
+    _check_test_numbers(infidelity, significance, gap)
+    second_eigenvalue = 1 - gap
+    return math.log(significance) / (infidelity * second_eigenvalue * math.log(second_eigenvalue))
 
 
 def secrecy_distance(error: float) -> float:
-    """How far one mask bit of a copy is from a perfect secret, if it is used as it is.
+    """Trace distance of one mask bit of a copy, used as it is, from a perfect secret.
 
     Args:
       error: probability that the two honest parties' Z outcomes of a qubit copy disagree.
@@ -121,7 +122,7 @@ def secrecy_distance(error: float) -> float:
     Raises:
       ValueError: if `error` is outside [0, 1].
 
-    Source: derived from the complementarity of Z and X.
+    Reference: derived from the complementarity of Z and X.
 
     >>> round(secrecy_distance(0.01), 4)
     0.0995
@@ -132,11 +133,11 @@ def secrecy_distance(error: float) -> float:
 
 
 def conference_key_rate(x_error: float, z_errors: float | Sequence[float]) -> float:
-    """Asymptotic key bits per copy of N-party BB84, to compare the masks with.
+    """Asymptotic key bits per copy of N-party BB84, for comparison with masks.
 
     Args:
-      x_error: of the parity of X outcomes.
-      z_errors: of the agreement of party one with each other party, or with all of them.
+      x_error: error rate of the parity of X outcomes.
+      z_errors: error rates between party one and each other party, or one for all of them.
 
     Returns:
       max(0, 1 - h2(x_error) - max_j h2(z_errors_j)). X and Z have swapped roles: here Z makes the
@@ -145,8 +146,8 @@ def conference_key_rate(x_error: float, z_errors: float | Sequence[float]) -> fl
     Raises:
       ValueError: if an error rate is outside [0, 1].
 
-    Source: Epping, Kampermann, Macchiavello and Bruss, New J. Phys. 19, 093012 (2017); Grasselli,
-    Kampermann and Bruss, New J. Phys. 20, 113014 (2018).
+    Reference: Epping, Kampermann, Macchiavello and Bruss, New J. Phys. 19, 093012 (2017);
+    Grasselli, Kampermann and Bruss, New J. Phys. 20, 113014 (2018).
 
     >>> round(conference_key_rate(0.05, [0.01, 0.02]), 4)
     0.5722
@@ -158,11 +159,11 @@ def conference_key_rate(x_error: float, z_errors: float | Sequence[float]) -> fl
 
 
 def asymptotic_mask_rate(x_error: float, z_error: float) -> float:
-    """Masks bits per copy kept in the limit of many copies, sums corrected.
+    """Asymptotic mask bits per untested copy, after error correction of the sums.
 
     Args:
-      x_error: of the sum of Fourier outcomes of a qubit copy.
-      z_error: that its Z outcomes disagree.
+      x_error: error rate of the sum of Fourier outcomes of a qubit copy.
+      z_error: probability that its Z outcomes disagree.
 
     Returns:
       max(0, 1 - h2(x_error) - h2(z_error)); zero from 0.110028 for both.
@@ -170,7 +171,7 @@ def asymptotic_mask_rate(x_error: float, z_error: float) -> float:
     Raises:
       ValueError: if an error rate is outside [0, 1].
 
-    Source: derived; the limit of `mask_rate` for d = 2 with an ideal code.
+    Reference: derived; the limit of `mask_rate` for d = 2 with an ideal code.
 
     >>> round(asymptotic_mask_rate(0.05, 0.02), 4)
     0.5722
@@ -181,7 +182,7 @@ def asymptotic_mask_rate(x_error: float, z_error: float) -> float:
 
 
 def copy_error(error: float, qubits: float) -> float:
-    """The probability that one of so many qubit GHZ states, or more, is in error.
+    """Probability that at least one of `qubits` qubit GHZ states is in error.
 
     >>> round(copy_error(0.01, 16), 4)
     0.1485
@@ -189,5 +190,16 @@ def copy_error(error: float, qubits: float) -> float:
     return 1.0 if error >= 1 else -math.expm1(qubits * math.log1p(-error))
 
 
+def _check_test_numbers(infidelity: float, significance: float, gap: float) -> None:
+    checks.open_interval("infidelity", infidelity)
+    checks.open_interval("significance", significance)
+    checks.open_interval("gap", gap)
+
+
 def _entropy(p: float) -> float:
+    """Binary entropy in bits.
+
+    A twin of `jaxqring.physics.information.entropy_bits` in double precision on the host: bounds
+    at 1e-10 and below need digits that float32 does not have, and must not start a device.
+    """
     return float(-(scipy.special.xlogy(p, p) + scipy.special.xlog1py(1 - p, -p))) / math.log(2)

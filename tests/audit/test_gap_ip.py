@@ -15,16 +15,16 @@ import pytest
 from scipy import stats
 
 from jaxqring.audit._amplitude import (
-    ONE_STEP,
+    WITHIN_RESOLUTION,
     angle,
     fisher_information,
     iterate_probability,
-    phase_estimation_law,
+    phase_estimation_probabilities,
 )
 from jaxqring.audit._gap_ip import (
     decision_error,
     gap_ip,
-    gap_steps,
+    gap_outcomes,
     measure_angle,
     median_error,
     plan_gap_ip,
@@ -38,7 +38,7 @@ KEY = jax.random.key(0)
 
 slow_case = functools.partial(pytest.param, marks=pytest.mark.slow)
 
-law = jax.jit(phase_estimation_law, static_argnums=(1, 2))
+law = jax.jit(phase_estimation_probabilities, static_argnums=(1, 2))
 
 
 @pytest.fixture
@@ -130,7 +130,9 @@ def test_law_is_that_of_the_state(size, steps, x64):
         expected = phase_estimation_of_the_state(embedded(a), embedded(b), steps)
         qubits = register_qubits(size)
         assert np.allclose(law(theta, steps, qubits, 0.0), expected, atol=1e-12)
-        assert np.allclose(phase_estimation_law(theta, steps, qubits, 0), expected, atol=1e-12)
+        assert np.allclose(
+            phase_estimation_probabilities(theta, steps, qubits, 0), expected, atol=1e-12
+        )
 
 
 @pytest.mark.parametrize("steps", [slow_case(4), 8])
@@ -154,7 +156,7 @@ def test_law_with_noise_needs_the_whole_register(x64):
 @pytest.mark.parametrize("steps", [2, slow_case(16), slow_case(64)])
 def test_closed_form_is_the_product_of_matrices_at_no_noise(steps, x64):
     for g in (-1.0, -0.3, 0.0, 0.1, 0.9, 1.0):
-        closed = phase_estimation_law(angle(g), steps, 20, 0.0)
+        closed = phase_estimation_probabilities(angle(g), steps, 20, 0.0)
         traced = law(angle(g), steps, 20, jnp.asarray(0.0))
         tiny = law(angle(g), steps, 20, jnp.asarray(1e-13))
         assert np.allclose(closed, traced, atol=1e-12)
@@ -176,34 +178,36 @@ def test_law_is_a_distribution_and_even(noise, x64):
 def test_law_in_single_precision():
     for steps in (16, 128, 512):
         with jax.enable_x64(True):
-            expected = np.asarray(phase_estimation_law(1.02, steps, 20, 0.0))
+            expected = np.asarray(phase_estimation_probabilities(1.02, steps, 20, 0.0))
             noisy = np.asarray(law(1.02, steps, 20, 1e-3))
-        assert np.allclose(phase_estimation_law(1.02, steps, 20, 0.0), expected, atol=1e-4)
+        assert np.allclose(
+            phase_estimation_probabilities(1.02, steps, 20, 0.0), expected, atol=1e-4
+        )
         assert np.allclose(law(1.02, steps, 20, 1e-3), noisy, atol=1e-3)
 
 
 @functools.partial(jax.jit, static_argnums=1)
-def within_one_step(thetas, steps):
-    """(...) the probability that phase estimation errs by one step at most."""
+def within_the_resolution(thetas, steps):
+    """(...) the probability that phase estimation errs by its resolution at most."""
 
     def one(theta):
         outcomes = jnp.arange(steps)
         read = jnp.pi * jnp.minimum(outcomes, steps - outcomes) / steps
         near = jnp.abs(read - theta) <= jnp.pi / steps * (1 + 1e-12)
-        return jnp.sum(jnp.where(near, phase_estimation_law(theta, steps, 20, 0.0), 0))
+        return jnp.sum(jnp.where(near, phase_estimation_probabilities(theta, steps, 20, 0.0), 0))
 
     return jax.vmap(one)(thetas)
 
 
 @pytest.mark.parametrize("steps", [64, slow_case(8), slow_case(512)])
-def test_phase_estimation_errs_by_one_step_at_most(steps, x64):
-    chances = np.asarray(within_one_step(np.linspace(0, np.pi / 2, 1001), steps))
-    assert np.all(chances >= ONE_STEP)
-    assert 8 / np.pi**2 == ONE_STEP
+def test_phase_estimation_errs_by_its_resolution_at_most(steps, x64):
+    chances = np.asarray(within_the_resolution(np.linspace(0, np.pi / 2, 1001), steps))
+    assert np.all(chances >= WITHIN_RESOLUTION)
+    assert 8 / np.pi**2 == WITHIN_RESOLUTION
 
 
-def test_check_value_of_the_least_chance_of_one_step(x64):
-    chances = np.asarray(within_one_step(np.linspace(0, np.pi / 2, 200_001), 32))
+def test_check_value_of_the_least_chance_of_one_resolution(x64):
+    chances = np.asarray(within_the_resolution(np.linspace(0, np.pi / 2, 200_001), 32))
     # 0.81327 of a coarse grid of angles
     assert chances.min() == pytest.approx(0.81327, abs=1e-4)
     assert chances.min() == pytest.approx(0.813198, abs=1e-6)
@@ -272,12 +276,12 @@ def test_check_values_of_the_plan(tau, steps, qubits, error, x64):
     assert max(errors) <= plan.error == pytest.approx(1 - 8 / np.pi**2)
 
 
-def test_steps_are_less_than_the_margin(x64):
+def test_the_resolution_is_less_than_the_margin(x64):
     margin = min(np.pi / 3 - float(angle(0.1)), float(angle(-0.1)) - np.pi / 3)
     assert margin == pytest.approx(0.0568334, abs=5e-8)
     for tau in np.geomspace(1e-4, 0.999, 200):
         margin = min(math.pi / 3 - math.acos((1 + tau) / 2), math.acos((1 - tau) / 2) - math.pi / 3)
-        steps = gap_steps(tau)
+        steps = gap_outcomes(tau)
         assert math.pi / steps <= margin < 2 * math.pi / steps
         assert steps & (steps - 1) == 0
 
@@ -287,7 +291,7 @@ def test_steps_are_less_than_the_margin(x64):
 def test_qubits_and_rounds_counted_again(tau, size):
     register = math.ceil(math.log2(size + 1))
     assert register_qubits(size) == register
-    steps = gap_steps(tau)
+    steps = gap_outcomes(tau)
     # Phase estimation: controlled Q^1, Q^2, Q^4, ..., each Q there and back, a control beside.
     sent = qubits = 0
     power = 1
@@ -368,7 +372,7 @@ def test_qubits_grow_with_the_inverse_of_the_gap():
 @pytest.mark.parametrize("noise", [0.0, slow_case(0.02)])
 def test_decision_error_is_the_wrong_part_of_the_law(noise, x64):
     for g in (0.25, -0.25, 0.6):
-        probs = np.asarray(law(angle(g), gap_steps(0.2), register_qubits(100), noise))
+        probs = np.asarray(law(angle(g), gap_outcomes(0.2), register_qubits(100), noise))
         steps = len(probs)
         wrong = 0.0
         for y, chance in enumerate(probs):
@@ -489,7 +493,7 @@ def test_estimates_follow_the_law():
     read = np.rint(found * steps / np.pi).astype(int)
     counts = np.bincount(read, minlength=steps // 2 + 1)
     with jax.enable_x64(True):
-        probs = np.asarray(phase_estimation_law(angle(0.4), steps, 20, 0.0))
+        probs = np.asarray(phase_estimation_probabilities(angle(0.4), steps, 20, 0.0))
     folded = np.append(probs[0], probs[1 : steps // 2] + probs[: steps // 2 : -1])
     folded = np.append(folded, probs[steps // 2])
     expected = RUNS * folded
@@ -688,17 +692,21 @@ REFUSALS = {
     "no leaves": (lambda: audit({}), ValueError, ["`server`", "at least one entry"]),
     "no gap": (lambda: audit(tau=0), ValueError, ["`tau`", "lie in (0, 1)", "0"]),
     "whole gap": (lambda: audit(tau=1), ValueError, ["`tau`", "lie in (0, 1)", "1"]),
-    "negative gap": (lambda: plan(-0.1), ValueError, ["`tau`", "lie in [0, 1]", "-0.1"]),
-    "gap above one": (lambda: plan(1.5), ValueError, ["`tau`", "lie in [0, 1]", "1.5"]),
+    "negative gap": (lambda: plan(-0.1), ValueError, ["`tau`", "lie in (0, 1)", "-0.1"]),
+    "gap above one": (lambda: plan(1.5), ValueError, ["`tau`", "lie in (0, 1)", "1.5"]),
     "gap that is no number": (lambda: plan(float("nan")), ValueError, ["`tau`", "nan"]),
     "gap that is text": (lambda: plan("0.1"), TypeError, ["`tau`", "real number"]),
-    "gap of steps": (lambda: gap_steps(0.0), ValueError, ["`tau`", "lie in (0, 1)"]),
+    "gap of outcomes": (lambda: gap_outcomes(0.0), ValueError, ["`tau`", "lie in (0, 1)"]),
     "gap of errors": (lambda: decision_error(0.1, 1.0, 5), ValueError, ["`tau`", "(0, 1)"]),
     "other size": (lambda: audit(client=np.ones(4)), ValueError, ["`client`", "3 entries", "4"]),
     "complex": (lambda: audit(ONES * 1j), TypeError, ["`server`", "real number"]),
     "text": (lambda: audit(client="abc"), TypeError, ["`client`", "real number"]),
     "even runs": (lambda: audit(repetitions=2), ValueError, ["`repetitions`", "be odd", "2"]),
-    "no runs": (lambda: plan(repetitions=0), ValueError, ["`repetitions`", "positive integer"]),
+    "no runs": (
+        lambda: plan(repetitions=0),
+        ValueError,
+        ["`repetitions`", "at least 1"],
+    ),
     "half a run": (lambda: plan(repetitions=1.5), ValueError, ["`repetitions`", "1.5"]),
     "runs that are true": (lambda: plan(repetitions=True), ValueError, ["`repetitions`"]),
     "delta for maximum likelihood": (
@@ -713,14 +721,14 @@ REFUSALS = {
     ),
     "delta of zero": (lambda: plan(delta=0.0), ValueError, ["`delta`", "lie in (0, 1)"]),
     "delta of one": (lambda: plan(delta=1), ValueError, ["`delta`", "lie in (0, 1)"]),
-    "delta above one": (lambda: plan(delta=2.0), ValueError, ["`delta`", "lie in [0, 1]", "2"]),
+    "delta above one": (lambda: plan(delta=2.0), ValueError, ["`delta`", "lie in (0, 1)", "2"]),
     "estimator": (
         lambda: audit(estimator="swap"),
         ValueError,
         ["`estimator`", "be one of", "'qpe'", "'swap'"],
     ),
-    "size of zero": (lambda: plan(size=0), ValueError, ["`size`", "positive integer", "0"]),
-    "size of a float": (lambda: plan(size=1e6), ValueError, ["`size`", "positive integer"]),
+    "size of zero": (lambda: plan(size=0), ValueError, ["`size`", "at least 1", "0"]),
+    "size of a float": (lambda: plan(size=1e6), ValueError, ["`size`", "at least 1"]),
     "raw key": (
         lambda: audit(key=np.zeros(2, np.uint32)),
         TypeError,

@@ -201,10 +201,18 @@ REFUSALS = {
     "no gap": (lambda: simhash_bits(0.0, 0.1), ValueError, ["`tau`", "(0, 1)"]),
     "whole gap": (lambda: random_sign_bits(1.0, 0.1), ValueError, ["`tau`", "(0, 1)"]),
     "gap of a crossover": (lambda: crossover(-0.1, 10), ValueError, ["`tau`", "-0.1"]),
-    "size of a crossover": (lambda: crossover(0.1, 0), ValueError, ["`size`", "positive integer"]),
+    "size of a crossover": (
+        lambda: crossover(0.1, 0),
+        ValueError,
+        ["`size`", "at least 1"],
+    ),
     "inner product": (lambda: simhash_agreement(1.5), ValueError, ["`inner_product`", "1.5"]),
-    "even bits": (lambda: simhash(KEY, 0.1, 2), ValueError, ["`bits`", "odd positive", "2"]),
-    "no bits": (lambda: simhash(KEY, 0.1, -1), ValueError, ["`bits`", "odd positive", "-1"]),
+    "even bits": (lambda: simhash(KEY, 0.1, 2), ValueError, ["`bits`", "be odd", "2"]),
+    "no bits": (
+        lambda: simhash(KEY, 0.1, -1),
+        ValueError,
+        ["`bits`", "at least 1", "-1"],
+    ),
     "raw key": (
         lambda: simhash(np.zeros(2, np.uint32), 0.1, 3),
         TypeError,

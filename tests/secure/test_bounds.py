@@ -10,7 +10,8 @@ from scipy.stats import binom, hypergeom
 
 from jaxqring.codes import bch, reed_solomon
 from jaxqring.secure import _bounds as bounds
-from jaxqring.secure._copy_sampling import majority_loss
+from jaxqring.secure import _copy_sampling as sampling
+from jaxqring.secure import _rates as rates
 from jaxqring.secure._masks import sum_error_law
 from jaxqring.secure._security import DETECTION, Security
 
@@ -41,19 +42,19 @@ def test_bad_copies_escape_as_enumeration_says(tested, kept, detection, allowed)
     for bad in range(tested + kept + 1):
         hit = np.arange(min(bad, tested) + 1)
         ways = hypergeom.pmf(hit, tested + kept, bad, tested) * binom.cdf(allowed, hit, detection)
-        found = bounds.escape_probability(bad, tested, kept, allowed=allowed, detection=detection)
+        found = sampling.escape_probability(bad, tested, kept, allowed=allowed, detection=detection)
         assert found == pytest.approx(np.sum(ways), rel=1e-9, abs=1e-300)
 
 
 def test_cut_and_choose_of_half_the_copies():
-    found = [bounds.escape_probability(bad, 1000, 1000) for bad in (1, 2, 3)]
+    found = [sampling.escape_probability(bad, 1000, 1000) for bad in (1, 2, 3)]
     np.testing.assert_allclose(found, [0.5, 0.249875, 0.124812], atol=5e-7)
 
 
 def test_counting_stays_exact_for_very_many_copies():
     tested, kept, bad = 60_000_000, 100_000_000, 5
     exact = math.prod((kept - i) / (kept + tested - i) for i in range(bad))
-    found = bounds.escape_probability(bad, tested, kept)
+    found = sampling.escape_probability(bad, tested, kept)
     assert found == pytest.approx(exact, rel=1e-6)
 
 
@@ -61,7 +62,7 @@ def test_counting_stays_exact_for_very_many_copies():
 def test_serfling_bounds_every_exact_tail(excess):
     closest = 0.0
     for tested, kept in itertools.product([3, 8, 25, 60], repeat=2):
-        limit = bounds.sampling_error(kept, tested, excess)
+        limit = sampling.sampling_error(kept, tested, excess)
         for bad in range(tested + kept + 1):
             hit = np.arange(max(0, bad - kept), min(bad, tested) + 1)
             beyond = np.abs((bad - hit) / kept - hit / tested) >= excess - 1e-12
@@ -72,7 +73,7 @@ def test_serfling_bounds_every_exact_tail(excess):
 
 
 def test_sampling_numbers_of_ten_thousand_copies():
-    error = bounds.sampling_error(10_000, 10_000, 0.05)
+    error = sampling.sampling_error(10_000, 10_000, 0.05)
     assert (error, math.sqrt(error)) == pytest.approx((2.7845e-11, 5.2769e-6), rel=1e-4)
 
 
@@ -100,23 +101,23 @@ def enumerated(kept, tested, bucket, allowed, detection):
     ],
 )
 def test_bucket_error_is_the_largest_over_all_bad_copies(case):
-    assert bounds.bucket_error(*case) == pytest.approx(enumerated(*case), rel=1e-9)
+    assert sampling.bucket_error(*case) == pytest.approx(enumerated(*case), rel=1e-9)
 
 
 def test_bucket_error_of_thirty_thousand_copies():
-    assert bounds.bucket_error(30_000, 30_000, 3) == pytest.approx(2.49990e-5, rel=1e-5)
+    assert sampling.bucket_error(30_000, 30_000, 3) == pytest.approx(2.49990e-5, rel=1e-5)
     # One at a time, with the product that there is for zero tolerance.
     for bad in range(2, 20):
         passes = math.prod((30_000 - i) / (60_000 - i) for i in range(bad))
         majority = hypergeom.sf(1, 30_000, bad, 3)
-        found = majority_loss(bad, 30_000, 30_000, 3)
+        found = sampling.majority_loss(bad, 30_000, 30_000, 3)
         assert found == pytest.approx(passes * min(1, 10_000 * majority), rel=1e-7)
 
 
 def test_no_classical_attack_beats_the_bucket_error():
     # 40,000 permutations for each number of bad copies; five standard deviations: 3e-7 each.
     draws, kept, tested, bucket, allowed = 40_000, 30, 20, 3, 1
-    limit = bounds.bucket_error(kept, tested, bucket, allowed)
+    limit = sampling.bucket_error(kept, tested, bucket, allowed)
     rng, most = np.random.default_rng(1), 0.0
     order = rng.permuted(np.tile(np.arange(kept + tested), (draws, 1)), axis=1)
     for bad in (2, 4, 6, 8):
@@ -169,14 +170,14 @@ def test_the_secrecy_distance_is_attained_and_never_exceeded(error):
     best = np.zeros((2, 2, 1))
     best[0, 0] = best[1, 1] = math.sqrt((1 - error) / 2)
     best[0, 1] = best[1, 0] = math.sqrt(error / 2)
-    assert distance_from_secret(best) == pytest.approx(bounds.secrecy_distance(error), abs=1e-12)
+    assert distance_from_secret(best) == pytest.approx(rates.secrecy_distance(error), abs=1e-12)
     rng = np.random.default_rng(0)
     for _ in range(200):
         state = rng.normal(size=(2, 2, 4)) + 1j * rng.normal(size=(2, 2, 4))
         equal = np.eye(2, dtype=bool)
         state[equal] *= math.sqrt(1 - error) / np.linalg.norm(state[equal])
         state[~equal] *= math.sqrt(error) / np.linalg.norm(state[~equal])
-        assert distance_from_secret(state) <= bounds.secrecy_distance(error) + 1e-12
+        assert distance_from_secret(state) <= rates.secrecy_distance(error) + 1e-12
 
 
 def test_detection_is_that_of_the_test_operators():
@@ -206,47 +207,47 @@ def test_detection_is_that_of_the_test_operators():
 def test_the_mask_rate_counts_error_patterns(dimension, honest, tolerance):
     kept, tested, letters = 20_000, 30_000, dimension ** (honest - 1)
     # Exactly as many error patterns as there are within the radius, counted with integers.
-    radius = kept * (tolerance + bounds.sampling_excess(kept, tested, 1e-10))
+    radius = kept * (tolerance + sampling.sampling_excess(kept, tested, 1e-10))
     term = patterns = 1
     for weight in range(math.floor(radius)):
         term = term * (kept - weight) * (letters - 1) // (weight + 1)
         patterns += term
     counted = (math.log2(patterns) + 2 * math.log2(1 / 2e-9)) / (kept * math.log2(letters))
-    rate = bounds.mask_rate(
+    rate = rates.mask_rate(
         kept, tested, tolerance=tolerance, dimension=dimension, honest=honest, eps_amplify=1e-9
     )
     assert 0 <= (1 - counted) - rate < 1e-3
 
 
 def test_mask_rates_of_a_hundred_thousand_copies():
-    assert bounds.sampling_excess(10**5, 10**5, 1e-10) == pytest.approx(0.0214598, abs=5e-8)
-    found = [bounds.mask_rate(10**5, 10**5, tolerance=tolerance) for tolerance in (0, 0.01)]
+    assert sampling.sampling_excess(10**5, 10**5, 1e-10) == pytest.approx(0.0214598, abs=5e-8)
+    found = [rates.mask_rate(10**5, 10**5, tolerance=tolerance) for tolerance in (0, 0.01)]
     np.testing.assert_allclose(found, [0.849796, 0.797695], atol=5e-7)
-    assert bounds.mask_rate(100, 100, tolerance=0.2) == 0.0
+    assert rates.mask_rate(100, 100, tolerance=0.2) == 0.0
     # Two honest parties are the worst case.
-    assert bounds.mask_rate(10**5, 10**5, honest=3) > bounds.mask_rate(10**5, 10**5)
+    assert rates.mask_rate(10**5, 10**5, honest=3) > rates.mask_rate(10**5, 10**5)
 
 
 @pytest.mark.parametrize("x_error, z_error", [(0.01, 0.02), (0.08, 0.0)])
 def test_the_finite_rate_has_the_asymptotic_one_as_its_limit(x_error, z_error):
     many = 10**14
-    found = bounds.mask_rate(many, many, tolerance=z_error, leak=entropy(x_error, 1 - x_error))
-    assert found == pytest.approx(bounds.asymptotic_mask_rate(x_error, z_error), abs=1e-4)
+    found = rates.mask_rate(many, many, tolerance=z_error, leak=entropy(x_error, 1 - x_error))
+    assert found == pytest.approx(rates.asymptotic_mask_rate(x_error, z_error), abs=1e-4)
 
 
 def test_key_rates_end_at_eleven_per_cent():
-    assert bounds.asymptotic_mask_rate(0.110027, 0.110027) > 0
-    assert bounds.asymptotic_mask_rate(0.110029, 0.110029) == 0
-    key = bounds.conference_key_rate(0.05, [0.01, 0.03, 0.02])
+    assert rates.asymptotic_mask_rate(0.110027, 0.110027) > 0
+    assert rates.asymptotic_mask_rate(0.110029, 0.110029) == 0
+    key = rates.conference_key_rate(0.05, [0.01, 0.03, 0.02])
     assert key == pytest.approx(1 - entropy(0.05, 0.95) - entropy(0.03, 0.97), rel=1e-12)
 
 
 def test_numbers_of_tests():
-    assert bounds.tests_needed(0.01, 0.01, 1 / 2) == 919
-    assert bounds.tests_needed(0.01, 0.01, 2 / 3) == 689
-    assert bounds.adversarial_tests(0.01, 0.01, 2 / 3) == pytest.approx(1257.5, abs=0.05)
+    assert rates.tests_needed(0.01, 0.01, 1 / 2) == 919
+    assert rates.tests_needed(0.01, 0.01, 2 / 3) == 689
+    assert rates.adversarial_tests(0.01, 0.01, 2 / 3) == pytest.approx(1257.5, abs=0.05)
     for gap in (1 / 2, 2 / 3):
-        number = bounds.tests_needed(0.03, 1e-4, gap)
+        number = rates.tests_needed(0.03, 1e-4, gap)
         assert (1 - 0.03 * gap) ** number <= 1e-4 < (1 - 0.03 * gap) ** (number - 1)
 
 
@@ -257,7 +258,7 @@ def test_the_honest_source_passes_as_often_as_counted(tested, error, tolerance):
         math.comb(tested, fails) * error**fails * (1 - error) ** (tested - fails)
         for fails in range(allowed + 1)
     )
-    assert bounds.pass_probability(tested, error, tolerance) == pytest.approx(exact, rel=1e-12)
+    assert sampling.pass_probability(tested, error, tolerance) == pytest.approx(exact, rel=1e-12)
 
 
 # Wrong sums and their correction
@@ -328,7 +329,7 @@ def test_a_wrong_sum_escapes_random_combinations_half_the_time_each():
         (lambda: Security(tests="xy", tolerance=0.25), ["`tolerance`", "below 0.25"]),
         (lambda: Security(correction=reed_solomon(15, 11)), ["`correction`", "binary"]),
         (lambda: Security(attempts=0), ["`attempts`", "at least 1"]),
-        (lambda: Security(eps_smooth=0.0), ["`eps_smooth`", "strictly"]),
+        (lambda: Security(eps_smooth=0.0), ["`eps_smooth`", "lie in (0, 1)"]),
         (lambda: Security("universal").masks_needed(5), ["`amplification`", "rate"]),
         (lambda: bounds.epsilon(Security(), 5, Source(2)), ["`source`", "three parties"]),
         (lambda: bounds.epsilon(Security(), 0, Source()), ["`size`", "at least 1"]),
@@ -341,9 +342,9 @@ def test_a_wrong_sum_escapes_random_combinations_half_the_time_each():
             ),
             ["`tolerance`", "positive rate"],
         ),
-        (lambda: bounds.escape_probability(9, 4, 4), ["`bad`", "8 copies"]),
-        (lambda: bounds.bucket_error(10, 10, 3), ["`kept`", "multiple of bucket = 3"]),
-        (lambda: bounds.mask_rate(10, 10, eps_smooth=1.0), ["`eps_smooth`", "strictly"]),
+        (lambda: sampling.escape_probability(9, 4, 4), ["`bad`", "8 copies"]),
+        (lambda: sampling.bucket_error(10, 10, 3), ["`untested`", "multiple of bucket = 3"]),
+        (lambda: rates.mask_rate(10, 10, eps_smooth=1.0), ["`eps_smooth`", "lie in (0, 1)"]),
     ],
 )  # fmt: skip
 def test_refusals_name_the_argument_and_the_rule(call, words):

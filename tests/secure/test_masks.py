@@ -553,13 +553,13 @@ KEY, SOURCE = jax.random.key(0), GHZSource(3)
          "`realisation` must be one of 'qft', 'prime', 'xor', but got 'phase'"),
         *(
             (lambda bits=bits: masks(KEY, SOURCE, 4, bits), ValueError,
-             rf"`bits` must be an integer in \[1, 32\] for 'qft', but got {bits}\.")
+             rf"`bits` must be an integer in \[1, 32\], but got {bits}\.")
             for bits in (0, 33, -1, 8.0, True)
         ),
         (lambda: masks(KEY, SOURCE, 4, 33, "xor"), ValueError,
-         r"`bits` must be an integer in \[1, 32\] for 'xor'"),
+         r"`bits` must be an integer in \[1, 32\]"),
         (lambda: masks(KEY, SOURCE, 4, 16, "prime"), ValueError,
-         r"`bits` must be an integer in \[1, 15\] for 'prime', but got 16"),
+         r"`bits` must be an integer in \[1, 15\], but got 16"),
         (lambda: sum_error_law(0.9, 0), ValueError, r"`bits` must be an integer in \[1, 20\]"),
         (lambda: sum_error_law(0.9, 21), ValueError, r"`bits` must be an integer in \[1, 20\]"),
         (lambda: sum_error_law(np.ones(3), 2), ValueError,
@@ -669,7 +669,7 @@ def test_two_vectors_collide_as_rarely_as_two_universal_hashing_allows():
 
 @pytest.mark.parametrize(
     "size, modulus, words",
-    [(0, 17, "size"), (3, 17, "size"), (1, 16, "prime"), (1, 65_537, "prime")],
+    [(0, 17, "size"), (3, 17, "size"), (1, 16, "prime"), (1, 65_537, "modulus")],
 )
 def test_hashes_that_cannot_be_are_refused(size, modulus, words):
     with pytest.raises(ValueError, match=words):

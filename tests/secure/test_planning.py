@@ -12,6 +12,8 @@ from jaxqring.codes import bch, secded
 from jaxqring.physics.channels import depolarizing
 from jaxqring.physics.ghz import GHZSource
 from jaxqring.secure import _bounds as bounds
+from jaxqring.secure import _copy_sampling as sampling
+from jaxqring.secure import _rates as rates
 from jaxqring.secure._planning import MAX_BUCKET, RATIOS, plan
 from jaxqring.secure._security import DETECTION, Security
 
@@ -46,7 +48,7 @@ def test_the_epsilon_of_buckets_is_the_root_of_what_some_attempt_loses():
 @pytest.mark.parametrize("tests", ["z", "mixed", "xy"])
 def test_epsilon_covers_one_planted_bad_copy(tests, attempts):
     security = Security("none", tests=tests, attempts=attempts)
-    escapes = bounds.escape_probability(1, 500, 500, detection=DETECTION[tests])
+    escapes = sampling.escape_probability(1, 500, 500, detection=DETECTION[tests])
     # It is kept in half of the cases, and then one mask is known for sure.
     known = 1 - (1 - 0.5) ** attempts
     assert escapes >= 0.5
@@ -75,7 +77,7 @@ def test_universal_amplification_keeps_no_copy_more_than_its_rate_asks(tests, co
             tested if tests == "z" else int(tested / 3 - math.sqrt(tested * 10 * math.log(10)))
         )
         leak = 0 if correction is None else 3 / 7 * math.log2(dimension)
-        rate = bounds.mask_rate(
+        rate = rates.mask_rate(
             kept, z_tests, tolerance=int(tested / 100) / z_tests, dimension=dimension, leak=leak
         )
         return math.floor(kept * rate) - security.check_masks
@@ -102,7 +104,7 @@ def test_the_paper_mode_is_labelled_as_our_reading():
     assert "our interpretation" in found.interpretation
     assert 0 < found.mask_rate < 1
     # What it does not say: a single bad copy passes half the time and gives one mask away.
-    assert found.secrecy < bounds.escape_probability(1, 10_000, 10_000)
+    assert found.secrecy < sampling.escape_probability(1, 10_000, 10_000)
 
 
 def test_honest_noise_aborts_and_skips_as_often_as_it_should():
@@ -229,7 +231,7 @@ def test_an_epsilon_out_of_reach_is_refused_with_one_that_is_not(options):
         ((1e-6, 100, 1, Source(2)), {}, ["`source`", "three parties"]),
         ((1e-6, 100, 1, Source(disagreement=0.1)), {}, ["`target_epsilon`", "at least 1,"]),
         ((1e-6, 100, 1, Source(disagreement=0.5)), {"amplification": "universal"}, ["at least 1,"]),
-        ((0.0, 100, 1, Source()), {}, ["`target_epsilon`", "strictly"]),
+        ((0.0, 100, 1, Source()), {}, ["`target_epsilon`", "lie in (0, 1)"]),
         ((1e-6, 0, 1, Source()), {}, ["`size`"]),
         ((1e-6, 100, 0, Source()), {}, ["`steps`"]),
         ((1e-6, 100, 1, Source()), {"max_abort": 1.0}, ["`max_abort`"]),

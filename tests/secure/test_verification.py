@@ -439,7 +439,7 @@ KEY, SOURCE = jax.random.key(0), GHZSource(3)
         ),
         *(
             (lambda bits=bits: verify(KEY, SOURCE, 4, 4, bits=bits), ValueError,
-             "`bits` must be a positive integer")
+             "`bits` must be an integer of at least 1")
             for bits in (0, 1.0, True)
         ),
         (lambda: verify(KEY, SOURCE, 4, 4, tests="x"), ValueError,

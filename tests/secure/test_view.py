@@ -182,7 +182,7 @@ def test_ring_local_masks_fail_exactly_where_both_neighbours_collude(nodes, bits
 
 
 def test_colluding_neighbours_learn_nothing_or_two_bits():
-    """Check C9: N = 4, d = 4, neighbours 0 and 2 of node 1; exact, over all codes and masks."""
+    """N = 4, d = 4, neighbours 0 and 2 of node 1; exact, over all codes and masks."""
     coalition, victim, base = (0, 2), 1, 4
     codes = every_word(4, base)
     codes = codes[(codes[:, 0] == 3) & (codes[:, 2] == 1)]
