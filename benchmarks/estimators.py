@@ -72,7 +72,7 @@ def estimates(train, estimator, error, runs):
     if estimator == "difference":
         ends = ring_of(0.75 * error), ring_of(1.25 * error)
         options = {"samples": runs, "calls": STEPS, "batch": 100}
-        run = functools.partial(jq.finite_difference, train, *ends, error / 2, **options)
+        run = functools.partial(jq.gradients.finite_difference, train, *ends, error / 2, **options)
         return jax.jit(run)(jax.random.key(1)), 1
     group = 4 if estimator == "score" else 1
     cost = ring_of(error).cost(SIZE, NODES)

@@ -21,7 +21,7 @@ import jaxqring as jq
 NODES = 8
 GHZ_ERROR = 0.01
 INSTANCES = 32_768
-draw_masks = jax.jit(jq.masks, static_argnums=(2, 3, 4))
+draw_masks = jax.jit(jq.secure.masks, static_argnums=(2, 3, 4))
 
 
 def secagg_masks(size, bits):
@@ -98,7 +98,7 @@ def outcome_rows(batches, repeats):
 def all_reduce_rows(sizes, repeats):
     perfect = jq.GHZSource(NODES)
     noisy = jq.GHZSource(NODES, noise=jq.depolarizing(error_prob=1e-4))
-    security = jq.Security(tolerance=0.1)
+    security = jq.secure.Security(tolerance=0.1)
     link = jq.superdense(jq.werner(fidelity=0.999))
     rows = []
     for size in sizes:

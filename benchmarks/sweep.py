@@ -20,10 +20,10 @@ import numpy as np
 from rich.console import Console
 from timing import medians, parser, report
 
-from jaxqring.study.points import points_of
-from jaxqring.study.sweep_job import SweepConfig
-from jaxqring.study.sweeps import _compiled, _plan, _trace, sweep
-from jaxqring.train.config import load_config
+from jaxqring.jobs._load import load_config
+from jaxqring.jobs._sweep_job import SweepConfig
+from jaxqring.sweeps._points import points_of
+from jaxqring.sweeps._sweep import _compiled, _plan, _trace, sweep
 
 CONFIG = Path(__file__).parent.parent / "configs" / "sweep_fidelity.toml"
 CORES = os.cpu_count() or 1

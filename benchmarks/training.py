@@ -11,11 +11,11 @@ import jax
 from timing import medians, parser, report
 
 import jaxqring as jq
-from jaxqring.train import data as datasets
-from jaxqring.train.config import load_config
-from jaxqring.train.loop import _initial_state
-from jaxqring.train.placement import place
-from jaxqring.train.step import node_step, over_nodes
+from jaxqring.jobs._load import load_config
+from jaxqring.jobs._training_job import _initial_state
+from jaxqring.train import _datasets as datasets
+from jaxqring.train._placement import place
+from jaxqring.train._step import node_step, over_nodes
 
 DEMO = Path(__file__).parent.parent / "configs" / "demo.toml"
 

@@ -23,9 +23,10 @@ import numpy as np
 from sklearn.datasets import load_digits
 
 import jaxqring as jq
-from jaxqring.quantum.ghz import purification_guess, sample
-from jaxqring.secure.bounds import escape_probability, pass_probability, secrecy_distance
-from jaxqring.secure.verify import draw_tests, judge
+from jaxqring.physics.ghz import sample
+from jaxqring.secure._attacks import purification_guess
+from jaxqring.secure._bounds import escape_probability, pass_probability, secrecy_distance
+from jaxqring.secure._verification import draw_tests, judge
 
 NODES, BITS, VICTIM = 8, 16, 3
 COPIES, TRIALS, STEPS = 2000, 10_000, 1000
@@ -56,7 +57,7 @@ def codes_of(values):
 @jax.jit
 def drawn(key):
     """(N, STEPS, 640) uint32 masks of GHZ states, for the gradients of many steps."""
-    return jq.masks(key, jq.GHZSource(NODES), (STEPS, 640), BITS)
+    return jq.secure.masks(key, jq.GHZSource(NODES), (STEPS, 640), BITS)
 
 
 def share(right):
@@ -72,7 +73,7 @@ def subtracted(codes, masks):
     In round t a node receives the chunk that started t + 1 nodes before it. The first neighbour
     knows what it passed on, the second what came out.
     """
-    seen = jq.view((VICTIM - 1, VICTIM + 1), codes, masks, bits=BITS)
+    seen = jq.secure.view((VICTIM - 1, VICTIM + 1), codes, masks, bits=BITS)
     own = (seen.codes[0] + seen.masks[0]).reshape(NODES, -1)
     before, after = seen.received
     parts = []
@@ -106,11 +107,11 @@ def neighbours(codes, key):
 def planted(codes, key):
     """Rows: how often tests pass, and how often the source then reads the code of a node."""
     half = COPIES // 2
-    source = jq.PlantedSource(jq.GHZSource(NODES), jq.plus_states(NODES))
+    source = jq.secure.PlantedSource(jq.GHZSource(NODES), jq.secure.plus_states(NODES))
     tests_key, mask_key, code_key = jax.random.split(key, 3)
 
     def attempt(key):
-        done = jq.verify(key, source, half, half)
+        done = jq.secure.verify(key, source, half, half)
         return done.passed, done.bad_kept
 
     keys = jax.random.split(tests_key, TRIALS)
@@ -142,7 +143,7 @@ def purified(key):
     source = jq.GHZSource(NODES, noise=jq.Channel(flips))
 
     def attempt(key):
-        return jq.verify(key, source, tests, tests, tolerance=TOLERANCE).passed
+        return jq.secure.verify(key, source, tests, tests, tolerance=TOLERANCE).passed
 
     passed = jax.jit(jax.vmap(attempt))(jax.random.split(tests_key, TRIALS))
     pass_rate = pass_probability(tests, ERROR, TOLERANCE)
@@ -163,7 +164,7 @@ def purified(key):
 
 def rushing(key):
     """Rows: tests that product states pass, without a liar and with one who hears the others."""
-    source = jq.plus_states(NODES)
+    source = jq.secure.plus_states(NODES)
     for tests, name, honest, lying in (
         ("xy", "XY", 1 - float(source.x_error), 1.0),
         ("z", "Z", 1 - float(source.disagreement), 2.0 ** (2 - NODES)),

@@ -19,9 +19,9 @@ from jax.flatten_util import ravel_pytree
 from matplotlib.figure import Figure
 
 import jaxqring as jq
-from jaxqring.train import data as datasets
-from jaxqring.train.config import DataConfig
-from jaxqring.train.figures import COLOURS, STYLE, save
+from jaxqring.show._training_figures import COLOURS, STYLE, save
+from jaxqring.train import _datasets as datasets
+from jaxqring.train._datasets import DataConfig
 
 TAU, REPETITIONS = 0.1, 11
 EPSILON, DELTA = 0.05, 0.05
@@ -75,7 +75,7 @@ def audit_classes(gradients):
     truth = np.asarray(jnp.sum(unit[first] * unit[second], axis=1))
 
     def one(a, b, key):
-        return jq.gap_ip(a, b, tau=TAU, key=key, repetitions=REPETITIONS)
+        return jq.audit.gap_ip(a, b, tau=TAU, key=key, repetitions=REPETITIONS)
 
     keys = jax.random.split(jax.random.key(1), len(first))
     found = jax.jit(jax.vmap(one))(gradients[first], gradients[second], keys)
@@ -89,7 +89,7 @@ def draw(path):
         by_gap, by_size, by_noise = figure.subplots(1, 3)
         size = 10**6
         gaps = np.geomspace(2e-3, 0.3, 24)
-        rows = [jq.crossover(float(gap), size) for gap in gaps]
+        rows = [jq.audit.crossover(float(gap), size) for gap in gaps]
         by_gap.plot(
             gaps, [r.qubits for r in rows], "-o", ms=4, color=COLOURS[1], label="GapIP, qubits"
         )
@@ -101,7 +101,7 @@ def draw(path):
             color=COLOURS[2],
             label="SimHash, bits",
         )
-        cross = jq.crossover_gap(size)
+        cross = jq.audit.crossover_gap(size)
         by_gap.axvline(cross, color="k", linestyle=":", label=f"crossover {cross:.3f}")
         by_gap.set(
             xscale="log",
@@ -111,11 +111,11 @@ def draw(path):
             title="P = 1e6, equal error",
         )
         sizes = 2 ** np.arange(8, 31)
-        plans = [jq.plan_tie_audit(0.1, 0.05, int(p)).qubits for p in sizes]
-        rivals = [jq.plan_subset_audit(0.1, 0.05, int(p)).bits for p in sizes]
+        plans = [jq.audit.plan_tie_audit(0.1, 0.05, int(p)).qubits for p in sizes]
+        rivals = [jq.audit.plan_subset_audit(0.1, 0.05, int(p)).bits for p in sizes]
         by_size.plot(sizes, plans, "-", color=COLOURS[1], label="TieAudit, qubits")
         by_size.plot(sizes, rivals, "--", color=COLOURS[2], label="random subset, bits")
-        cross = jq.crossover_size(0.1, 0.05)
+        cross = jq.audit.crossover_size(0.1, 0.05)
         by_size.axvline(cross, color="k", linestyle=":", label=f"crossover {cross:,}")
         by_size.set(
             xscale="log",
@@ -127,7 +127,7 @@ def draw(path):
         noises = np.geomspace(1e-5, 1e-1, 25)
         for place, gap in enumerate((0.1, 0.05, 0.02)):
             errors = [
-                max(float(jq.decision_error(g, gap, size, hop_noise=n)) for g in (gap, -gap))
+                max(float(jq.audit.decision_error(g, gap, size, hop_noise=n)) for g in (gap, -gap))
                 for n in noises
             ]
             look = {"color": COLOURS[place], "linestyle": ("-", "--", "-.")[place]}
@@ -161,17 +161,17 @@ def main():
         print(f"  digits {first[place]} and {second[place]}: {truth[place]:+.3f}, {verdict}")
     plan = found.plan
     print(f"  {plan.qubits:,} qubits, {plan.rounds} rounds for each pair; beside them")
-    row = jq.crossover(TAU, images.shape[1] * HIDDEN + HIDDEN * 10)
+    row = jq.audit.crossover(TAU, images.shape[1] * HIDDEN + HIDDEN * 10)
     print(f"  one run: {row.qubits:,} qubits, or {row.simhash_bits:,} bits of SimHash")
 
     signs = tied_signs(images)
     size = signs.size
     matching = np.arange(size).reshape(2, -1).T
-    result = jq.tie_audit(
+    result = jq.audit.tie_audit(
         signs.reshape(-1), matching, epsilon=EPSILON, delta=DELTA, key=jax.random.key(3)
     )
     exact = float(jnp.mean(signs[0] != signs[1]))
-    rival = jq.plan_subset_audit(EPSILON, DELTA, size).bits
+    rival = jq.audit.plan_subset_audit(EPSILON, DELTA, size).bits
     print(f"TieAudit, epsilon {EPSILON}: {size // 2:,} tied weights, inconsistent {exact:.3f},")
     print(
         f"  estimated {float(result.fraction):.3f} in [{float(result.low):.3f}, "

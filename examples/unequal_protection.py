@@ -25,11 +25,11 @@ def main() -> None:
         table.add_column(name, justify="right")
     table.add_column("mean square\nratio", justify="right")
     for symbols in range(1, 9):
-        unequal, qubits = jq.hop_error(wire, link, jq.Unequal(strong, symbols))
+        unequal, qubits = jq.codes.hop_error(wire, link, jq.codes.Unequal(strong, symbols))
         # The strongest code for all symbols that takes no fewer qubits.
         k = int(255 * wire.bits / 2 / float(qubits))
         k -= (255 - k) % 2
-        uniform, spent = jq.hop_error(wire, link, jq.reed_solomon(255, min(k, 253)))
+        uniform, spent = jq.codes.hop_error(wire, link, jq.reed_solomon(255, min(k, 253)))
         table.add_row(
             str(symbols),
             f"{float(qubits):.2f}",

@@ -83,7 +83,7 @@ def study(seeds):
     def brute_force(key):
         def gain(link):
             ends = links(none), links(none.at[link].set(1.0))
-            return -jq.finite_difference(train, *ends, 1.0, key, calls=STEPS)[0]
+            return -jq.gradients.finite_difference(train, *ends, 1.0, key, calls=STEPS)[0]
 
         return lax.map(gain, jnp.arange(NODES))
 

@@ -1,223 +1,166 @@
-"""The all-reduce of distributed training, carried by a simulated quantum ring."""
+"""The all-reduce of distributed training, carried by a simulated quantum ring.
 
+What a training script needs is here; everything else has a namespace, which is a room of the
+package: `jaxqring.channels`, `pairs`, `ghz`, `information`, `capacity`, `link`, `codec`, `codes`,
+`supply`, `ring`, `gradients`, `economics`, `secure`, `audit`, `train`, `sweeps`, `jobs` and `show`.
+"""
+
+import importlib
+import warnings
 from typing import TYPE_CHECKING, Any
 
-from jaxqring.audit import (
-    GapPlan,
-    GapResult,
-    TieNoise,
-    TieResult,
-    crossover,
-    crossover_gap,
-    crossover_size,
-    decision_error,
-    gap_ip,
-    plan_gap_ip,
-    plan_subset_audit,
-    plan_tie_audit,
-    simhash,
-    simhash_bits,
-    subset_audit,
-    tie_audit,
-)
-from jaxqring.link import (
-    BFloat16,
-    BlockCode,
-    FixedPoint,
-    Float32,
-    IdealCode,
-    Retransmit,
-    Supply,
-    SymbolChannel,
-    Unequal,
-    bch,
-    expected_slowest,
-    generate,
-    hashed,
-    hop_error,
-    moments,
-    purify,
-    reed_solomon,
-    repetition,
-    secded,
-    stock,
-    superdense,
-    transmit,
-    wait,
-)
-from jaxqring.quantum import (
+from jaxqring import audit, capacity, codec, codes, economics, gradients, link, ring, secure, supply
+from jaxqring.codec import BFloat16, FixedPoint, Float32
+from jaxqring.codes import Retransmit, reed_solomon
+from jaxqring.gradients import expected
+from jaxqring.link import SymbolChannel, moments, superdense, transmit
+from jaxqring.physics import channels, ghz, information, pairs
+from jaxqring.physics.channels import (
     Channel,
-    GHZSource,
-    Pair,
-    PlantedSource,
     amplitude_damping,
-    bell_diagonal,
-    best_purification_time,
     bit_flip,
     dephasing,
     depolarizing,
+    from_kraus,
+    generalized_amplitude_damping,
+    pauli,
+    thermal_relaxation,
+)
+from jaxqring.physics.ghz import GHZSource
+from jaxqring.physics.pairs import (
+    Pair,
+    bell_diagonal,
     distill,
     from_density_matrix,
-    from_kraus,
-    fused,
-    generalized_amplitude_damping,
-    hashing_yield,
-    identity,
-    pauli,
-    plus_states,
-    purification_guess,
     swap,
-    thermal_relaxation,
     werner,
 )
 from jaxqring.ring import (
-    AllReduceState,
-    Budget,
     Cost,
     Report,
     Ring,
     all_gather,
     all_reduce,
-    break_even_fidelity,
-    budget,
-    chain_law,
-    couple,
-    expected,
-    finite_difference,
     pmean,
     psum,
     psum_scatter,
-    replica_agreement,
 )
-from jaxqring.secure import (
-    Dropout,
-    Epsilon,
-    SecureReport,
-    Security,
-    epsilon,
-    masks,
-    plan,
-    secure_pmean,
-    secure_psum,
-    sum_error_law,
-    universal_hash,
-    verify,
-    view,
-)
+from jaxqring.secure import secure_pmean, secure_psum
 
 if TYPE_CHECKING:
-    from jaxqring.study import sensitivity, sweep
+    from jaxqring import jobs, show, sweeps, train
+    from jaxqring.sweeps import sensitivity, sweep
 
 __all__ = [
-    "AllReduceState",
     "BFloat16",
-    "BlockCode",
-    "Budget",
     "Channel",
     "Cost",
-    "Dropout",
-    "Epsilon",
     "FixedPoint",
     "Float32",
     "GHZSource",
-    "GapPlan",
-    "GapResult",
-    "IdealCode",
     "Pair",
-    "PlantedSource",
     "Report",
     "Retransmit",
     "Ring",
-    "SecureReport",
-    "Security",
-    "Supply",
     "SymbolChannel",
-    "TieNoise",
-    "TieResult",
-    "Unequal",
     "all_gather",
     "all_reduce",
     "amplitude_damping",
-    "bch",
+    "audit",
     "bell_diagonal",
-    "best_purification_time",
     "bit_flip",
-    "break_even_fidelity",
-    "budget",
-    "chain_law",
-    "couple",
-    "crossover",
-    "crossover_gap",
-    "crossover_size",
-    "decision_error",
+    "capacity",
+    "channels",
+    "codec",
+    "codes",
     "dephasing",
     "depolarizing",
     "distill",
-    "epsilon",
+    "economics",
     "expected",
-    "expected_slowest",
-    "finite_difference",
     "from_density_matrix",
     "from_kraus",
-    "fused",
-    "gap_ip",
     "generalized_amplitude_damping",
-    "generate",
-    "hashed",
-    "hashing_yield",
-    "hop_error",
-    "identity",
-    "masks",
+    "ghz",
+    "gradients",
+    "information",
+    "jobs",
+    "link",
     "moments",
+    "pairs",
     "pauli",
-    "plan",
-    "plan_gap_ip",
-    "plan_subset_audit",
-    "plan_tie_audit",
-    "plus_states",
     "pmean",
     "psum",
     "psum_scatter",
-    "purification_guess",
-    "purify",
     "reed_solomon",
-    "repetition",
-    "replica_agreement",
-    "secded",
+    "ring",
+    "secure",
     "secure_pmean",
     "secure_psum",
     "sensitivity",
-    "simhash",
-    "simhash_bits",
-    "stock",
-    "subset_audit",
-    "sum_error_law",
+    "show",
     "superdense",
+    "supply",
     "swap",
     "sweep",
+    "sweeps",
     "thermal_relaxation",
-    "tie_audit",
+    "train",
     "transmit",
-    "universal_hash",
-    "verify",
-    "view",
-    "wait",
     "werner",
 ]
 
 __version__ = "0.1.0.dev0"
 
-#: What few programs use and what takes its time to import, loaded when it is asked for.
-_OF_STUDY = ("sensitivity", "sweep")
+#: Names that few programs use and that take their time to import, loaded when they are asked for.
+_LATE = {
+    "jobs": "jaxqring.jobs",
+    "sensitivity": "jaxqring.sweeps",
+    "show": "jaxqring.show",
+    "sweep": "jaxqring.sweeps",
+    "sweeps": "jaxqring.sweeps",
+    "train": "jaxqring.train",
+}
+
+#: Names of earlier versions, by the namespace that they are in now. Gone with release 0.3.
+_MOVED = {
+    "audit": (
+        "GapPlan GapResult TieNoise TieResult crossover crossover_gap crossover_size decision_error"
+        " gap_ip plan_gap_ip plan_subset_audit plan_tie_audit simhash simhash_bits subset_audit"
+        " tie_audit"
+    ),
+    "channels": "identity",
+    "codes": "BlockCode IdealCode Unequal bch hop_error repetition secded",
+    "economics": "Budget break_even_fidelity budget",
+    "ghz": "fused",
+    "gradients": "chain_law couple finite_difference",
+    "pairs": "best_purification_time hashing_yield",
+    "ring": "AllReduceState replica_agreement",
+    "secure": (
+        "Dropout Epsilon PlantedSource SecureReport Security epsilon masks plan plus_states"
+        " purification_guess sum_error_law universal_hash verify view"
+    ),
+    "supply": "Supply expected_slowest generate hashed purify stock wait",
+}
+_PLACES = {name: room for room, names in _MOVED.items() for name in names.split()}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _OF_STUDY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from jaxqring import study
-
-    globals()[name] = found = getattr(study, name)
-    return found
+    if name in _LATE:
+        module = importlib.import_module(_LATE[name])
+        found = module if module.__name__ == f"jaxqring.{name}" else getattr(module, name)
+        globals()[name] = found
+        return found
+    if name in _PLACES:
+        room = _PLACES[name]
+        warnings.warn(
+            f"`jaxqring.{name}` is `jaxqring.{room}.{name}` now; the old name goes with release"
+            " 0.3.",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        return getattr(globals()[room], name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

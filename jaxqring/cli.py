@@ -22,8 +22,9 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import jax
 
 import jaxqring
-from jaxqring.extras import MissingExtraError, needs
-from jaxqring.train.config import TrainConfig, load_config, packaged_configs
+from jaxqring._extras import MissingExtraError, needs
+from jaxqring.jobs._load import load_config, packaged_configs
+from jaxqring.jobs._training_config import TrainConfig
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -80,7 +81,10 @@ def _train(arguments: list[str], console: "Console") -> int:
     if config.mapping != "vmap":
         _offer_host_devices(config.nodes)
     # Imported late: device counts must be set before anything of JAX looks at its devices.
-    from jaxqring.train import figures, loop, security_figure, tables
+    from jaxqring.jobs import _training_job as loop
+    from jaxqring.show import _security_figure as security_figure
+    from jaxqring.show import _training_figures as figures
+    from jaxqring.show import _training_tables as tables
 
     if loop.finished_summary(config):
         print(f"{config.folder} holds this job, finished: --restart starts over")
@@ -97,7 +101,9 @@ def _train(arguments: list[str], console: "Console") -> int:
 
 
 def _budget(arguments: list[str], console: "Console") -> int:
-    from jaxqring.study import BudgetConfig, figures, run_budget, tables
+    from jaxqring.jobs import BudgetConfig, run_budget
+    from jaxqring.show import _budget_figure as figures
+    from jaxqring.show import _study_tables as tables
 
     about = "What codes and hardware leave of the factor of two."
     config = _parse(arguments, BudgetConfig(), "budget", about)
@@ -110,7 +116,9 @@ def _budget(arguments: list[str], console: "Console") -> int:
 
 
 def _sweep(arguments: list[str], console: "Console") -> int:
-    from jaxqring.study import sweep_figures, sweep_job, tables
+    from jaxqring.jobs import _sweep_job as sweep_job
+    from jaxqring.show import _study_tables as tables
+    from jaxqring.show import _sweep_figures as sweep_figures
 
     about = "Train over and over, on rings whose links differ."
     config = _parse(arguments, sweep_job.SweepConfig(), "sweep", about)
@@ -124,8 +132,9 @@ def _sweep(arguments: list[str], console: "Console") -> int:
 
 
 def _sensitivity(arguments: list[str], console: "Console") -> int:
-    from jaxqring.study import sensitivity_figures, tables
-    from jaxqring.study import sensitivity_job as job
+    from jaxqring.jobs import _sensitivity_job as job
+    from jaxqring.show import _sensitivity_figure as sensitivity_figures
+    from jaxqring.show import _study_tables as tables
 
     about = "What the physics of each link does to a training."
     config = _parse(arguments, job.SensitivityConfig(), "sensitivity", about)

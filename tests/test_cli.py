@@ -14,7 +14,8 @@ from rich.console import Console
 
 import jaxqring
 from jaxqring import cli
-from jaxqring.train import figures, tables
+from jaxqring.show import _training_figures as figures
+from jaxqring.show import _training_tables as tables
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 CONFIG = """
@@ -324,7 +325,7 @@ def test_an_interrupt_says_how_to_go_on(monkeypatch, tmp_path):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("jaxqring.train.loop.train", interrupted)
+    monkeypatch.setattr("jaxqring.jobs._training_job.train", interrupted)
     status, output = run("train", "--out", str(tmp_path))
     assert status == 130
     assert "the same command goes on from the last checkpoint" in output

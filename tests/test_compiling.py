@@ -28,7 +28,7 @@ KEY = jax.random.key(0)
 def masks(realisation, bits, parties, size):
     noise = jq.depolarizing(error_prob=1e-3)
     source = jq.GHZSource(parties, noise=noise)
-    return jax.jit(lambda key: jq.masks(key, source, size, bits, realisation)).lower(KEY)
+    return jax.jit(lambda key: jq.secure.masks(key, source, size, bits, realisation)).lower(KEY)
 
 def ring(kind, bits, mapping, size):
     rounding = "stochastic" if kind == "stochastic" else "nearest"
@@ -37,7 +37,7 @@ def ring(kind, bits, mapping, size):
     def call(x, key):
         if kind != "masked":
             return jq.psum(x, "nodes", ring=ring, key=key)
-        source, security = jq.GHZSource(8), jq.Security()
+        source, security = jq.GHZSource(8), jq.secure.Security()
         return jq.secure_psum(x, "nodes", ring=ring, key=key, source=source, security=security)
     values = jnp.zeros((8, size))
     if mapping == "vmap":

@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 
 import jaxqring
-from jaxqring import study
+from jaxqring import sweeps
 
 ROOT = Path(__file__).parents[1]
 #: What the extras bring, and what costs more to import than the library. Rich comes with Flax.
 HEAVY = (
     *("galois", "matplotlib", "mlxtend", "pydantic", "sklearn", "stim", "tensorcircuit", "tyro"),
     *("scipy.linalg", "scipy.optimize", "scipy.special", "scipy.stats"),
-    *("jaxqring.study", "jaxqring.train"),
+    *("jaxqring.jobs", "jaxqring.sweeps", "jaxqring.train"),
 )
 WITHOUT_EXTRAS = """
 import sys
@@ -65,9 +65,9 @@ def test_an_import_costs_little_beside_that_of_jax():
     assert min(ours) - min(alone) <= 0.3 / 0.86 * min(alone)
 
 
-def test_the_functions_of_studies_stand_at_the_top():
-    assert jaxqring.sweep is study.sweep
-    assert jaxqring.sensitivity is study.sensitivity
+def test_sweep_and_sensitivity_stand_at_the_top():
+    assert jaxqring.sweep is sweeps.sweep
+    assert jaxqring.sensitivity is sweeps.sensitivity
     assert {"sweep", "sensitivity", "pmean"} <= set(dir(jaxqring)) & set(jaxqring.__all__)
     for name in jaxqring.__all__:
         assert getattr(jaxqring, name) is not None
@@ -85,11 +85,10 @@ def test_the_command_line_without_extras_says_in_one_sentence_what_is_missing(ar
     assert done.stderr == sentence + 'pip install "jaxqring[train]".\n'
 
 
-def test_the_library_of_studies_works_without_extras():
+def test_sweeps_work_without_extras():
     code = """
 import jax, jaxqring as jq
-from jaxqring.study import sweep, training
-from jaxqring.train import TrainConfig, load_config, train
+from jaxqring.jobs import TrainConfig, load_config, train
 
 print(jq.sweep(lambda at, key: {"y": at["x"] ** 2}, {"x": [0.5]}, seeds=1)["y"])
 

@@ -22,22 +22,20 @@ from jaxqring import (
     GHZSource,
     Retransmit,
     Ring,
-    Security,
-    Unequal,
-    bch,
     dephasing,
     reed_solomon,
-    secded,
     superdense,
     werner,
 )
-from jaxqring import threefry as home
-from jaxqring.ring import hops
+from jaxqring import _threefry as home
+from jaxqring.codes import Unequal, bch, secded
+from jaxqring.ring import _hops as hops
+from jaxqring.secure import Security
 
 AXIS, BESIDE, NODES = "nodes", "rings", 3
 KEY = jax.random.key(20261126)
 
-#: Words that are drawn more than once on purpose, by the function that draws them.
+#: KeyWords that are drawn more than once on purpose, by the function that draws them.
 TIMES = {
     # The number between two neighbours, which one adds and the other subtracts.
     "_uniform_lanes.<locals>.draw": 2,
@@ -260,7 +258,7 @@ def test_two_rings_side_by_side_share_no_word(ledger):
 @pytest.mark.parametrize("realisation", ["qft", "prime", "xor"])
 def test_masks_alone_draw_nothing_twice(ledger, realisation):
     source = GHZSource(NODES, noise=dephasing(error_prob=0.02))
-    draw = jax.jit(jq.masks, static_argnums=(2, 3, 4))
+    draw = jax.jit(jq.secure.masks, static_argnums=(2, 3, 4))
     jax.block_until_ready(draw(KEY, source, 50, 8, realisation))
     assert check(ledger)
 

@@ -15,12 +15,15 @@ from jax.extend import core
 
 import jaxqring as jq
 from jaxqring import FixedPoint, Ring
-from jaxqring.audit import amplitude, rivals
-from jaxqring.audit.tie_audit import sample_outcomes
-from jaxqring.link.transport import variance_slope
-from jaxqring.quantum import capacity, information, limits
-from jaxqring.secure.masks import prime_modulus
-from jaxqring.secure.verify import failure_probability
+from jaxqring.audit import _amplitude as amplitude
+from jaxqring.audit import _rivals as rivals
+from jaxqring.audit._tie_audit import sample_outcomes
+from jaxqring.capacity import _closed_forms as capacity
+from jaxqring.capacity import _limits as limits
+from jaxqring.link._transport import variance_slope
+from jaxqring.physics import information
+from jaxqring.secure._masks import prime_modulus
+from jaxqring.secure._verification import failure_probability
 
 AXIS = "nodes"
 KEY = jax.random.key(0)
@@ -63,7 +66,7 @@ def link(fidelity, **options):
 
 def supply(fidelity):
     noise = {"gate_error": 0.01 * fidelity, "readout_error": 0.01 * fidelity}
-    return jq.generate(pair(fidelity), length=1e4, links=2, t1=1.0, t2=1.0, **noise)
+    return jq.supply.generate(pair(fidelity), length=1e4, links=2, t1=1.0, t2=1.0, **noise)
 
 
 def uses(call, fidelity):
@@ -88,9 +91,13 @@ def on_ring(call, value, fidelity=0.9, *, key=KEY, **options):
 
 def secure(call, value):
     run = functools.partial(
-        call, axis_name=AXIS, ring=Ring(noise="off"), source=jq.GHZSource(3),
-        security=jq.Security(), key=KEY,
-    )  # fmt: skip
+        call,
+        axis_name=AXIS,
+        ring=Ring(noise="off"),
+        source=jq.GHZSource(3),
+        security=jq.secure.Security(),
+        key=KEY,
+    )
     return jnp.sum(jax.vmap(run, axis_name=AXIS)(value * VALUES))
 
 
@@ -105,13 +112,13 @@ def estimated(fidelity, estimator, **options):
 
 
 def differences(fidelity):
-    low, high = jq.couple(Ring(link(fidelity)), Ring(link(0.99)))
+    low, high = jq.gradients.couple(Ring(link(fidelity)), Ring(link(0.99)))
     run = functools.partial(jq.psum, axis_name=AXIS)
 
     def loss(ring, keys):
         return jnp.mean(jax.vmap(lambda x: run(x, ring=ring, key=keys[0]), axis_name=AXIS)(VALUES))
 
-    return jq.finite_difference(loss, low, high, 0.1, KEY)
+    return jq.gradients.finite_difference(loss, low, high, 0.1, KEY)
 
 
 def reduced(value):
@@ -123,8 +130,8 @@ def reduced(value):
 
 def budgeted(fidelity):
     pairs = supply(fidelity)
-    ring = Ring(jq.superdense(pairs.pair), protection=jq.Retransmit(jq.secded()))
-    found = jq.budget(ring, 100, 3, pairs)
+    ring = Ring(jq.superdense(pairs.pair), protection=jq.Retransmit(jq.codes.secded()))
+    found = jq.economics.budget(ring, 100, 3, pairs)
     return found.net_bits_per_qubit, found.seconds
 
 
@@ -134,15 +141,15 @@ SAMPLED = {"cost": Ring(wire=FixedPoint(8)).cost(3, 3), "samples": 2}
 
 # name: function of one float of about 0.9, which is traced with its derivative.
 SMOOTH = {
-    "identity": lambda f: f * jq.identity().ptm,
+    "identity": lambda f: f * jq.channels.identity().ptm,
     "pauli": lambda f: jq.pauli(x=0.1 * f, y=0.1, z=0.1).ptm,
     "depolarizing": lambda f: jq.depolarizing(mix=f).ptm,
     "dephasing": lambda f: jq.dephasing(error_prob=f).ptm,
     "bit_flip": lambda f: jq.bit_flip(error_prob=f).ptm,
     "amplitude_damping": lambda f: jq.amplitude_damping(gamma=f).ptm,
-    "generalized_amplitude_damping": lambda f: jq.generalized_amplitude_damping(
-        gamma=f, excited_population=0.1
-    ).ptm,
+    "generalized_amplitude_damping": lambda f: (
+        jq.generalized_amplitude_damping(gamma=f, excited_population=0.1).ptm
+    ),
     "thermal_relaxation": lambda f: jq.thermal_relaxation(t1=f, t2=1.0, time=0.1).ptm,
     "from_kraus": lambda f: jq.from_kraus(jnp.stack([f * jnp.eye(2), (1 - f) * jnp.eye(2)])).ptm,
     "Channel.then": lambda f: uses(lambda c: c.then(c), f),
@@ -153,16 +160,18 @@ SMOOTH = {
     "Pair.bell_probs": lambda f: pair(f).bell_probs,
     "Pair.fidelity": lambda f: pair(f).fidelity,
     "Pair.density_matrix": lambda f: pair(f).density_matrix(),
-    "Pair.apply": lambda f: pair(f).apply(
-        sent=jq.amplitude_damping(gamma=f), kept=jq.dephasing(error_prob=f)
-    ).correlation,
+    "Pair.apply": lambda f: (
+        pair(f)
+        .apply(sent=jq.amplitude_damping(gamma=f), kept=jq.dephasing(error_prob=f))
+        .correlation
+    ),
     "swap": lambda f: jq.swap(pair(f), pair(f), gate_error=0.1 * f, readout_error=0.1).correlation,
     "distill": lambda f: jq.distill(pair(f), pair(f), gate_error=0.1 * f)[0].correlation,
     "distill by BBPSSW": lambda f: jq.distill(pair(f), pair(f), protocol="bbpssw")[1],
-    "hashing_yield": lambda f: jq.hashing_yield(pair(f)),
-    "best_purification_time": lambda f: jq.best_purification_time(f, 2.0, 1.0),
-    "fused": lambda f: jq.fused(pair(f), 4).fidelity,
-    "plus_states": lambda f: f * jq.plus_states(4).fidelity,
+    "hashing_yield": lambda f: jq.pairs.hashing_yield(pair(f)),
+    "best_purification_time": lambda f: jq.pairs.best_purification_time(f, 2.0, 1.0),
+    "fused": lambda f: jq.ghz.fused(pair(f), 4).fidelity,
+    "plus_states": lambda f: f * jq.secure.plus_states(4).fidelity,
     "GHZSource.expectation": lambda f: jq.GHZSource(
         3, noise=jq.depolarizing(error_prob=0.1 * f)
     ).expectation(jnp.eye(4)[jnp.array([1, 1, 1])]),
@@ -194,28 +203,35 @@ SMOOTH = {
     "lifetime_uses": lambda f: limits.lifetime_uses(
         online=f, generation_prob=f, purification_cost=f
     ),
-    "superdense": lambda f: link(
-        f, before=jq.dephasing(error_prob=f), sent=jq.amplitude_damping(gamma=f),
-        kept=jq.bit_flip(error_prob=f), gate_error=0.1 * f, readout_error=0.1 * f, survival=f,
-        heralded=True,
-    ).transition,
+    "superdense": lambda f: (
+        link(
+            f,
+            before=jq.dephasing(error_prob=f),
+            sent=jq.amplitude_damping(gamma=f),
+            kept=jq.bit_flip(error_prob=f),
+            gate_error=0.1 * f,
+            readout_error=0.1 * f,
+            survival=f,
+            heralded=True,
+        ).transition
+    ),
     "SymbolChannel.capacity": lambda f: link(f).capacity(),
     "SymbolChannel.scrambled": lambda f: link(f).scrambled().transition,
     "moments": lambda f: jq.moments(jnp.array(37), FixedPoint(8), link(f)),
     "variance_slope": lambda f: variance_slope(FixedPoint(8), link(f).transition),
-    "hop_error": lambda f: jq.hop_error(FixedPoint(8), link(f), RS),
+    "hop_error": lambda f: jq.codes.hop_error(FixedPoint(8), link(f), RS),
     "BlockCode.net_rate": lambda f: RS.net_rate(link(f, survival=f, heralded=True)),
     "BlockCode.residual": lambda f: RS.residual(link(f)).transition,
-    "secded.residual": lambda f: jq.secded().residual(link(f)).transition,
-    "IdealCode.net_rate": lambda f: jq.IdealCode().net_rate(link(f)),
+    "secded.residual": lambda f: jq.codes.secded().residual(link(f)).transition,
+    "IdealCode.net_rate": lambda f: jq.codes.IdealCode().net_rate(link(f)),
     "generate": lambda f: supply(f).pair.correlation,
-    "purify": lambda f: jq.purify(supply(f), rounds=2, gate_error=0.1 * f).pair.correlation,
-    "stock": lambda f: jq.stock(supply(f), pairs=10.0, t1=1.0, t2=f).pair.correlation,
-    "wait": lambda f: jq.wait(pair(f), time=0.1, t1=1.0, t2=f).correlation,
-    "hashed": lambda f: jq.hashed(supply(f)).raw_pairs_per_pair,
-    "expected_slowest": lambda f: jq.expected_slowest(f, 3),
+    "purify": lambda f: jq.supply.purify(supply(f), rounds=2, gate_error=0.1 * f).pair.correlation,
+    "stock": lambda f: jq.supply.stock(supply(f), pairs=10.0, t1=1.0, t2=f).pair.correlation,
+    "wait": lambda f: jq.supply.wait(pair(f), time=0.1, t1=1.0, t2=f).correlation,
+    "hashed": lambda f: jq.supply.hashed(supply(f)).raw_pairs_per_pair,
+    "expected_slowest": lambda f: jq.supply.expected_slowest(f, 3),
     "budget": budgeted,
-    "chain_law": lambda f: jq.chain_law(jnp.array(CODES), FixedPoint(8), link(f)),
+    "chain_law": lambda f: jq.gradients.chain_law(jnp.array(CODES), FixedPoint(8), link(f)),
     "psum": lambda f: on_ring(jq.psum, f),
     "psum on float32": lambda f: on_ring(jq.psum, f, wire=jq.Float32()),
     "psum on bfloat16": lambda f: on_ring(jq.psum, f, wire=jq.BFloat16()),
@@ -230,7 +246,7 @@ SMOOTH = {
         jq.psum, f, f, protection=jq.Retransmit(RS), derivative="mean"
     ),
     "psum, symbol by symbol": lambda f: on_ring(
-        jq.psum, f, protection=jq.Unequal(RS, 2), simulate="symbol"
+        jq.psum, f, protection=jq.codes.Unequal(RS, 2), simulate="symbol"
     ),
     "pmean": lambda f: on_ring(jq.pmean, f),
     "psum_scatter": lambda f: on_ring(jq.psum_scatter, f),
@@ -242,58 +258,85 @@ SMOOTH = {
     "expected, score": lambda f: estimated(f, "score", **SAMPLED),
     "expected, russo": lambda f: estimated(f, "russo", **SAMPLED),
     "expected, russo, every site": lambda f: estimated(f, "russo", every_site=True, **SAMPLED),
-    "sum_error_law": lambda f: jq.sum_error_law(f, 4),
+    "sum_error_law": lambda f: jq.secure.sum_error_law(f, 4),
     "failure_probability": lambda f: failure_probability(
         jq.GHZSource(4, noise=jq.depolarizing(mix=0.1 * f)), "mixed"
     ),
     "phase_estimation_law": lambda f: amplitude.phase_estimation_law(f, 8, 3, 0.1),
-    "decision_error": lambda f: jq.decision_error(f, 0.1, 100, hop_noise=0.01),
+    "decision_error": lambda f: jq.audit.decision_error(f, 0.1, 100, hop_noise=0.01),
     "random_sign_variance": lambda f: rivals.random_sign_variance(f * VALUES[0], VALUES[1], 9),
-}  # fmt: skip
+}
 
 # Of one float too, but without a derivative.
 DRAWN = {
     "finite_difference": differences,
     "transmit": lambda f: jq.transmit(jnp.arange(4, dtype=jnp.uint32), link(f), KEY),
     "replica_agreement": lambda f: jax.vmap(
-        lambda x: jq.replica_agreement(x, AXIS), axis_name=AXIS
+        lambda x: jq.ring.replica_agreement(x, AXIS), axis_name=AXIS
     )(f * VALUES),
     "secure_psum": lambda f: secure(jq.secure_psum, f),
     "secure_pmean": lambda f: secure(jq.secure_pmean, f),
-    "masks": lambda f: jq.masks(KEY, jq.GHZSource(3, noise=jq.depolarizing(mix=1 - f)), 4, 8),
-    "masks by local measurement": lambda f: f * jq.masks(
-        KEY, jq.GHZSource(3), 4, 8, realisation="prime"
+    "masks": lambda f: jq.secure.masks(
+        KEY, jq.GHZSource(3, noise=jq.depolarizing(mix=1 - f)), 4, 8
     ),
-    "universal_hash": lambda f: f * jq.universal_hash(
-        KEY, jnp.ones((3, 20), jnp.uint32), 4, prime_modulus(8)
+    "masks by local measurement": lambda f: (
+        f * jq.secure.masks(KEY, jq.GHZSource(3), 4, 8, realisation="prime")
     ),
-    "verify": lambda f: jq.verify(KEY, jq.GHZSource(3, noise=jq.depolarizing(mix=1 - f)), 50, 50),
-    "verify, simulated": lambda f: jq.verify(
+    "universal_hash": lambda f: (
+        f * jq.secure.universal_hash(KEY, jnp.ones((3, 20), jnp.uint32), 4, prime_modulus(8))
+    ),
+    "verify": lambda f: jq.secure.verify(
+        KEY, jq.GHZSource(3, noise=jq.depolarizing(mix=1 - f)), 50, 50
+    ),
+    "verify, simulated": lambda f: jq.secure.verify(
         KEY, jq.GHZSource(3, noise=jq.depolarizing(mix=1 - f)), 5, 5, simulate="outcomes"
     ),
-    "purification_guess": lambda f: jq.purification_guess(KEY, jnp.zeros((5, 3), jnp.int32), f),
-    "view": lambda f: jq.view((1,), jnp.int32(f) + np.arange(9).reshape(3, 3), bits=8),
-    "simhash": lambda f: jq.simhash(KEY, f, 9),
-    "gap_ip": lambda f: jq.gap_ip(f * VALUES[0], VALUES[1], tau=0.1, key=KEY, hop_noise=0.1),
-    "gap_ip, iqae": lambda f: jq.gap_ip(
+    "purification_guess": lambda f: jq.secure.purification_guess(
+        KEY, jnp.zeros((5, 3), jnp.int32), f
+    ),
+    "view": lambda f: jq.secure.view((1,), jnp.int32(f) + np.arange(9).reshape(3, 3), bits=8),
+    "simhash": lambda f: jq.audit.simhash(KEY, f, 9),
+    "gap_ip": lambda f: jq.audit.gap_ip(f * VALUES[0], VALUES[1], tau=0.1, key=KEY, hop_noise=0.1),
+    "gap_ip, iqae": lambda f: jq.audit.gap_ip(
         f * VALUES[0], VALUES[1], tau=0.1, key=KEY, estimator="iqae", repetitions=3
     ),
-    "tie_audit": lambda f: jq.tie_audit(
-        SIGNS, MATCHING, epsilon=0.1, delta=0.05, key=KEY,
-        noise=jq.TieNoise(),
-    ).fraction * f,
-    "subset_audit": lambda f: jq.subset_audit(
-        SIGNS, MATCHING, epsilon=0.1, delta=0.05, key=KEY
-    ).fraction * f,
+    "tie_audit": lambda f: (
+        jq.audit.tie_audit(
+            SIGNS,
+            MATCHING,
+            epsilon=0.1,
+            delta=0.05,
+            key=KEY,
+            noise=jq.audit.TieNoise(),
+        ).fraction
+        * f
+    ),
+    "subset_audit": lambda f: (
+        jq.audit.subset_audit(SIGNS, MATCHING, epsilon=0.1, delta=0.05, key=KEY).fraction * f
+    ),
     "sample_outcomes": lambda f: f * sample_outcomes(KEY, SIGNS, MATCHING, 10).pair,
-}  # fmt: skip
+}
 
 #: Public functions that compute with Python's numbers and shapes, or hold others' results.
 STATIC = {
-    "bch", "break_even_fidelity", "couple", "crossover", "crossover_gap", "crossover_size",
-    "epsilon", "plan", "plan_gap_ip", "plan_subset_audit", "plan_tie_audit", "reed_solomon",
-    "repetition", "secded", "sensitivity", "simhash_bits", "sweep",
-}  # fmt: skip
+    "bch",
+    "break_even_fidelity",
+    "couple",
+    "crossover",
+    "crossover_gap",
+    "crossover_size",
+    "epsilon",
+    "plan",
+    "plan_gap_ip",
+    "plan_subset_audit",
+    "plan_tie_audit",
+    "reed_solomon",
+    "repetition",
+    "secded",
+    "sensitivity",
+    "simhash_bits",
+    "sweep",
+}
 
 
 @pytest.mark.parametrize("name", SMOOTH)
@@ -337,7 +380,7 @@ def test_a_product_without_a_precision_is_seen_wherever_it_hides():
         "custom_jvp": jax.custom_jvp(lambda x: x @ a),
         "convolution": lambda x: jnp.convolve(x[0], a[0]),
         "rule": moved(own_rule),
-    }  # fmt: skip
+    }
     hidden["custom_jvp"].defjvp(lambda primals, tangents: (primals[0], tangents[0]))
     for name, function in hidden.items():
         assert len(loose(function, a)[0]) == 1, name

@@ -181,7 +181,7 @@ QUANTUM = {
         ["`probs`", "have a last axis of length 4", "(3,)"],
     ),
     "then without a channel": (
-        lambda: jq.identity().then(0.1),
+        lambda: jq.channels.identity().then(0.1),
         TypeError,
         ["`other`", "be a Channel", "0.1"],
     ),
@@ -299,7 +299,7 @@ STRONG = jq.Retransmit(jq.reed_solomon(255, 223))
 
 PROTECTIONS = {
     "no check symbols": (
-        lambda: jq.BlockCode(8, 8, 0),
+        lambda: jq.codes.BlockCode(8, 8, 0),
         ValueError,
         ["`n`", "be above k = 8", "8"],
     ),
@@ -309,42 +309,42 @@ PROTECTIONS = {
         ["`n`", "be above k = 255", "223"],
     ),
     "length that is no integer": (
-        lambda: jq.BlockCode(255.0, 223, 16),
+        lambda: jq.codes.BlockCode(255.0, 223, 16),
         ValueError,
         ["`n`", "be an integer of at least 1", "255.0"],
     ),
     "truth value for a length": (
-        lambda: jq.BlockCode(8, True, 1),
+        lambda: jq.codes.BlockCode(8, True, 1),
         ValueError,
         ["`k`", "be an integer of at least 1", "True"],
     ),
     "negative t": (
-        lambda: jq.BlockCode(8, 4, -1),
+        lambda: jq.codes.BlockCode(8, 4, -1),
         ValueError,
         ["`t`", "be an integer of at least 0", "-1"],
     ),
     "t beyond half the check symbols": (
-        lambda: jq.BlockCode(255, 223, 17),
+        lambda: jq.codes.BlockCode(255, 223, 17),
         ValueError,
         ["`t`", "be at most (n - k) / 2 = 16", "17"],
     ),
     "t beyond Hamming's bound": (
-        lambda: jq.BlockCode(255, 223, 5, symbol_bits=1),
+        lambda: jq.codes.BlockCode(255, 223, 5, symbol_bits=1),
         ValueError,
         ["`t`", "be correctable with n - k = 32 check symbols", "Hamming's bound", "5"],
     ),
     "t beyond the BCH code": (
-        lambda: jq.bch(127, 64, 11),
+        lambda: jq.codes.bch(127, 64, 11),
         ValueError,
         ["`t`", "be at most 10, the errors that a BCH code of 127 bits corrects with k = 64", "11"],
     ),
     "a t that is no integer, of a BCH code": (
-        lambda: jq.bch(127, 64, 10.0),
+        lambda: jq.codes.bch(127, 64, 10.0),
         ValueError,
         ["`t`", "be an integer of at least 0", "10.0"],
     ),
     "odd symbol_bits": (
-        lambda: jq.BlockCode(15, 11, 2, symbol_bits=3),
+        lambda: jq.codes.BlockCode(15, 11, 2, symbol_bits=3),
         ValueError,
         ["`symbol_bits`", "be 1 or an even number up to 32", "3"],
     ),
@@ -354,22 +354,22 @@ PROTECTIONS = {
         ["`symbol_bits`", "be 1 or an even number up to 32", "3"],
     ),
     "symbol_bits of 34": (
-        lambda: jq.BlockCode(15, 11, 2, symbol_bits=34),
+        lambda: jq.codes.BlockCode(15, 11, 2, symbol_bits=34),
         ValueError,
         ["`symbol_bits`", "be 1 or an even number up to 32", "34"],
     ),
     "one bit of payload": (
-        lambda: jq.bch(3, 1, 1),
+        lambda: jq.codes.bch(3, 1, 1),
         ValueError,
         ["`k`", "leave room for one two-bit symbol", "1"],
     ),
     "erasures that do not follow from t": (
-        lambda: jq.BlockCode(255, 223, 15, erasures=32),
+        lambda: jq.codes.BlockCode(255, 223, 15, erasures=32),
         ValueError,
         ["`erasures`", "be one of 30, 31", "32"],
     ),
     "erasures beyond the check symbols": (
-        lambda: jq.BlockCode(255, 223, 16, erasures=33),
+        lambda: jq.codes.BlockCode(255, 223, 16, erasures=33),
         ValueError,
         ["`erasures`", "be at most n - k = 32", "33"],
     ),
@@ -384,17 +384,17 @@ PROTECTIONS = {
         ["`n`", "be at most 2^symbol_bits - 1 = 15", "16"],
     ),
     "extended Hamming code that is too long": (
-        lambda: jq.secded(72, 65),
+        lambda: jq.codes.secded(72, 65),
         ValueError,
         ["`n`", "be at most 2^(n - k - 1) = 64", "72"],
     ),
     "extended Hamming code without checks": (
-        lambda: jq.secded(64, 64),
+        lambda: jq.codes.secded(64, 64),
         ValueError,
         ["`n`", "be at most 2^(n - k - 1) = 0.5", "64"],
     ),
     "one copy": (
-        lambda: jq.repetition(1),
+        lambda: jq.codes.repetition(1),
         ValueError,
         ["`n`", "be an integer of at least 2", "1"],
     ),
@@ -404,52 +404,52 @@ PROTECTIONS = {
         ["`code`", "be a BlockCode", "Retransmit("],
     ),
     "no attempts": (
-        lambda: jq.Retransmit(jq.secded(), max_attempts=0),
+        lambda: jq.Retransmit(jq.codes.secded(), max_attempts=0),
         ValueError,
         ["`max_attempts`", "be an integer of at least 1", "0"],
     ),
     "no checksum": (
-        lambda: jq.Retransmit(jq.secded(), checksum_bits=0),
+        lambda: jq.Retransmit(jq.codes.secded(), checksum_bits=0),
         ValueError,
         ["`checksum_bits`", "be an integer of at least 1", "0"],
     ),
     "checksum that leaves no payload": (
-        lambda: jq.Retransmit(jq.secded(), checksum_bits=63),
+        lambda: jq.Retransmit(jq.codes.secded(), checksum_bits=63),
         ValueError,
         ["`checksum_bits`", "leave two of the 64 bits of payload", "63"],
     ),
     "negative gap": (
-        lambda: jq.IdealCode(-0.1),
+        lambda: jq.codes.IdealCode(-0.1),
         ValueError,
         ["`gap`", "lie in [0, 2]", "-0.1"],
     ),
     "gap that is no number": (
-        lambda: jq.IdealCode(NAN),
+        lambda: jq.codes.IdealCode(NAN),
         ValueError,
         ["`gap`", "lie in [0, 2]", "nan"],
     ),
     "unequal protection by nothing": (
-        lambda: jq.Unequal(None, symbols=2),
+        lambda: jq.codes.Unequal(None, symbols=2),
         TypeError,
         ["`strong`", "be a BlockCode, Retransmit or IdealCode", "None"],
     ),
     "unequal protection of unequal protection": (
-        lambda: jq.Unequal(jq.Unequal(STRONG, symbols=1), symbols=1),
+        lambda: jq.codes.Unequal(jq.codes.Unequal(STRONG, symbols=1), symbols=1),
         TypeError,
         ["`strong`", "be a BlockCode, Retransmit or IdealCode", "Unequal("],
     ),
     "unequal protection of no symbols": (
-        lambda: jq.Unequal(STRONG, symbols=0),
+        lambda: jq.codes.Unequal(STRONG, symbols=0),
         ValueError,
         ["`symbols`", "be an integer of at least 1", "0"],
     ),
     "failure over a matrix": (
-        lambda: jq.secded().failure_prob(LINK.transition),
+        lambda: jq.codes.secded().failure_prob(LINK.transition),
         TypeError,
         ["`channel`", "be a SymbolChannel", "0.85"],
     ),
     "rate over a matrix": (
-        lambda: jq.IdealCode().net_rate(LINK.transition),
+        lambda: jq.codes.IdealCode().net_rate(LINK.transition),
         TypeError,
         ["`channel`", "be a SymbolChannel", "0.85"],
     ),
@@ -459,12 +459,12 @@ PROTECTIONS = {
         ["`channel.transition`", "have columns that are probability distributions", "0.9"],
     ),
     "error of a hop on a float wire": (
-        lambda: jq.hop_error(Float32(), LINK, STRONG),
+        lambda: jq.codes.hop_error(Float32(), LINK, STRONG),
         TypeError,
         ["`wire`", "be a FixedPoint", "Float32"],
     ),
     "error of a hop with too many symbols": (
-        lambda: jq.hop_error(FixedPoint(8), LINK, jq.Unequal(STRONG, symbols=5)),
+        lambda: jq.codes.hop_error(FixedPoint(8), LINK, jq.codes.Unequal(STRONG, symbols=5)),
         ValueError,
         ["`protection.symbols`", "be at most the 4 symbols of the wire", "5"],
     ),
@@ -494,12 +494,12 @@ PROTECTIONS = {
         ["`scramble`", "be True with protection", "False"],
     ),
     "unequal protection of a float wire": (
-        lambda: Ring(LINK, wire=Float32(), protection=jq.Unequal(STRONG, symbols=2)),
+        lambda: Ring(LINK, wire=Float32(), protection=jq.codes.Unequal(STRONG, symbols=2)),
         ValueError,
         ["`wire`", "be a FixedPoint under Unequal protection", "Float32"],
     ),
     "unequal protection of more symbols than a code has": (
-        lambda: Ring(LINK, wire=FixedPoint(8), protection=jq.Unequal(STRONG, symbols=5)),
+        lambda: Ring(LINK, wire=FixedPoint(8), protection=jq.codes.Unequal(STRONG, symbols=5)),
         ValueError,
         ["`protection.symbols`", "be at most the 4 symbols of the wire", "5"],
     ),
@@ -509,24 +509,28 @@ PROTECTIONS = {
         ["`simulate`", "be one of 'attempts', 'symbol'", "words"],
     ),
     "replicated with unequal protection": (
-        lambda: summed(Ring(LINK, protection=jq.Unequal(STRONG, symbols=2)), KEY, replicated=True),
+        lambda: summed(
+            Ring(LINK, protection=jq.codes.Unequal(STRONG, symbols=2)), KEY, replicated=True
+        ),
         ValueError,
         ["`replicated`", 'be False unless noise is "off" or every symbol is protected', "True"],
     ),
     "cost of an ideal code without capacity": (
-        lambda: Ring(superdense(werner(fidelity=0.25)), protection=jq.IdealCode()).cost(10, 2),
+        lambda: Ring(superdense(werner(fidelity=0.25)), protection=jq.codes.IdealCode()).cost(
+            10, 2
+        ),
         ValueError,
         ["`ring.channel`", "have a capacity above the gap of its IdealCode", "0.25"],
     ),
     "cost of an ideal code with too wide a gap": (
-        lambda: Ring(LINK, protection=jq.IdealCode(1.5)).cost(10, 2),
+        lambda: Ring(LINK, protection=jq.codes.IdealCode(1.5)).cost(10, 2),
         ValueError,
         ["`ring.channel`", "have a capacity above the gap of its IdealCode", "0.85"],
     ),
     "cost of an ideal code on a traced link": (
-        lambda: jax.jit(lambda link: Ring(link, protection=jq.IdealCode()).cost(10, 2).qubits)(
-            LINK
-        ),
+        lambda: jax.jit(
+            lambda link: Ring(link, protection=jq.codes.IdealCode()).cost(10, 2).qubits
+        )(LINK),
         ValueError,
         ["`ring.channel`", "be known for the cost of an IdealCode", "SymbolChannel"],
     ),
@@ -741,4 +745,7 @@ def test_the_table_is_not_satisfied_by_well_formed_calls():
     assert jq.from_kraus(kraus(1.0)).ptm.shape == (4, 4)
     assert float(jq.from_density_matrix(density()).fidelity) == 0.25
     assert Ring(LINK, protection=STRONG).cost(10, 2).codewords == 2
-    assert summed(Ring(LINK, protection=jq.IdealCode()), KEY, replicated=True).tolist() == [2, 2]
+    assert summed(Ring(LINK, protection=jq.codes.IdealCode()), KEY, replicated=True).tolist() == [
+        2,
+        2,
+    ]

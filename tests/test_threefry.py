@@ -14,7 +14,7 @@ from jax.extend.random import threefry2x32_p
 from plain import FULL, plain_threefry
 from scipy import stats
 
-from jaxqring.threefry import cipher_key, derive, random_words, threefry
+from jaxqring._threefry import cipher_key, derive, random_words, threefry
 
 CHANCE = 1e-9
 IMPLEMENTATIONS = (

@@ -1,6 +1,14 @@
-"""Data-parallel Flax training whose gradient all-reduce is classical or travels a quantum ring."""
+"""Data, models and the training step, for one node and as one pure function."""
 
-from jaxqring.train.config import TrainConfig, load_config
-from jaxqring.train.loop import train
+from jaxqring.train._datasets import DataConfig, Dataset, load
+from jaxqring.train._models import MODELS
+from jaxqring.train._task import TaskConfig, training
 
-__all__ = ["TrainConfig", "load_config", "train"]
+__all__ = [
+    "MODELS",
+    "DataConfig",
+    "Dataset",
+    "TaskConfig",
+    "load",
+    "training",
+]

@@ -14,14 +14,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from jaxqring.audit.amplitude import (
+from jaxqring.audit._amplitude import (
     ONE_STEP,
     angle,
     fisher_information,
     iterate_probability,
     phase_estimation_law,
 )
-from jaxqring.audit.gap_ip import (
+from jaxqring.audit._gap_ip import (
     decision_error,
     gap_ip,
     gap_steps,

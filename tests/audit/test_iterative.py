@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxqring.audit.amplitude import angle
-from jaxqring.audit.gap_ip import THRESHOLD, gap_angle, gap_ip, plan_gap_ip, register_qubits
-from jaxqring.audit.iterative import iterate, narrowings
+from jaxqring.audit._amplitude import angle
+from jaxqring.audit._gap_ip import THRESHOLD, gap_angle, gap_ip, plan_gap_ip, register_qubits
+from jaxqring.audit._iterative import iterate, narrowings
 
 SIZE = 10**6
 

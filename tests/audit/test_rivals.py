@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from jaxqring.audit.gap_ip import decision_error, plan_gap_ip
-from jaxqring.audit.rivals import (
+from jaxqring.audit._gap_ip import decision_error, plan_gap_ip
+from jaxqring.audit._rivals import (
     crossover,
     crossover_gap,
     random_sign_bits,

@@ -15,14 +15,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from jaxqring.audit.tie_audit import (
+from jaxqring.audit._tie_audit import (
     _draw_disjoint,
     _offset,
     sample_outcomes,
     subset_audit,
     tie_audit,
 )
-from jaxqring.audit.tie_plans import (
+from jaxqring.audit._tie_plans import (
     VARIANTS,
     TieNoise,
     crossover_size,

@@ -40,10 +40,10 @@ LINKS: dict[str, dict[str, Any]] = {
     "reed_solomon": {"protection": SMALL},
     "off": {"noise": "off"},
     "gaussian": {"noise": "gaussian"},
-    "unequal": {"protection": jq.Unequal(REPEATED, 3)},
+    "unequal": {"protection": jq.codes.Unequal(REPEATED, 3)},
     "mean": {"noise": "mean"},
     "symbol by symbol": {"protection": REPEATED, "simulate": "symbol"},
-    "ideal": {"protection": jq.IdealCode(0.1)},
+    "ideal": {"protection": jq.codes.IdealCode(0.1)},
     "retransmit": {"protection": REPEATED},
     "sampled": {},
 }

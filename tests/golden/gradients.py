@@ -64,9 +64,11 @@ def _of(kind: str, mapping_named: Callable) -> dict[str, Any]:
 def differences(_: Callable) -> dict[str, Any]:
     def run(low: jax.Array, high: jax.Array) -> Any:
         ends = ring_of(low), ring_of(high)
-        slopes = jq.finite_difference(loss, *ends, jnp.float32(0.25), KEY, samples=2, calls=2)
+        slopes = jq.gradients.finite_difference(
+            loss, *ends, jnp.float32(0.25), KEY, samples=2, calls=2
+        )
         keys = jax.random.split(KEY)
-        return slopes, [loss(ring, keys) for ring in jq.couple(*ends)]
+        return slopes, [loss(ring, keys) for ring in jq.gradients.couple(*ends)]
 
     slopes, ends = jax.jit(run)(ERRORS, 2 * ERRORS)
     return {"finite_difference": slopes, "couple": ends}
@@ -93,8 +95,8 @@ def probabilities(_: Callable) -> dict[str, Any]:
     one, codes = link(0.04), jnp.asarray([13, -7, 3], jnp.int32)
     return {
         "moments": jax.jit(jq.moments, static_argnums=1)(codes, WIRE, one),
-        "chain_law": jax.jit(jq.chain_law, static_argnums=1)(codes, WIRE, one),
-        "sum_error_law": jq.sum_error_law(0.9, 4),
+        "chain_law": jax.jit(jq.gradients.chain_law, static_argnums=1)(codes, WIRE, one),
+        "sum_error_law": jq.secure.sum_error_law(0.9, 4),
     }
 
 

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import jaxqring as jq
 from golden.collectives import SMALL
 from golden.record import Group
-from jaxqring.quantum import capacity, limits
+from jaxqring.capacity import _closed_forms as capacity
+from jaxqring.capacity import _limits as limits
 
 #: Noise parameters, traced so that nothing is known before the program runs.
 NOISE = {"low": 0.013, "high": 0.21, "t1": 10.0, "t2": 7.0, "length": 20e3}
@@ -18,18 +19,18 @@ PROTECTIONS = {
     "none": None,
     "reed_solomon": SMALL,
     "retransmit": jq.Retransmit(jq.reed_solomon(255, 223)),
-    "bch": jq.bch(63, 45, 3),
-    "secded, repeated": jq.Retransmit(jq.secded(72, 64), 4, 8),
-    "repetition": jq.repetition(3),
-    "ideal": jq.IdealCode(0.1),
-    "unequal": jq.Unequal(jq.Retransmit(jq.reed_solomon(255, 223)), 3),
+    "bch": jq.codes.bch(63, 45, 3),
+    "secded, repeated": jq.Retransmit(jq.codes.secded(72, 64), 4, 8),
+    "repetition": jq.codes.repetition(3),
+    "ideal": jq.codes.IdealCode(0.1),
+    "unequal": jq.codes.Unequal(jq.Retransmit(jq.reed_solomon(255, 223)), 3),
 }
 
 
 def channels(at: dict[str, jax.Array]) -> dict[str, Any]:
     low, high = at["low"], at["high"]
     found = {
-        "identity": jq.identity(),
+        "identity": jq.channels.identity(),
         "pauli": jq.pauli(x=low, y=high, z=low),
         "depolarizing": jq.depolarizing(error_prob=high),
         "dephasing": jq.dephasing(error_prob=high),
@@ -52,7 +53,7 @@ def pairs(at: dict[str, jax.Array]) -> dict[str, Any]:
     damped = bell.apply(sent=jq.amplitude_damping(gamma=low), kept=jq.dephasing(error_prob=low))
     errors = {"gate_error": low, "readout_error": low}
     source = jq.GHZSource(4, noise=jq.pauli(x=low, y=0.0, z=low), white=low)
-    joined = jq.fused(werner, 3)
+    joined = jq.ghz.fused(werner, 3)
     return {
         "werner": werner,
         "bell_diagonal": bell,
@@ -63,9 +64,9 @@ def pairs(at: dict[str, jax.Array]) -> dict[str, Any]:
         "swap": jq.swap(damped, werner, **errors),
         "distill, dejmps": jq.distill(damped, werner, **errors),
         "distill, bbpssw": jq.distill(werner, werner, protocol="bbpssw", **errors),
-        "hashing_yield": jq.hashing_yield(bell),
-        "best_purification_time": jq.best_purification_time(1 - high, 2.0, 1.0),
-        "wait": jq.wait(damped, time=0.5, t1=at["t1"], t2=at["t2"]),
+        "hashing_yield": jq.pairs.hashing_yield(bell),
+        "best_purification_time": jq.pairs.best_purification_time(1 - high, 2.0, 1.0),
+        "wait": jq.supply.wait(damped, time=0.5, t1=at["t1"], t2=at["t2"]),
         "GHZSource": (source.fidelity, source.visibility, source.x_error, source.disagreement),
         "fused": (joined.fidelity, joined.x_error, joined.z_error(0, 1)),
     }
@@ -113,7 +114,7 @@ def links(at: dict[str, jax.Array]) -> dict[str, Any]:
             link.guessed(),
         )
     for name, protection in PROTECTIONS.items():
-        found[f"hop_error, {name}"] = jq.hop_error(jq.FixedPoint(12), plain, protection)
+        found[f"hop_error, {name}"] = jq.codes.hop_error(jq.FixedPoint(12), plain, protection)
     return found
 
 
@@ -121,25 +122,25 @@ def supplies(at: dict[str, jax.Array]) -> dict[str, Any]:
     low = at["low"]
     memory = {"t1": at["t1"], "t2": at["t2"]}
     errors = {"gate_error": low, "readout_error": low}
-    fresh = jq.generate(
+    fresh = jq.supply.generate(
         jq.werner(fidelity=1 - low), length=at["length"], links=2, modes=100.0, **memory, **errors
     )
-    stored = jq.stock(fresh, pairs=1000.0, **memory)
-    better = jq.purify(stored, rounds=1, **errors)
+    stored = jq.supply.stock(fresh, pairs=1000.0, **memory)
+    better = jq.supply.purify(stored, rounds=1, **errors)
     found: dict[str, Any] = {
         "generate": fresh,
-        "generate, direct": jq.generate(
+        "generate, direct": jq.supply.generate(
             jq.werner(fidelity=1 - low), length=at["length"], scheme="direct"
         ),
         "stock": stored,
         "purify": better,
-        "hashed": jq.hashed(fresh),
-        "expected_slowest": jq.expected_slowest(low, 4),
+        "hashed": jq.supply.hashed(fresh),
+        "expected_slowest": jq.supply.expected_slowest(low, 4),
     }
     line = {"latency": 1e-5, "compute_time": 1.0}
     for name in ("retransmit", "ideal"):
         ring = jq.Ring(jq.superdense(better.pair), protection=PROTECTIONS[name])
-        found[f"budget, {name}"] = jq.budget(ring, 1001, 4, better, **line)
+        found[f"budget, {name}"] = jq.economics.budget(ring, 1001, 4, better, **line)
     return found
 
 
@@ -157,19 +158,19 @@ def traced(_: Callable, part: str, double: bool) -> dict[str, Any]:
 def planned(_: Callable) -> dict[str, Any]:
     """What is computed before any program runs, in Python's own floats."""
     source = jq.GHZSource(4, noise=jq.depolarizing(mix=1e-5))
-    universal = jq.Security("universal")
-    noise = jq.TieNoise(global_mix=0.1)
+    universal = jq.secure.Security("universal")
+    noise = jq.audit.TieNoise(global_mix=0.1)
     found: dict[str, Any] = {
-        "epsilon | buckets": jq.epsilon(jq.Security(), 1000, source, steps=10),
-        "epsilon | universal": jq.epsilon(universal, 1000, source, bits=8),
-        "epsilon | corrected": jq.epsilon(
-            jq.Security("none", correction=jq.bch(1023, 923, 10)), 1000, source
+        "epsilon | buckets": jq.secure.epsilon(jq.secure.Security(), 1000, source, steps=10),
+        "epsilon | universal": jq.secure.epsilon(universal, 1000, source, bits=8),
+        "epsilon | corrected": jq.secure.epsilon(
+            jq.secure.Security("none", correction=jq.codes.bch(1023, 923, 10)), 1000, source
         ),
-        "plan": jq.plan(1e-6, 1000, 10, source),
-        "plan_tie_audit": jq.plan_tie_audit(0.1, 0.05, 2**20),
-        "plan_tie_audit | noisy": jq.plan_tie_audit(0.1, 0.05, 2**20, noise=noise),
-        "plan_subset_audit": jq.plan_subset_audit(0.1, 0.05, 2**20),
-        "simhash_bits": jq.simhash_bits(0.05, 0.0914),
+        "plan": jq.secure.plan(1e-6, 1000, 10, source),
+        "plan_tie_audit": jq.audit.plan_tie_audit(0.1, 0.05, 2**20),
+        "plan_tie_audit | noisy": jq.audit.plan_tie_audit(0.1, 0.05, 2**20, noise=noise),
+        "plan_subset_audit": jq.audit.plan_subset_audit(0.1, 0.05, 2**20),
+        "simhash_bits": jq.audit.simhash_bits(0.05, 0.0914),
         "cost": [
             jq.Ring(wire=wire, noise="off").cost(1001, 5, collective=collective)
             for wire in (jq.FixedPoint(24), jq.Float32())
@@ -177,7 +178,7 @@ def planned(_: Callable) -> dict[str, Any]:
         ],
     }
     for name in ("qpe", "mlae", "iqae", "projective"):
-        found[f"plan_gap_ip | {name}"] = jq.plan_gap_ip(0.1, 10**6, estimator=name)
+        found[f"plan_gap_ip | {name}"] = jq.audit.plan_gap_ip(0.1, 10**6, estimator=name)
     return found
 
 
@@ -185,11 +186,13 @@ def solved(_: Callable) -> dict[str, Any]:
     """Where one side begins to win, by bisection."""
     names = ("none", "reed_solomon", "repetition", "ideal")
     return {
-        "break_even_fidelity": {name: jq.break_even_fidelity(PROTECTIONS[name]) for name in names},
-        "decision_error": jq.decision_error(-0.1, 0.1, 10**6),
-        "crossover": jq.crossover(0.01, 10**6),
-        "crossover_gap": jq.crossover_gap(10**6),
-        "crossover_size": jq.crossover_size(0.1, 0.05),
+        "break_even_fidelity": {
+            name: jq.economics.break_even_fidelity(PROTECTIONS[name]) for name in names
+        },
+        "decision_error": jq.audit.decision_error(-0.1, 0.1, 10**6),
+        "crossover": jq.audit.crossover(0.01, 10**6),
+        "crossover_gap": jq.audit.crossover_gap(10**6),
+        "crossover_size": jq.audit.crossover_size(0.1, 0.05),
         "thresholds": limits.thresholds(),
     }
 

@@ -18,9 +18,9 @@ class Case(NamedTuple):
     wire: str
     link: str
     mapping: str
-    source: jq.GHZSource | jq.PlantedSource
-    security: jq.Security
-    dropout: jq.Dropout | None = None
+    source: jq.GHZSource | jq.secure.PlantedSource
+    security: jq.secure.Security
+    dropout: jq.secure.Dropout | None = None
     often: bool = False
 
 
@@ -29,12 +29,12 @@ def noisy(error_prob: float) -> jq.GHZSource:
     return jq.GHZSource(NODES, noise=jq.dephasing(error_prob=error_prob))
 
 
-PLANTED = jq.PlantedSource(noisy(0.0), jq.plus_states(NODES), 2)
-BARE = jq.Security("none")
-MIXED = jq.Security("none", tests="mixed", tolerance=0.2, correction=jq.bch(15, 7, 2))
+PLANTED = jq.secure.PlantedSource(noisy(0.0), jq.secure.plus_states(NODES), 2)
+BARE = jq.secure.Security("none")
+MIXED = jq.secure.Security("none", tests="mixed", tolerance=0.2, correction=jq.codes.bch(15, 7, 2))
 CASES = {
     "secure_psum | fixed16 | off | buckets": Case(
-        jq.secure_psum, "fixed16", "off", "vmap", noisy(1e-3), jq.Security(), often=True
+        jq.secure_psum, "fixed16", "off", "vmap", noisy(1e-3), jq.secure.Security(), often=True
     ),
     "secure_pmean | fixed8 | sampled | spare copies": Case(
         jq.secure_pmean,
@@ -43,7 +43,7 @@ CASES = {
         "shard_map_checked",
         noisy(1e-3),
         BARE,
-        jq.Dropout(0.1, "spare"),
+        jq.secure.Dropout(0.1, "spare"),
     ),
     "secure_psum | fixed24 | retransmit | corrected": Case(
         jq.secure_psum, "fixed24", "retransmit", "pmap", noisy(5e-4), MIXED
@@ -58,10 +58,10 @@ CASES = {
         "nodes_per_device",
         noisy(1e-3),
         BARE,
-        jq.Dropout(0.1, "restart"),
+        jq.secure.Dropout(0.1, "restart"),
     ),
     "secure_pmean | fixed16 stochastic | ideal | buckets": Case(
-        jq.secure_pmean, "fixed16 stochastic", "ideal", "pmap", noisy(1e-3), jq.Security()
+        jq.secure_pmean, "fixed16 stochastic", "ideal", "pmap", noisy(1e-3), jq.secure.Security()
     ),
 }
 

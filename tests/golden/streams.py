@@ -11,7 +11,7 @@ import numpy as np
 import jaxqring as jq
 from golden.collectives import KEY, link
 from golden.record import Group
-from jaxqring.secure.masks import prime_modulus
+from jaxqring.secure._masks import prime_modulus
 
 
 def words(size: int) -> jax.Array:
@@ -55,12 +55,12 @@ def noisy(parties: int) -> jq.GHZSource:
 
 @functools.partial(jax.jit, static_argnames=("size", "bits", "realisation"))
 def drawn(key: jax.Array, source: jq.GHZSource, size: Any, bits: int, realisation: str) -> Any:
-    return jq.masks(key, source, size, bits, realisation)
+    return jq.secure.masks(key, source, size, bits, realisation)
 
 
 @functools.partial(jax.jit, static_argnames=("kept", "tested", "options"))
 def verified(key: jax.Array, source: Any, kept: int, tested: int, options: tuple) -> Any:
-    return jq.verify(key, source, kept, tested, **dict(options))
+    return jq.secure.verify(key, source, kept, tested, **dict(options))
 
 
 def tested(tests: str, simulate: str) -> Any:
@@ -80,23 +80,23 @@ def masked(_: Callable) -> dict[str, Any]:
     return {
         "masks | qft, 16 bits": drawn(KEY, noisy(4), 50, 16, "qft"),
         "verify | z, counts": tested("z", "counts"),
-        "view | bare": jq.view((1,), codes, bits=16),
+        "view | bare": jq.secure.view((1,), codes, bits=16),
     }
 
 
 def masked_otherwise(_: Callable) -> dict[str, Any]:
     raw = drawn(KEY, noisy(3), 50, 8, "prime")
-    planted = jq.PlantedSource(noisy(4), jq.plus_states(4), 3)
+    planted = jq.secure.PlantedSource(noisy(4), jq.secure.plus_states(4), 3)
     codes, pads = words(2 * 4 * 11).reshape(2, 4, 11).astype(jnp.int32)
     outcomes = words(200).astype(jnp.uint8) & 1
     return {
         "masks | qft, 32 bits, perfect": drawn(KEY, jq.GHZSource(3), (3, 5), 32, "qft"),
         "masks | prime, 8 bits": raw,
         "masks | xor, 12 bits": drawn(KEY, noisy(5), (7, 5), 12, "xor"),
-        "universal_hash": jq.universal_hash(KEY, raw, 10, prime_modulus(8)),
+        "universal_hash": jq.secure.universal_hash(KEY, raw, 10, prime_modulus(8)),
         "verify | planted": verified(KEY, planted, 40, 60, ()),
-        "purification_guess": jq.purification_guess(KEY, outcomes, 0.1),
-        "view | masked, two nodes": jq.view((2, 0), codes, pads, bits=8),
+        "purification_guess": jq.secure.purification_guess(KEY, outcomes, 0.1),
+        "view | masked, two nodes": jq.secure.view((2, 0), codes, pads, bits=8),
     }
 
 
@@ -109,22 +109,22 @@ def audits(_: Callable, often: bool) -> dict[str, Any]:
     matching = rng.permutation(256).reshape(-1, 2)
     common = {"delta": 0.05, "epsilon": 0.1, "key": KEY}
 
-    def gap(name: str) -> jq.GapResult:
+    def gap(name: str) -> jq.audit.GapResult:
         options = {"estimator": name, "repetitions": 3, "hop_noise": 1e-4}
-        return jq.gap_ip(mine, other, tau=0.1, key=KEY, **options)
+        return jq.audit.gap_ip(mine, other, tau=0.1, key=KEY, **options)
 
     if often:
         return {
             "gap_ip | projective": gap("projective"),
-            "tie_audit | message": jq.tie_audit(signs, matching, **common),
+            "tie_audit | message": jq.audit.tie_audit(signs, matching, **common),
         }
-    noise = jq.TieNoise(global_mix=0.1)
+    noise = jq.audit.TieNoise(global_mix=0.1)
     found = {f"gap_ip | {name}": gap(name) for name in ("qpe", "mlae", "iqae")}
     return found | {
-        "tie_audit | steered": jq.tie_audit(signs, matching, variant="steered", **common),
-        "tie_audit | noisy": jq.tie_audit(signs, matching, noise=noise, **common),
-        "subset_audit": jq.subset_audit(signs, matching, **common),
-        "simhash": jq.simhash(KEY, jnp.asarray([-0.3, 0.1, 0.9]), 63),
+        "tie_audit | steered": jq.audit.tie_audit(signs, matching, variant="steered", **common),
+        "tie_audit | noisy": jq.audit.tie_audit(signs, matching, noise=noise, **common),
+        "subset_audit": jq.audit.subset_audit(signs, matching, **common),
+        "simhash": jq.audit.simhash(KEY, jnp.asarray([-0.3, 0.1, 0.9]), 63),
     }
 
 

@@ -14,8 +14,8 @@ import pytest
 from scipy import stats
 
 import jaxqring as jq
-from jaxqring.link import transport
-from jaxqring.link import wire as wires
+from jaxqring.codec import _formats as wires
+from jaxqring.link import _transport as transport
 
 CHANCE = 1e-8
 WORDS = 2**18  # 4,194,304 symbols

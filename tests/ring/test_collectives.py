@@ -24,11 +24,11 @@ from jaxqring import (
     pmean,
     psum,
     psum_scatter,
-    replica_agreement,
     superdense,
     werner,
 )
-from jaxqring.ring.payload import layout_of
+from jaxqring.ring import replica_agreement
+from jaxqring.ring._payload import layout_of
 
 AXIS = "nodes"
 KEY = jax.random.key(20260720)

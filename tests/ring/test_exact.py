@@ -10,8 +10,8 @@ import pytest
 
 import jaxqring as jq
 from jaxqring import FixedPoint, Float32, Ring, SymbolChannel, superdense, werner
-from jaxqring.link.transport import moments, variance_slope
-from jaxqring.ring.exact import certain, chain_law, code_values, shift, spread
+from jaxqring.link._transport import moments, variance_slope
+from jaxqring.ring._exact import certain, chain_law, code_values, shift, spread
 
 AXIS = "nodes"
 KEY = jax.random.key(20260722)
@@ -365,7 +365,7 @@ REFUSED = {
         ["`wire`", "rounded to nearest", "stochastic"],
     ),
     "exact derivative of protected links": (
-        lambda: EXACT(FixedPoint(8), protection=jq.IdealCode()),
+        lambda: EXACT(FixedPoint(8), protection=jq.codes.IdealCode()),
         ValueError,
         ["`derivative`", 'not be "exact" unless', "links are bare", "exact"],
     ),

@@ -12,13 +12,13 @@ from jaxqring import (
     Retransmit,
     Ring,
     expected,
-    finite_difference,
     pmean,
     psum,
     reed_solomon,
     superdense,
     werner,
 )
+from jaxqring.gradients import finite_difference
 
 AXIS = "nodes"
 KEY = jax.random.key(25)

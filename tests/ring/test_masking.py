@@ -9,9 +9,9 @@ import pytest
 from plain import plain_threefry
 from scipy import stats
 
-from jaxqring.link.wire import lanes_of
-from jaxqring.ring.masking import Masks
-from jaxqring.threefry import cipher_key
+from jaxqring._threefry import cipher_key
+from jaxqring.codec._packing import lanes_of
+from jaxqring.ring._masking import Masks
 
 NODES, CHUNKS, SIZE = 3, 2, 128
 CHANCE = 1e-9

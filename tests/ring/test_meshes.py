@@ -15,7 +15,6 @@ from jaxqring import (
     GHZSource,
     Retransmit,
     Ring,
-    Security,
     all_gather,
     pmean,
     psum,
@@ -25,6 +24,7 @@ from jaxqring import (
     superdense,
     werner,
 )
+from jaxqring.secure import Security
 
 P = PartitionSpec
 KEY = jax.random.key(4)

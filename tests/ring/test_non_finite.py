@@ -15,7 +15,6 @@ from jaxqring import (
     GHZSource,
     Retransmit,
     Ring,
-    Security,
     all_gather,
     all_reduce,
     pmean,
@@ -26,6 +25,7 @@ from jaxqring import (
     superdense,
     werner,
 )
+from jaxqring.secure import Security
 
 AXIS = "nodes"
 NODES = 8

@@ -14,25 +14,22 @@ from jax.sharding import PartitionSpec
 
 from jaxqring import (
     BFloat16,
-    BlockCode,
     FixedPoint,
     Float32,
-    IdealCode,
     Retransmit,
     Ring,
     SymbolChannel,
-    Unequal,
     all_gather,
     all_reduce,
     pmean,
     psum,
     psum_scatter,
     reed_solomon,
-    secded,
     superdense,
     werner,
 )
-from jaxqring.ring import hops
+from jaxqring.codes import BlockCode, IdealCode, Unequal, secded
+from jaxqring.ring import _hops as hops
 
 AXIS = "nodes"
 KEY = jax.random.key(20261122)

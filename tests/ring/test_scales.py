@@ -15,7 +15,6 @@ from jaxqring import (
     GHZSource,
     Retransmit,
     Ring,
-    Security,
     all_gather,
     expected,
     pmean,
@@ -26,7 +25,8 @@ from jaxqring import (
     superdense,
     werner,
 )
-from jaxqring.ring.payload import layout_of
+from jaxqring.ring._payload import layout_of
+from jaxqring.secure import Security
 
 AXIS = "nodes"
 NODES = 8

@@ -12,7 +12,6 @@ from jaxqring import (
     GHZSource,
     Retransmit,
     Ring,
-    Security,
     all_gather,
     pmean,
     psum,
@@ -22,6 +21,7 @@ from jaxqring import (
     superdense,
     werner,
 )
+from jaxqring.secure import Security
 
 AXIS = "nodes"
 NODES = 4

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from scipy.stats import binom, hypergeom
 
-from jaxqring.link.codes import bch, reed_solomon
-from jaxqring.secure import bounds
-from jaxqring.secure.masks import sum_error_law
-from jaxqring.secure.sampling import majority_loss
-from jaxqring.secure.security import DETECTION, Security
+from jaxqring.codes._block_codes import bch, reed_solomon
+from jaxqring.secure import _bounds as bounds
+from jaxqring.secure._copy_sampling import majority_loss
+from jaxqring.secure._masks import sum_error_law
+from jaxqring.secure._security import DETECTION, Security
 
 
 class Source(NamedTuple):

@@ -16,10 +16,10 @@ from plain import plain_threefry
 from scipy import stats
 
 import jaxqring as jq
-from jaxqring.quantum.channels import Channel
-from jaxqring.quantum.ghz import GHZSource, fused
-from jaxqring.secure.masks import masks, prime_modulus, sum_error_law, sum_errors
-from jaxqring.threefry import cipher_key
+from jaxqring._threefry import cipher_key
+from jaxqring.physics.channels import Channel
+from jaxqring.physics.ghz import GHZSource, fused
+from jaxqring.secure._masks import masks, prime_modulus, sum_error_law, sum_errors
 
 CHANCE = 1e-11
 
@@ -586,8 +586,10 @@ def test_sources_of_other_noise_have_their_visibility_in_the_masks():
 
 
 def test_hashed_masks_still_add_up_to_zero():
-    raw = jq.masks(jax.random.key(0), GHZSource(5), 300, 15, "prime")
-    hashed = np.asarray(jq.universal_hash(jax.random.key(1), raw, 40, prime_modulus(15)), np.int64)
+    raw = jq.secure.masks(jax.random.key(0), GHZSource(5), 300, 15, "prime")
+    hashed = np.asarray(
+        jq.secure.universal_hash(jax.random.key(1), raw, 40, prime_modulus(15)), np.int64
+    )
     assert (hashed.sum(axis=0) % prime_modulus(15) == 0).all()
     assert hashed.any(axis=1).all()
 
@@ -595,9 +597,11 @@ def test_hashed_masks_still_add_up_to_zero():
 def test_hashing_is_one_public_matrix_over_the_field():
     """The unit vectors show the matrix; any other masks are multiplied with the same."""
     modulus, key = prime_modulus(4), jax.random.key(2)
-    matrix = np.asarray(jq.universal_hash(key, jnp.eye(6, dtype=jnp.uint32), 3, modulus), np.int64)
+    matrix = np.asarray(
+        jq.secure.universal_hash(key, jnp.eye(6, dtype=jnp.uint32), 3, modulus), np.int64
+    )
     raw = np.random.default_rng(0).integers(0, modulus, (4, 6))
-    found = np.asarray(jq.universal_hash(key, jnp.asarray(raw, jnp.uint32), 3, modulus))
+    found = np.asarray(jq.secure.universal_hash(key, jnp.asarray(raw, jnp.uint32), 3, modulus))
     np.testing.assert_array_equal(found, raw @ matrix % modulus)
 
 
@@ -618,10 +622,10 @@ def test_the_matrix_is_64_random_bits_for_each_entry_and_no_row_is_another(bits)
     """Exact. Two of five rows of 200 random entries agree by chance with 10 / 3^200 at most."""
     modulus, key = prime_modulus(bits), jax.random.key(bits)
     unit = jnp.eye(200, dtype=jnp.uint32)
-    matrix = np.asarray(jq.universal_hash(key, unit, 5, modulus)).T
+    matrix = np.asarray(jq.secure.universal_hash(key, unit, 5, modulus)).T
     np.testing.assert_array_equal(matrix, weights_by_hand(key, 5, 200, modulus))
     assert len(np.unique(matrix, axis=0)) == 5
-    other = np.asarray(jq.universal_hash(jax.random.key(99), unit, 5, modulus)).T
+    other = np.asarray(jq.secure.universal_hash(jax.random.key(99), unit, 5, modulus)).T
     assert not (matrix == other).all(axis=1).any()
 
 
@@ -635,7 +639,9 @@ def test_images_of_two_masks_are_uniform_pairs_that_collide_with_the_square_of_o
     modulus, count = 3, 200_000
     keys = jax.random.split(jax.random.key(11), count)
     vectors = [(0, 0), (1, 0), (0, 2), (1, 1), (2, 1), (2, 2)]
-    hashed = jax.jit(jax.vmap(lambda key, raw: jq.universal_hash(key, raw, 2, modulus), (0, None)))
+    hashed = jax.jit(
+        jax.vmap(lambda key, raw: jq.secure.universal_hash(key, raw, 2, modulus), (0, None))
+    )
     images = np.asarray(hashed(keys, jnp.asarray(vectors, jnp.uint32))).astype(np.int64)
     of_units = np.concatenate([images[:, 1], 2 * images[:, 2] % 3], axis=1)  # the matrices
     assert_uniform(*of_units.T, size=modulus)
@@ -653,7 +659,9 @@ def test_two_vectors_collide_as_rarely_as_two_universal_hashing_allows():
     """
     difference = jnp.array([[4, 0]], jnp.uint32)
     keys = jax.random.split(jax.random.key(3), 20_000)
-    images = jax.vmap(lambda key: jq.universal_hash(key, difference, 1, prime_modulus(4)))(keys)
+    images = jax.vmap(lambda key: jq.secure.universal_hash(key, difference, 1, prime_modulus(4)))(
+        keys
+    )
     assert abs(float(jnp.mean(images == 0)) - 1 / 17) < 0.0085
     numbers = np.arange(16)
     assert np.mean(numbers * 4 % 16 == 0) == 1 / 4
@@ -665,4 +673,4 @@ def test_two_vectors_collide_as_rarely_as_two_universal_hashing_allows():
 )
 def test_hashes_that_cannot_be_are_refused(size, modulus, words):
     with pytest.raises(ValueError, match=words):
-        jq.universal_hash(jax.random.key(0), jnp.zeros((3, 2), jnp.uint32), size, modulus)
+        jq.secure.universal_hash(jax.random.key(0), jnp.zeros((3, 2), jnp.uint32), size, modulus)

@@ -8,12 +8,12 @@ from typing import NamedTuple
 import pytest
 from scipy.stats import binom
 
-from jaxqring.link.codes import bch, secded
-from jaxqring.quantum.channels import depolarizing
-from jaxqring.quantum.ghz import GHZSource
-from jaxqring.secure import bounds
-from jaxqring.secure.planning import MAX_BUCKET, RATIOS, plan
-from jaxqring.secure.security import DETECTION, Security
+from jaxqring.codes._block_codes import bch, secded
+from jaxqring.physics.channels import depolarizing
+from jaxqring.physics.ghz import GHZSource
+from jaxqring.secure import _bounds as bounds
+from jaxqring.secure._planning import MAX_BUCKET, RATIOS, plan
+from jaxqring.secure._security import DETECTION, Security
 
 HAMMING = bch(7, 4, 1)
 

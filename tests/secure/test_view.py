@@ -10,7 +10,8 @@ import pytest
 from scipy.stats import chi2
 from sklearn.datasets import load_digits
 
-from jaxqring import FixedPoint, GHZSource, masks, view
+from jaxqring import FixedPoint, GHZSource
+from jaxqring.secure import masks, view
 
 slow = functools.partial(pytest.param, marks=pytest.mark.slow)
 

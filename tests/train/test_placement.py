@@ -3,7 +3,7 @@
 import jax
 import pytest
 
-from jaxqring.train.placement import MAPPINGS, choose_mapping, place
+from jaxqring.train._placement import MAPPINGS, choose_mapping, place
 
 
 @pytest.mark.parametrize(

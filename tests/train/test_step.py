@@ -12,8 +12,8 @@ from jax import lax
 from jax.sharding import PartitionSpec as P
 
 from jaxqring import Retransmit, Ring, pmean, reed_solomon, superdense, werner
-from jaxqring.train.placement import MAPPINGS
-from jaxqring.train.step import AXIS, node_resync, over_nodes, replica_drift
+from jaxqring.train._placement import MAPPINGS
+from jaxqring.train._step import AXIS, node_resync, over_nodes, replica_drift
 
 
 def drift_of(replicas):

@@ -1,0 +1,107 @@
+"""Finite differences with common random numbers, which estimators are held against."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxqring import _checks as checks
+from jaxqring.gradients._reruns import Loss, each_sample
+from jaxqring.link._symbol_channel import SymbolChannel
+from jaxqring.ring._overrides import Overrides
+from jaxqring.ring._ring import Ring
+
+
+def couple(*rings: Ring) -> tuple[Ring, ...]:
+    """Rings that share their random numbers: common random numbers for finite differences.
+
+    With the same key an error on a link of one ring is the same error on the other rings, as far
+    as their links are likely to have it. Bare links only; protected ones share no more than their
+    keys.
+
+    Args:
+      rings: of the same number of links.
+
+    Returns:
+      The same rings, coupled.
+
+    Raises:
+      TypeError: if one is not a Ring.
+      ValueError: if they have no links, or not the same number of them.
+
+    >>> from jaxqring.link import superdense
+    >>> from jaxqring.physics.pairs import werner
+    >>> low, high = couple(*(Ring(superdense(werner(fidelity=f))) for f in (0.98, 0.99)))
+    """
+    for ring in rings:
+        checks.instance("rings", ring, Ring)
+        if ring.channel is None:
+            checks.refuse("rings", "have links", None)
+    tables = [SymbolChannel(ring.transition).guessed().error_table for ring in rings]
+    shapes = {table.shape for table in tables}
+    if len(shapes) != 1:
+        checks.refuse("rings", "have the same number of links", sorted(shapes))
+    envelope = jnp.max(jnp.stack(tables), axis=0)
+    overrides = Overrides(envelope=lax.stop_gradient(envelope))
+    return tuple(dataclasses.replace(ring, overrides=overrides) for ring in rings)
+
+
+def finite_difference(
+    loss: Loss,
+    low: Ring,
+    high: Ring,
+    width: Any,
+    key: jax.Array,
+    *,
+    samples: int = 1,
+    calls: int = 1,
+    batch: int | None = None,
+) -> Any:
+    """Differences of the loss between two rings with common random numbers.
+
+    Args:
+      loss: as for `expected`.
+      low: a ring at one end of an interval.
+      high: the ring at the other end.
+      width: of the interval.
+      key: typed key of the samples.
+      samples: independent pairs of runs.
+      calls: how many keys the loss takes.
+      batch: samples that run in step; all by default.
+
+    Returns:
+      (high - low) / width of each sample, (samples,) for each () of the loss: unbiased for the
+      difference quotient, with a variance of the order 1 / width.
+
+    Raises:
+      TypeError, ValueError: as `couple`; for rings that differ in more than their links, or a
+        count that is not positive.
+    """
+    check_counts(samples=samples, calls=calls, batch=batch)
+    checks.prng_key("key", key)
+    low, high = couple(low, high)
+    if len({jax.tree.structure(ring) for ring in (low, high)}) > 1:
+        checks.refuse("high", "differ from `low` in the noise of its links alone", high)
+    both = jax.tree.map(lambda a, b: jnp.stack([a, b]), low, high)
+
+    def difference(own: jax.Array) -> Any:
+        keys = jax.random.split(own, calls)
+        ends = lax.map(lambda ring: loss(ring, keys), both)
+        return jax.tree.map(lambda end: (end[1] - end[0]) / width, ends)
+
+    return each_sample(difference, key, samples, batch)
+
+
+def check_counts(**counts: int | None) -> None:
+    """Refuses numbers of runs that are none; None leaves one open.
+
+    Raises:
+      ValueError: if one is not a positive integer.
+    """
+    for name, count in counts.items():
+        if count is None and name == "batch":
+            continue
+        if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+            checks.refuse(name, "be a positive integer", count)

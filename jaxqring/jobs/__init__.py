@@ -1,0 +1,27 @@
+"""Jobs that a TOML file describes: trainings, sweeps, sensitivities and budgets."""
+
+from jaxqring.jobs._budget_job import BudgetConfig, run_budget
+from jaxqring.jobs._code_config import CodeConfig
+from jaxqring.jobs._link_config import LinkConfig
+from jaxqring.jobs._load import load_config
+from jaxqring.jobs._security_config import SecurityConfig
+from jaxqring.jobs._sensitivity_job import SensitivityConfig, run_sensitivity
+from jaxqring.jobs._sweep_job import SweepConfig, run_sweep
+from jaxqring.jobs._training_config import RunConfig, TrainConfig
+from jaxqring.jobs._training_job import train
+
+__all__ = [
+    "BudgetConfig",
+    "CodeConfig",
+    "LinkConfig",
+    "RunConfig",
+    "SecurityConfig",
+    "SensitivityConfig",
+    "SweepConfig",
+    "TrainConfig",
+    "load_config",
+    "run_budget",
+    "run_sensitivity",
+    "run_sweep",
+    "train",
+]

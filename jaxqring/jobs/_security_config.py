@@ -1,0 +1,147 @@
+"""Secure aggregation in a training job: its configuration, and what a run promises."""
+
+import dataclasses
+import math
+from typing import Any, Literal
+
+import numpy as np
+import scipy  # whose subpackages load when they are first used
+
+from jaxqring import _checks as checks
+from jaxqring._fields import check_fields, no_other_keys
+from jaxqring.codes import bch
+from jaxqring.physics.channels import dephasing, depolarizing
+from jaxqring.physics.ghz import GHZSource, fused
+from jaxqring.physics.pairs import werner
+from jaxqring.secure import Security, epsilon, plan
+
+
+@no_other_keys
+@dataclasses.dataclass(frozen=True)
+class SecurityConfig:
+    """GHZ masks on what a run sends, and how their states are verified.
+
+    Attributes:
+      noise: of the GHZ states: "depolarizing" or "dephasing" on every party's qubit alike,
+        "white" for white noise, "fused" for states made of the ring's own pairs.
+      ghz_fidelity: of the states, in (1/2, 1]; for "fused" it comes from the pairs, and must be
+        left at one.
+      target_epsilon: of the whole run. If given, the cheapest verification that meets it is
+        planned, in place of `bucket`, `test_ratio` and `tolerance`.
+      amplification: "bucket" or "none".
+      bucket: raw masks added up for one.
+      tests: "z", "mixed" or "xy".
+      test_ratio: copies tested per copy kept.
+      tolerance: fraction of the tests that may fail.
+      correction: (n, k, t) of the BCH code whose syndromes correct sums; none by default.
+      attempts: verifications in a step before it is skipped.
+    """
+
+    noise: Literal["depolarizing", "dephasing", "white", "fused"] = "depolarizing"
+    ghz_fidelity: float = 1.0
+    target_epsilon: float | None = None
+    amplification: Literal["bucket", "none"] = "bucket"
+    bucket: int = 3
+    tests: Literal["z", "mixed", "xy"] = "z"
+    test_ratio: float = 1.0
+    tolerance: float = 0.0
+    correction: tuple[int, int, int] | None = None
+    attempts: int = 3
+
+    def __post_init__(self) -> None:
+        check_fields(self, "security.")
+        if not 0.5 < self.ghz_fidelity <= 1:
+            checks.refuse("security.ghz_fidelity", "lie in (0.5, 1]", self.ghz_fidelity)
+        if self.noise == "fused" and self.ghz_fidelity != 1:
+            rule = 'be left at 1 for "fused", whose fidelity is that of the pairs'
+            checks.refuse("security.ghz_fidelity", rule, self.ghz_fidelity)
+        if self.target_epsilon is not None and not 0 < self.target_epsilon < 1:
+            checks.refuse("security.target_epsilon", "lie in (0, 1)", self.target_epsilon)
+        self._chosen()
+
+    def _chosen(self) -> Security:
+        return Security(
+            amplification=self.amplification,
+            bucket=self.bucket,
+            tests=self.tests,
+            test_ratio=self.test_ratio,
+            tolerance=self.tolerance,
+            correction=None if self.correction is None else bch(*self.correction),
+            attempts=self.attempts,
+        )
+
+    def source(self, nodes: int, pair_fidelity: float) -> GHZSource:
+        """The source of the states."""
+        if self.noise == "fused":
+            return fused(werner(fidelity=pair_fidelity), nodes)
+        if self.noise == "white":
+            # F = 1 - white + white / 2^N
+            return GHZSource(nodes, white=(1 - self.ghz_fidelity) / (1 - 0.5**nodes))
+        if self.noise == "dephasing":
+            # F = (1 + (1 - 2 p)^N) / 2
+            error = -math.expm1(math.log(2 * self.ghz_fidelity - 1) / nodes) / 2
+            return GHZSource(nodes, noise=dephasing(error_prob=error))
+
+        def excess(mix: float) -> float:
+            left = 1 - mix
+            agree = (1 - mix / 2) ** nodes + (mix / 2) ** nodes
+            return (agree + left**nodes) / 2 - self.ghz_fidelity
+
+        mix = 0.0 if self.ghz_fidelity == 1 else scipy.optimize.brentq(excess, 0.0, 1.0, xtol=1e-15)
+        return GHZSource(nodes, noise=depolarizing(mix=mix))
+
+    def build(self, source: GHZSource, size: int, steps: int, bits: int) -> Security:
+        """What is tested, summed up and corrected: as configured, or planned for the target.
+
+        Raises:
+          ValueError: if the target cannot be met, with the smallest epsilon that can.
+        """
+        if self.target_epsilon is None:
+            return self._chosen()
+        return plan(
+            self.target_epsilon,
+            size,
+            steps,
+            source,
+            bits=bits,
+            amplification=self.amplification,
+            tests=self.tests,
+            correction=self._chosen().correction,
+            attempts=self.attempts,
+        )
+
+
+def promise(
+    security: Security, source: GHZSource, size: int, bits: int, lines: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """What a run promises and what it took.
+
+    Args:
+      security: of the run.
+      source: of its states.
+      size: coordinates of a step.
+      bits: of the wire.
+      lines: its metrics, one for each step.
+    """
+    steps = max(len(lines), 1)
+    bound = epsilon(security, size, source, bits=bits, steps=steps)
+    return {
+        "epsilon_per_step": bound.per_step,
+        "epsilon_total": bound.total,
+        "is_vacuous": bound.is_vacuous,
+        "ghz_fidelity": float(source.fidelity),
+        "amplification": security.amplification,
+        "bucket": security.summed,
+        "test_ratio": security.test_ratio,
+        "tolerance": security.tolerance,
+        "overhead": bound.overhead,
+        "copies": sum(line["ghz_copies"] for line in lines),
+        "copies_per_step": float(np.mean([line["ghz_copies"] for line in lines])),
+        "attempts": sum(line["attempts"] for line in lines),
+        "aborted_steps": sum(line["aborted"] for line in lines),
+        "skip_rate": bound.skip_rate,
+        "abort_rate": bound.abort_rate,
+        "wrong_sum_rate": sum(line["wrong_sums"] for line in lines) / (steps * max(size, 1)),
+        "uncorrected_sum_rate": sum(line["uncorrected_sums"] for line in lines)
+        / (steps * max(size, 1)),
+    }

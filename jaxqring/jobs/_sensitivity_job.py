@@ -1,0 +1,136 @@
+"""`jaxqring sensitivity`: what the physics of each link does to a training."""
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxqring import _checks as checks
+from jaxqring._fields import check_fields, check_file_name, no_other_keys
+from jaxqring.codec import FixedPoint
+from jaxqring.gradients._estimators import ESTIMATORS
+from jaxqring.jobs._link_config import PARAMETERS, LinkConfig, check_parameter
+from jaxqring.ring import Ring
+from jaxqring.sweeps._sensitivity import DIFFERENCE, sensitivity
+from jaxqring.train._task import TaskConfig, payload, training
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+#: Outcomes of a training that have a derivative.
+SMOOTH = ("loss", "soft_accuracy")
+
+
+@no_other_keys
+@dataclasses.dataclass(frozen=True)
+class SensitivityConfig:
+    """Derivatives of a training with respect to its links.
+
+    Attributes:
+      name: of the study; results go to `<out>/<name>/`.
+      out: folder of all results.
+      task: what is trained.
+      links: parameters of the links by name, one value for all or one for each; the others are
+        those of a perfect link. The derivative is taken with respect to each of these values.
+      bits: of each value on the wire.
+      seeds: trainings for the error bars, with seeds counted from 0.
+      estimators: "mean", "gaussian", "exact", "score", "russo" and "difference"; see
+        `jaxqring.expected`.
+      outcomes: "loss" and "soft_accuracy"; for estimators that need no derivative of the training
+        also "accuracy".
+      mode: "auto", "forward" or "reverse".
+      devices: to spread the seeds over; all by default.
+    """
+
+    name: str = "sensitivity"
+    out: str = "runs"
+    task: TaskConfig = dataclasses.field(default_factory=TaskConfig)
+    links: dict[str, tuple[float, ...]] = dataclasses.field(
+        default_factory=lambda: {"fidelity": (0.998,)}
+    )
+    bits: int = 16
+    seeds: int = 16
+    estimators: tuple[str, ...] = ("gaussian", DIFFERENCE)
+    outcomes: tuple[str, ...] = SMOOTH
+    mode: Literal["auto", "forward", "reverse"] = "auto"
+    devices: int | None = None
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        check_file_name("name", self.name)
+        if not self.links:
+            checks.refuse("links", "hold at least one parameter", self.links)
+        for name, values in self.links.items():
+            checks.one_of("links", name, PARAMETERS)
+            check_parameter(f"links.{name}", name, np.asarray(values))
+            if len(values) not in (1, self.task.nodes):
+                rule = f"hold one value, or one for each of the {self.task.nodes} links"
+                checks.refuse(f"links.{name}", rule, values)
+        for estimator in self.estimators:
+            checks.one_of("estimators", estimator, (*ESTIMATORS, DIFFERENCE))
+        runs_only = set(self.estimators) <= {"score", "russo", DIFFERENCE}
+        allowed = (*SMOOTH, "accuracy") if runs_only else SMOOTH
+        for outcome in self.outcomes:
+            checks.one_of("outcomes", outcome, allowed)
+        FixedPoint(self.bits).level_bits(self.task.nodes)
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.out) / self.name
+
+    def ring(self, at: dict[str, Any]) -> Ring:
+        """The ring with these parameters of its links, () or (N,)."""
+        return Ring(LinkConfig().channel(at), FixedPoint(self.bits))
+
+
+def run_sensitivity(
+    config: SensitivityConfig, console: "Console | None" = None
+) -> dict[str, np.ndarray]:
+    """Estimates the derivatives, or goes on where an earlier call was cut off.
+
+    Files under `config.folder`: those of `jaxqring.sweeps.sweep`, with an estimate of each
+    derivative for every seed.
+
+    Args:
+      config: what to train and to differentiate.
+      console: where to show progress; None for silence.
+
+    Returns:
+      The tidy table of `jaxqring.sweeps.sensitivity`.
+
+    Raises:
+      ValueError: if there are fewer devices than `config.devices`, the data cannot be loaded, the
+        estimator cannot give the derivative, or the folder holds another study.
+    """
+    devices = jax.local_devices()
+    if config.devices is not None and config.devices > len(devices):
+        checks.refuse("devices", f"be at most the {len(devices)} there are", config.devices)
+    task = config.task
+    train = training(task)
+
+    def outcomes(ring: Ring, keys: jax.Array) -> dict[str, jax.Array]:
+        found = train(ring, keys)
+        return {name: found[name] for name in config.outcomes}
+
+    at = {
+        name: jnp.asarray(values[0] if len(values) == 1 else values)
+        for name, values in config.links.items()
+    }
+    fields = dataclasses.asdict(config)
+    return sensitivity(
+        outcomes,
+        config.ring,
+        at,
+        seeds=config.seeds,
+        calls=task.steps,
+        estimators=config.estimators,
+        cost=config.ring(at).cost(payload(task), task.nodes),
+        mode=config.mode,
+        folder=config.folder,
+        devices=devices[: config.devices],
+        about={name: fields[name] for name in ("task", "links", "bits", "outcomes")},
+        console=console,
+    )

@@ -1,0 +1,15 @@
+"""EPR pairs: how they are made, and what swapping, purification and hashing do to them."""
+
+from jaxqring.physics._pair import Pair, bell_diagonal, from_density_matrix, werner
+from jaxqring.physics._pair_operations import best_purification_time, distill, hashing_yield, swap
+
+__all__ = [
+    "Pair",
+    "bell_diagonal",
+    "best_purification_time",
+    "distill",
+    "from_density_matrix",
+    "hashing_yield",
+    "swap",
+    "werner",
+]

@@ -1,0 +1,155 @@
+"""What one collective costs, from shapes alone."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxqring import _checks as checks
+from jaxqring.codec._formats import FixedPoint, Wire
+from jaxqring.ring._payload import layout_of
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+    """Online traffic of one collective over each directed link of the ring.
+
+    Superdense coding sends two bits with each online qubit and uses up one pre-shared EPR pair
+    for it. That halves the traffic on the critical path; the pairs were sent before, so that the
+    number of qubits over the lifetime of a link is that of the classical bits at best.
+
+    Attributes:
+      num_nodes: N.
+      rounds: sequential hops.
+      bits: payload bits per link; what a classical ring with the same wire would send.
+      qubits: online qubits per link if every codeword is sent once: half of `bits` on bare links,
+        more with a code.
+      pairs: EPR pairs used per link, one for each qubit.
+      control_bits: classical bits per link to agree on the scales of a FixedPoint wire, by one ring
+        all-reduce of a float32 for each scale. If `clip` is a number one bit for each says whether
+        all values are finite; nothing is agreed on if `non_finite` is "clip" as well.
+      codewords: per link, each sent once.
+
+    Source of the counts: Patarasuk and Yuan, J. Parallel Distrib. Comput. 69, 117 (2009).
+    """
+
+    num_nodes: int
+    rounds: int
+    bits: int
+    qubits: int
+    pairs: int
+    control_bits: int
+    codewords: int = 0
+
+    @property
+    def symbols(self) -> int:
+        """Two-bit symbols of payload per link."""
+        return self.bits // 2
+
+    def seconds(
+        self,
+        *,
+        qubit_rate: float,
+        latency: float = 0.0,
+        encode_time: float = 0.0,
+        measure_time: float = 0.0,
+    ) -> float:
+        """Time of the quantum ring in the alpha-beta model, pairs being in stock.
+
+        Args:
+          qubit_rate: qubits per second on each link, in hertz.
+          latency: of one hop, in seconds.
+          encode_time: of one round, in seconds.
+          measure_time: of the Bell measurements of one round, in seconds.
+
+        Raises:
+          ValueError: if the rate is not positive or a time negative.
+        """
+        _check_times(qubit_rate=qubit_rate)
+        for name, time in (
+            ("latency", latency),
+            ("encode_time", encode_time),
+            ("measure_time", measure_time),
+        ):
+            checks.bounded(name, time, 0.0, math.inf)
+        return self.rounds * (latency + encode_time + measure_time) + self.qubits / qubit_rate
+
+    def classical_seconds(self, *, bit_rate: float, latency: float = 0.0) -> float:
+        """Time of the classical ring with the same wire.
+
+        Args:
+          bit_rate: bits per second on each link, in hertz.
+          latency: of one hop, in seconds.
+
+        Raises:
+          ValueError: if the rate is not positive or the latency negative.
+        """
+        _check_times(bit_rate=bit_rate)
+        checks.bounded("latency", latency, 0.0, math.inf)
+        return self.rounds * latency + self.bits / bit_rate
+
+
+def _check_times(**rates: float) -> None:
+    for name, rate in rates.items():
+        if not np.all((checks.numbers(name, rate) > 0) & np.isfinite(rate)):
+            checks.refuse(name, "be a positive finite rate", rate)
+
+
+COLLECTIVES = ("psum", "psum_scatter", "all_gather")
+
+
+def ring_cost(
+    wire: Wire,
+    tree_or_size: Any,
+    num_nodes: int,
+    collective: str,
+    message: Callable[[int], tuple[int, int]],
+) -> Cost:
+    """The cost of a collective over a ring. See `Ring.cost`.
+
+    Args:
+      wire: how codes are written.
+      tree_or_size: as for `Ring.cost`.
+      num_nodes: N.
+      collective: one of `COLLECTIVES`.
+      message: size of a message -> its codewords and qubits.
+    """
+    whole = isinstance(num_nodes, int | np.integer) and not isinstance(num_nodes, bool)
+    if not whole or num_nodes < 1:
+        checks.refuse("num_nodes", "be a positive integer", num_nodes)
+    checks.one_of("collective", collective, COLLECTIVES)
+    if tree_or_size is None or isinstance(tree_or_size, bool | float | str):
+        rule = "be a pytree of arrays or an integer"
+        checks.refuse("tree_or_size", rule, tree_or_size, TypeError)
+    if isinstance(tree_or_size, int | np.integer):
+        sizes = [int(tree_or_size)]
+    else:
+        sizes = [math.prod(np.shape(leaf)) for leaf in jax.tree.leaves(tree_or_size)]
+    size = sum(sizes)
+    if size < 0:
+        checks.refuse("tree_or_size", "be a pytree or a size of at least 0", size)
+    if isinstance(wire, FixedPoint) and collective != "all_gather":
+        wire.level_bits(num_nodes)  # refuses a wire without room for guard bits
+    steps = num_nodes - 1
+    rounds = (2 if collective == "psum" else 1) * steps if size else 0
+    chunk = size if collective == "all_gather" else -(-size // num_nodes)
+    bits = rounds * chunk * wire.bits
+    codewords, qubits = message(chunk) if rounds else (0, 0)
+    control = 0
+    if isinstance(wire, FixedPoint) and rounds > 0:
+        rows = num_nodes if collective == "psum_scatter" else 1
+        scales = layout_of(wire, [size // rows for size in sizes], rows).num_scales
+        width = 32 if wire.clip == "max" else int(wire.non_finite == "propagate")
+        control = 2 * steps * -(-scales // num_nodes) * width
+    return Cost(
+        num_nodes=int(num_nodes),
+        rounds=rounds,
+        bits=bits,
+        qubits=rounds * qubits,
+        pairs=rounds * qubits,
+        control_bits=control,
+        codewords=rounds * codewords,
+    )

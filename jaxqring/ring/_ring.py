@@ -1,0 +1,220 @@
+"""`Ring`, the configuration of a collective."""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+
+from jaxqring import _checks as checks
+from jaxqring.codec._formats import BFloat16, FixedPoint, Float32, Wire
+from jaxqring.codes._coded_hop import SIMULATIONS
+from jaxqring.codes._messages import Message, message_qubits, message_words
+from jaxqring.codes._protection import Protection, Unequal, protected_part
+from jaxqring.link._symbol_channel import SymbolChannel, check_transition
+from jaxqring.ring._cost import Cost, ring_cost
+from jaxqring.ring._masking import Masks
+from jaxqring.ring._overrides import Overrides
+
+NOISE_MODES = ("sampled", "gaussian", "mean", "off")
+DERIVATIVES = ("mean", "exact")
+#: Of a wire whose exact law is computed: it has 2^bits probabilities for each value.
+MAX_EXACT_BITS = 12
+
+
+@struct.dataclass
+class Ring:
+    """N links closed into a ring; node i sends over link i to node i + 1.
+
+    A pytree: the channel's probabilities are leaves, so that a ring can be differentiated,
+    vmapped over and passed through jit; everything else is static.
+
+    Attributes:
+      channel: the symbol channel of every link, or N of them along a leading axis. May be None
+        with `noise="off"`.
+      wire: how floats are written: `FixedPoint`, `Float32` or `BFloat16`.
+      noise: "sampled" draws symbol errors exactly. "gaussian" replaces the error of each code
+        by a normal one of the same mean and variance, rounded and clipped to the code range;
+        "mean" replaces the code by its mean, rounded, half a code off at most. Both need a
+        FixedPoint wire. "off" moves codes without error.
+      protection: what the links do about errors: a `BlockCode`, `Retransmit`, `IdealCode` or
+        `Unequal`; None for bare symbols. Needs sampled noise (or none) and scrambled links.
+      scramble: whether links XOR symbols with a pad that both ends know, which makes errors
+        independent of the data.
+      nodes_per_device: k neighbouring nodes on each device; every leaf then has a leading axis k.
+      simulate: how protected links are simulated. "attempts" draws whether each codeword arrives,
+        "symbol" draws every symbol of every codeword; the distribution is the same.
+      derivative: what a derivative with respect to sampled noise follows. None refuses one, as an
+        error that is drawn has none. "mean" is the mean of every hop given what was sent over it,
+        blind to the variance, which is most of what noise does to a training. "exact" is the exact
+        mean and variance of what the whole ring delivers, for FixedPoint wires of up to 12 bits.
+        `jaxqring.expected` has estimators that need none of this.
+      overrides: how the errors are held while derivatives are estimated; see
+        `jaxqring.gradients.couple`.
+      masks: zero-sum masks on the codes; set by `jaxqring.secure_psum`, which checks that they may
+        be there.
+
+    Raises:
+      TypeError: if the wire or the protection is of none of these kinds.
+      ValueError: if another static value is outside its domain.
+
+    >>> from jaxqring.link import superdense
+    >>> from jaxqring.physics.pairs import werner
+    >>> ring = Ring(superdense(werner(fidelity=0.99)))
+    >>> ring.cost(1000, num_nodes=4).qubits
+    12000
+    """
+
+    channel: SymbolChannel | None = None
+    wire: Wire = struct.field(pytree_node=False, default=FixedPoint(16))
+    noise: str = struct.field(pytree_node=False, default="sampled")
+    protection: Protection | None = struct.field(pytree_node=False, default=None)
+    scramble: bool = struct.field(pytree_node=False, default=True, kw_only=True)
+    nodes_per_device: int = struct.field(pytree_node=False, default=1, kw_only=True)
+    simulate: str = struct.field(pytree_node=False, default="attempts", kw_only=True)
+    derivative: str | None = struct.field(pytree_node=False, default=None, kw_only=True)
+    overrides: Overrides | None = struct.field(default=None, kw_only=True)
+    masks: Masks | None = struct.field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        # Only what is static: this also runs whenever JAX rebuilds the pytree.
+        if not isinstance(self.wire, FixedPoint | Float32 | BFloat16):
+            checks.refuse("wire", "be a FixedPoint, Float32 or BFloat16", self.wire, TypeError)
+        checks.one_of("noise", self.noise, NOISE_MODES)
+        if self.noise in ("gaussian", "mean") and not isinstance(self.wire, FixedPoint):
+            checks.refuse(
+                "noise", 'be "sampled" or "off" on a float wire, whose moments diverge', self.noise
+            )
+        checks.one_of("scramble", self.scramble, (True, False))
+        checks.one_of("simulate", self.simulate, SIMULATIONS)
+        checks.one_of("derivative", self.derivative, (None, *DERIVATIVES))
+        if self.derivative == "exact":
+            self._check_exact()
+        if self.protection is not None:
+            self._check_protection()
+        if self.masks is not None:
+            self._check_masks()
+        count = self.nodes_per_device
+        if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+            checks.refuse("nodes_per_device", "be a positive integer", count)
+
+    def _check_exact(self) -> None:
+        wire = self.wire
+        fixed = isinstance(wire, FixedPoint) and wire.rounding == "nearest"
+        if not fixed or wire.bits > MAX_EXACT_BITS:
+            rule = f"be a FixedPoint of at most {MAX_EXACT_BITS} bits, rounded to nearest, for an"
+            checks.refuse("wire", f"{rule} exact derivative", wire)
+        if self.noise != "sampled" or self.protection is not None:
+            rule = 'not be "exact" unless noise is "sampled" and links are bare'
+            checks.refuse("derivative", rule, self.derivative)
+
+    def _check_masks(self) -> None:
+        if not isinstance(self.wire, FixedPoint):
+            checks.refuse("wire", "be a FixedPoint under masks, which add up mod 2^bits", self.wire)
+        if self.noise not in ("sampled", "off"):
+            rule = 'be "sampled" or "off" under masks, which leave codes no mean'
+            checks.refuse("noise", rule, self.noise)
+        if self.derivative == "exact":
+            checks.refuse("derivative", 'not be "exact" under masks', self.derivative)
+
+    def _check_protection(self) -> None:
+        if not isinstance(self.protection, Protection):
+            rule = "be a BlockCode, Retransmit, IdealCode or Unequal"
+            checks.refuse("protection", rule, self.protection, TypeError)
+        if self.noise not in ("sampled", "off"):
+            rule = 'be "sampled" or "off" with protection, which makes codewords whole or wrong'
+            checks.refuse("noise", rule, self.noise)
+        if not self.scramble:
+            rule = "be True with protection, so that errors do not depend on the codeword"
+            checks.refuse("scramble", rule, self.scramble)
+        if isinstance(self.protection, Unequal) and not isinstance(self.wire, FixedPoint):
+            rule = "be a FixedPoint under Unequal protection, which ranks the symbols of a code"
+            checks.refuse("wire", rule, self.wire)
+        protected_part(self.protection, self.wire.bits)
+
+    @property
+    def delivers_exactly(self) -> bool:
+        """Whether all that is sent arrives as it was sent, but for codewords that are counted."""
+        return self.noise == "off" or not isinstance(self.protection, Unequal | None)
+
+    def message_words(self, size: int) -> Message | None:
+        """The codewords of a message of `size` codes; None where there are none."""
+        return message_words(self.protection, size, self.wire.bits)
+
+    def message_qubits(self, size: int) -> tuple[int, int | jax.Array]:
+        """Codewords and online qubits of a message of `size` codes, each codeword sent once."""
+        channel = self.channel
+        if self.noise == "off" or channel is None:
+            channel = SymbolChannel(jnp.eye(4))
+        return message_qubits(self.protection, size, self.wire.bits, channel)
+
+    @property
+    def draws(self) -> bool:
+        """Whether a collective over this ring needs a key."""
+        rounds_at_random = isinstance(self.wire, FixedPoint) and self.wire.rounding == "stochastic"
+        return self.noise in ("sampled", "gaussian") or rounds_at_random
+
+    def cost(self, tree_or_size: Any, num_nodes: int, *, collective: str = "psum") -> Cost:
+        """What one collective costs, from shapes alone; nothing is traced.
+
+        Args:
+          tree_or_size: what one node puts in: a pytree of arrays, or its number of values.
+          num_nodes: N.
+          collective: "psum" (also for `pmean`), "psum_scatter" or "all_gather".
+
+        Returns:
+          The cost if every codeword is sent once; `jaxqring.economics.budget` has the expected one.
+
+        Raises:
+          ValueError: if an argument is outside its domain, or the wire has no room for guard
+            bits; for an IdealCode also if its link is traced or has no capacity to spare.
+        """
+        return ring_cost(self.wire, tree_or_size, num_nodes, collective, self._known_qubits)
+
+    def _known_qubits(self, size: int) -> tuple[int, int]:
+        """`message_qubits` of the worst link, as integers."""
+        with jax.ensure_compile_time_eval():
+            codewords, qubits = self.message_qubits(size)
+        if checks.is_traced(qubits):
+            rule = "be known for the cost of an IdealCode, whose rate depends on it"
+            checks.refuse("ring.channel", rule, self.channel)
+        most = float(np.max(qubits))
+        if not math.isfinite(most):
+            rule = "have a capacity above the gap of its IdealCode"
+            checks.refuse("ring.channel", rule, self.channel)
+        return codewords, math.ceil(most)
+
+    def check(self, num_terms: int, num_nodes: int) -> None:
+        """Refuses a ring that does not fit N nodes, or that many codes to add.
+
+        Raises:
+          TypeError: if the channel is missing or not a SymbolChannel.
+          ValueError: if there are not one or N links, a matrix is not stochastic, or the wire
+            has no room for guard bits.
+        """
+        if isinstance(self.wire, FixedPoint):
+            self.wire.level_bits(num_terms)
+        if self.noise == "off":
+            return
+        check_transition("ring.channel", self.channel)  # type: ignore[arg-type]
+        assert self.channel is not None
+        batch = self.channel.transition.shape[:-2]
+        if batch not in ((), (num_nodes,)):
+            checks.refuse(
+                "ring.channel", f"be one link or one for each of the {num_nodes} nodes", batch
+            )
+
+    @property
+    def transition(self) -> jax.Array:
+        """(4, 4), (5, 4) or with a leading axis N: the matrices of the links."""
+        assert self.channel is not None  # `check` has refused a noisy ring without a channel
+        return self.channel.transition
+
+
+def links_of(transition: jax.Array, nodes: jax.Array) -> jax.Array:
+    """(k, 4 or 5, 4) the matrices of the links that leave the given nodes (k,)."""
+    if transition.ndim == 2:
+        return jnp.broadcast_to(transition, (nodes.shape[0], *transition.shape))
+    return transition[nodes]

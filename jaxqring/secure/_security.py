@@ -1,0 +1,226 @@
+"""What a secure step tests and throws away, and the epsilon that this buys.
+
+Two things can be wrong with a copy of a GHZ state, and they cost different things. If the parties'
+Z outcomes disagree, someone else may know their masks; if the sum of their Fourier outcomes is not
+zero, the sum of the data comes out wrong. Tests and amplification buy secrecy, a correction buys
+right sums, and neither does the work of the other.
+"""
+
+import dataclasses
+import math
+
+from jaxqring import _checks as checks
+from jaxqring.codes._block_codes import BlockCode, check_count
+from jaxqring.secure._copy_sampling import check_open, failures_allowed
+
+#: Probability that a test fails on a copy whose Z outcomes disagree. A Z test sees it. An XY test
+#: has the operator (I + |G+><G+| - |G-><G-|) / 2, half the identity on such copies, whoever
+#: prepared them; a mixed one is a Z test in one of three cases. All of them are block diagonal
+#: between agreeing and disagreeing copies.
+DETECTION = {"z": 1.0, "mixed": 2 / 3, "xy": 1 / 2}
+#: The part of the tests that are Z tests.
+Z_SHARE = {"z": 1.0, "mixed": 1 / 3, "xy": 0.0}
+AMPLIFICATIONS = ("bucket", "none", "universal")
+
+
+@dataclasses.dataclass(frozen=True)
+class Security:
+    """How the masks of a step are tested, amplified and corrected.
+
+    **Amplification.** "bucket" adds up the masks of `bucket` random copies, which is secret as
+    long as fewer than half of them are bad, in superposition also. "universal" multiplies with a
+    public random matrix over a prime field. "none" uses the copies as they are: one bad copy
+    among them is one mask known.
+
+    **Correction.** Let H be the 0/1 parity-check matrix of a binary code of distance 2 t + 1. If
+    H e = 0 mod 2^b for an e that is not zero, divide e by the largest power of two common to its
+    entries and reduce it mod 2: a codeword that is not zero, on part of the support of e. So e
+    has 2 t + 1 entries or more that are not zero, and t wrong sums in n can be put right over
+    Z_(2^b). Every node publishes H k of its n masks k; what is published adds up to H e. The n - k
+    masks on which H is invertible are thrown away, so that it says nothing about those in use.
+    Over a prime field of n elements or more, a Reed-Solomon code has these parameters. So that a
+    word beyond the reach of the code does not pass for a right one, the nodes compare
+    `check_masks` random combinations more (derived).
+
+    **XY tests** see a bad copy only if the nodes keep their settings to themselves until all the
+    outcomes are in: a coalition that knows them can pass with any copy it prepared.
+
+    Attributes:
+      amplification: "bucket", "none" or "universal".
+      bucket: raw masks added up for one, odd; meaningful for "bucket" only.
+      tests: "z", "mixed" (one in three a Z test) or "xy".
+      test_ratio: copies tested per copy kept.
+      tolerance: fraction of the tests that may fail; below half of the probability that a bad
+        copy is detected (for "universal", below half of the share of Z tests).
+      correction: a code of one-bit symbols, as `bch` makes, or None.
+      attempts: how often a step verifies fresh copies before it is skipped.
+      eps_smooth: probability term of the sampling, for "universal".
+      eps_amplify: distance left by the random matrix, for "universal".
+      eps_correct: probability that a sum left wrong goes unnoticed, with a correction.
+      eps_authenticate: probability that a forged classical message of the step is accepted.
+
+    Raises:
+      TypeError, ValueError: if an attribute is none of these.
+
+    >>> Security().masks_needed(1000)
+    3000
+    """
+
+    amplification: str = "bucket"
+    bucket: int = 3
+    tests: str = "z"
+    test_ratio: float = 1.0
+    tolerance: float = 0.0
+    correction: BlockCode | None = None
+    attempts: int = 3
+    eps_smooth: float = 1e-10
+    eps_amplify: float = 1e-10
+    eps_correct: float = 1e-12
+    eps_authenticate: float = 1e-12
+
+    def __post_init__(self) -> None:
+        checks.one_of("amplification", self.amplification, AMPLIFICATIONS)
+        checks.one_of("tests", self.tests, tuple(DETECTION))
+        if self.amplification == "universal" and self.tests == "xy":
+            rule = "include Z tests, which alone bound the rate of universal amplification"
+            checks.refuse("tests", rule, self.tests)
+        check_count("bucket", self.bucket, 3)
+        if self.bucket % 2 == 0:
+            checks.refuse("bucket", "be odd, so that there is a majority", self.bucket)
+        checks.within("test_ratio", self.test_ratio, 0.0, math.inf)
+        if not 0 < self.test_ratio < math.inf:
+            checks.refuse("test_ratio", "be positive and finite", self.test_ratio)
+        checks.within("tolerance", self.tolerance, 0.0, math.inf)
+        if not self.tolerance < self.tolerance_bound:
+            rule = (
+                f"stay below {self.tolerance_bound:g}, where {self.tests!r} tests leave no honest "
+                "majority"
+            )
+            checks.refuse("tolerance", rule, self.tolerance)
+        if self.correction is not None:
+            checks.instance("correction", self.correction, BlockCode)
+            if self.correction.symbol_bits != 1:
+                rule = "be a binary code, whose distance alone carries over to Z_(2^b)"
+                checks.refuse("correction", rule, self.correction)
+        check_count("attempts", self.attempts, 1)
+        for name in ("eps_smooth", "eps_amplify", "eps_correct", "eps_authenticate"):
+            check_open(**{name: getattr(self, name)})
+
+    @property
+    def detection(self) -> float:
+        """Probability that a tested copy fails if its Z outcomes disagree."""
+        return DETECTION[self.tests]
+
+    @property
+    def tolerance_bound(self) -> float:
+        """What `tolerance` has to stay below."""
+        seen = Z_SHARE if self.amplification == "universal" else DETECTION
+        return seen[self.tests] / 2
+
+    @property
+    def summed(self) -> int:
+        """Raw masks added up for one."""
+        return self.bucket if self.amplification == "bucket" else 1
+
+    @property
+    def check_masks(self) -> int:
+        """Masks of a step given up to find out whether its corrected sums are right.
+
+        A sum that is wrong shows in a random combination mod 2^b with probability 1/2 or more.
+        """
+        return 0 if self.correction is None else math.ceil(-math.log2(self.eps_correct))
+
+    def blocks(self, size: int) -> int:
+        """Codewords of the correction for `size` coordinates and the checks; `size` without one."""
+        check_count("size", size, 1)
+        if self.correction is None:
+            return size
+        return -(-(size + self.check_masks) // self.correction.k)
+
+    def masks_needed(self, size: int) -> int:
+        """Raw masks, which is copies kept, for a step.
+
+        Args:
+          size: coordinates of the payload.
+
+        Raises:
+          ValueError: if `size` is no positive integer, or the amplification is "universal", where
+            the number comes from the rate: see `bounds.kept_copies`.
+        """
+        if self.amplification == "universal":
+            rule = "be 'bucket' or 'none' for a number of masks without a rate"
+            checks.refuse("amplification", rule, self.amplification)
+        length = 1 if self.correction is None else self.correction.n
+        return self.blocks(size) * length * self.summed
+
+    def copies_tested(self, kept: int) -> int:
+        """Copies tested if so many are kept.
+
+        >>> Security(test_ratio=0.1).copies_tested(30)
+        3
+        """
+        check_count("kept", kept, 1)
+        # A ratio such as 0.7 is not a binary fraction, and 0.7 x 10 is to be 7.
+        return max(math.ceil(self.test_ratio * kept * (1 - 1e-12)), 1)
+
+    def failures_allowed(self, tested: int) -> int:
+        """Of so many tests, those that may fail before a step is aborted."""
+        return failures_allowed(tested, self.tolerance)
+
+
+@dataclasses.dataclass(frozen=True)
+class Epsilon:
+    """What a secure collective promises, term by term. Everything is of one step but for `total`.
+
+    The promise is composable: no one outside the honest parties tells the step from an ideal one,
+    in which a step is either aborted or has perfect masks, better than with probability
+    1/2 + `per_step` / 2.
+
+    Attributes:
+      sampling: what the tests may have missed, over all attempts.
+      amplification: what the random matrix leaves, over all attempts; 0 but for "universal".
+      correctness: probability that a wrong sum goes unnoticed: `eps_correct` with a correction.
+        Without one nothing is noticed, and it is the probability that the honest noise of the
+        source makes any sum wrong; it is then no part of `per_step`.
+      authentication: of the classical messages.
+      secrecy: sampling + amplification, at most one.
+      per_step: secrecy + authentication, and correctness with a correction; at most one.
+      total: min(1, steps x per_step). At one the promise is empty, see `is_vacuous`.
+      is_vacuous: whether the sum reached one, so that `total` says nothing.
+      classical_error: for "bucket" and "none", the largest probability that one attempt passes
+        its tests although a mask is not secret; for "paper", that of the sampling.
+      kept: copies kept in an attempt.
+      tested: copies tested in an attempt.
+      copies: kept + tested.
+      qubit_copies: qubit GHZ states for them.
+      masks: masks ready to be used.
+      mask_rate: masks per copy kept.
+      overhead: copies per mask.
+      pass_probability: that an honest, noisy source passes the tests of an attempt.
+      abort_rate: that it does not.
+      skip_rate: that all attempts of a step fail.
+      expected_wrong_sums: mean number of the coordinates whose sum is wrong, noticed or not.
+      interpretation: whose reading of the protocol this is.
+    """
+
+    sampling: float
+    amplification: float
+    correctness: float
+    authentication: float
+    secrecy: float
+    per_step: float
+    total: float
+    is_vacuous: bool
+    classical_error: float
+    kept: int
+    tested: int
+    copies: int
+    qubit_copies: int
+    masks: int
+    mask_rate: float
+    overhead: float
+    pass_probability: float
+    abort_rate: float
+    skip_rate: float
+    expected_wrong_sums: float
+    interpretation: str

@@ -1,0 +1,271 @@
+"""What a percent of fidelity buys: derivatives of a training's outcome, with error bars."""
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy  # whose subpackages load when they are first used
+from jax.flatten_util import ravel_pytree
+
+from jaxqring import _checks as checks
+from jaxqring.gradients import expected, finite_difference
+from jaxqring.gradients._estimators import ESTIMATORS
+from jaxqring.link import SymbolChannel
+from jaxqring.link._symbol_channel import xor_symmetric
+from jaxqring.ring import Cost, Ring
+from jaxqring.sweeps._sweep import sweep
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+DIFFERENCE = "difference"
+
+Parameters = dict[str, Any]
+Train = Callable[[Ring, jax.Array], Mapping[str, jax.Array]]
+
+#: Up to this many parameters forward mode costs less than reverse mode, and needs less memory.
+FORWARD_MOST = 4
+
+
+def sensitivity(
+    train_fn: Train,
+    ring: Ring | Callable[[Parameters], Ring],
+    parameters: Parameters | None = None,
+    *,
+    seeds: int | Sequence[int],
+    calls: int,
+    estimators: Sequence[str] = ("gaussian", DIFFERENCE),
+    cost: Cost | None = None,
+    samples: int | None = None,
+    widths: Parameters | None = None,
+    mode: str = "auto",
+    confidence: float = 0.95,
+    folder: str | Path | None = None,
+    devices: Sequence[jax.Device] | None = None,
+    about: Any = None,
+    console: "Console | None" = None,
+) -> dict[str, np.ndarray]:
+    """Derivatives of the outcomes of a training with respect to every physical parameter.
+
+    Each seed gives an estimate of each derivative; their mean and its standard error are reported,
+    with the interval of Student's t. A central difference with common random numbers stands
+    beside them: unbiased but for the curvature over its width.
+
+    Args:
+      train_fn: `train_fn(ring, keys) -> outcomes`, a dict of () floats, as for
+        `jaxqring.expected`: a whole training with its loop, pure, `keys` (calls,) one for each
+        all-reduce.
+      ring: makes the ring from the parameters; or a ring, whose parameters are then the
+        probabilities "x_error", "y_error" and "z_error" of its links, () or (N,).
+      parameters: where to differentiate: floats or arrays (N,) by name; None for a ring.
+      seeds: how many, counted from 0; or which. At least two.
+      calls: how many keys a training takes.
+      estimators: of `jaxqring.expected`, and "difference".
+      cost: of an all-reduce, for "score" and "russo".
+      samples: trainings for each estimate of "score", "russo" and others; 1 by default, 2 for
+        "score".
+      widths: of the interval of a difference, by name, floats or arrays like the parameters. By
+        default half the distance to the nearest of 0 and 1, for values above 1 half of their
+        own, and 1e-3 to one side at 0 and 1.
+      mode: "forward", "reverse", or "auto": reverse for more than a few parameters. Forward mode
+        takes the memory of one training for each parameter, reverse mode that of all its steps,
+        less what the training rematerialises.
+      confidence: of the intervals, in (0, 1).
+      folder: where to keep the estimates of the seeds, and to go on after an interruption; see
+        `jaxqring.sweeps.sweep`.
+      devices: to spread the seeds over; all local ones by default.
+      about: what else tells this study from others; see `jaxqring.sweeps.sweep`.
+      console: where to show progress; None for silence.
+
+    Returns:
+      A tidy table: columns "estimator", "outcome", "parameter", "link" (-1 for all links in one),
+      "value" of the parameter, "derivative", "standard_error", "low" and "high" ends of the
+      interval.
+
+    Raises:
+      TypeError, ValueError: as `jaxqring.expected` and `jaxqring.sweeps.sweep`; for no parameters,
+        fewer than two seeds, or a width that is not positive.
+
+    >>> from jaxqring.codec import FixedPoint
+    >>> from jaxqring.link import superdense
+    >>> from jaxqring.physics.pairs import werner
+    >>> from jaxqring.ring import psum
+    >>> def train(ring, keys):
+    ...     add = lambda x: psum(x, "nodes", ring=ring, key=keys[0])
+    ...     return {"sum": jnp.mean(jax.vmap(add, axis_name="nodes")(jnp.ones((2, 8))))}
+    >>> make = lambda at: Ring(superdense(werner(fidelity=at["fidelity"])), FixedPoint(8))
+    >>> table = sensitivity(train, make, {"fidelity": 0.98}, seeds=8, calls=1)
+    >>> table["estimator"].tolist()
+    ['gaussian', 'difference']
+    """
+    make, at = _on_links(ring) if isinstance(ring, Ring) else (ring, parameters)
+    if isinstance(ring, Ring) and parameters is not None:
+        checks.refuse("parameters", "be None for a ring, which has its own", parameters)
+    at = _as_arrays("parameters", at)
+    make(at)  # refused now, if it cannot be made
+    ends = _ends(at, widths)
+    _check(estimators, seeds, mode, confidence)
+    flat, _ = ravel_pytree(at)
+    forward = mode == "forward" or (mode == "auto" and flat.size <= FORWARD_MOST)
+    labels = _labels(at)
+
+    def estimate(setting: dict[str, Any], key: jax.Array) -> dict[str, jax.Array]:
+        name = setting["estimator"]
+        if name == DIFFERENCE:
+            each = _differences(train_fn, make, at, ends, key, calls)
+        else:
+            count = samples or (2 if name == "score" else 1)
+
+            def outcomes(values: Parameters) -> Any:
+                same = {"estimator": name, "samples": count, "calls": calls, "cost": cost}
+                return dict(expected(train_fn, make(values), key, **same, batch=1))
+
+            each = (jax.jacfwd if forward else jax.jacrev)(outcomes)(at)
+        return {
+            f"{outcome}/{label}": slope
+            for outcome, slopes in each.items()
+            for label, slope in zip(labels, ravel_pytree(slopes)[0], strict=True)
+        }
+
+    table = sweep(
+        estimate,
+        {"estimator": list(estimators)},
+        seeds,
+        static=["estimator"],
+        folder=folder,
+        devices=devices,
+        about={
+            "parameters": {name: value.tolist() for name, value in at.items()},
+            "ends": [end.tolist() for end in ends],
+            "calls": calls,
+            "samples": samples,
+            "mode": "forward" if forward else "reverse",
+            "job": about,
+        },
+        console=console,
+    )
+    return _summary(table, at, labels, confidence)
+
+
+def _on_links(ring: Ring) -> tuple[Callable[[Parameters], Ring], Parameters]:
+    """A ring as a function of the Pauli error probabilities of its links."""
+    if ring.channel is None:
+        checks.refuse("ring", "have links", ring.channel)
+    probs = SymbolChannel(ring.transition).guessed().xor_probs
+    # Symbol 2a + b is sent as X^a Z^b: 1 is a Z, 2 an X, 3 both.
+    names = ("z_error", "x_error", "y_error")
+
+    def make(at: Parameters) -> Ring:
+        errors = jnp.stack([at[name] for name in names], axis=-1)
+        all_probs = jnp.concatenate([1 - jnp.sum(errors, -1, keepdims=True), errors], axis=-1)
+        return dataclasses.replace(ring, channel=SymbolChannel(xor_symmetric(all_probs)))
+
+    return make, {name: probs[..., kind + 1] for kind, name in enumerate(names)}
+
+
+def _as_arrays(argument: str, values: Parameters | None) -> Parameters:
+    """Arrays () or (N,) of the default float type, by name."""
+    if not isinstance(values, Mapping) or not values:
+        checks.refuse(argument, "be a dict of at least one value", values)
+    for name, value in values.items():
+        known = checks.numbers(f"{argument}[{name!r}]", value)
+        if known.ndim > 1 or not np.all(np.isfinite(known)):
+            checks.refuse(f"{argument}[{name!r}]", "be finite, () or (N,)", known)
+    return {name: jnp.asarray(value, dtype=float) for name, value in values.items()}
+
+
+def _ends(at: Parameters, widths: Parameters | None) -> tuple[jax.Array, jax.Array]:
+    """(P,) each: the lower and the upper end of the interval of each difference."""
+    values = np.asarray(ravel_pytree(at)[0], np.float64)
+    room = np.where(values > 1, values, np.minimum(np.abs(values), np.abs(1 - values)))
+    half = np.where(room > 0, room / 4, 5e-4)
+    if widths is not None:
+        given = _as_arrays("widths", widths)
+        whole = {name: np.broadcast_to(given[name], at[name].shape) for name in at if name in given}
+        if set(given) != set(at):
+            checks.refuse("widths", f"be given for {sorted(at)}", sorted(given))
+        half = np.asarray(ravel_pytree(whole)[0], np.float64) / 2
+        if not np.all(half > 0):
+            checks.refuse("widths", "be positive", 2 * half)
+    low = np.where(values == 0, values, np.where(values == 1, values - 2 * half, values - half))
+    return jnp.asarray(low, dtype=float), jnp.asarray(low + 2 * half, dtype=float)
+
+
+def _check(estimators: Sequence[str], seeds: Any, mode: str, confidence: float) -> None:
+    if isinstance(estimators, str) or not estimators:
+        checks.refuse("estimators", "be a sequence of at least one", estimators)
+    for name in estimators:
+        checks.one_of("estimators", name, (*ESTIMATORS, DIFFERENCE))
+    checks.one_of("mode", mode, ("auto", "forward", "reverse"))
+    if not 0 < confidence < 1:
+        checks.refuse("confidence", "lie in (0, 1)", confidence)
+    if (seeds if isinstance(seeds, int) else len(seeds)) < 2:
+        checks.refuse("seeds", "be at least two, for an error bar", seeds)
+
+
+def _labels(at: Parameters) -> list[str]:
+    """What each value is called, `name` or `name[link]`, in the order of `ravel_pytree`."""
+    return [
+        name if value.ndim == 0 else f"{name}[{link}]"
+        for name, value in sorted(at.items())
+        for link in range(value.size)
+    ]
+
+
+def _differences(
+    train_fn: Train,
+    make: Callable[[Parameters], Ring],
+    at: Parameters,
+    ends: tuple[jax.Array, jax.Array],
+    key: jax.Array,
+    calls: int,
+) -> dict[str, jax.Array]:
+    """(P,) for each outcome; one pair of trainings after another."""
+    flat, restore = ravel_pytree(at)
+    low, high = ends
+
+    def plain(ring: Ring, keys: jax.Array) -> dict[str, jax.Array]:
+        return dict(train_fn(ring, keys))
+
+    def one(place: jax.Array) -> Any:
+        below, above = (make(restore(flat.at[place].set(end[place]))) for end in ends)
+        width = high[place] - low[place]
+        quotients = finite_difference(plain, below, above, width, key, calls=calls)
+        return jax.tree.map(lambda quotient: quotient[0], quotients)
+
+    return jax.lax.map(one, jnp.arange(flat.size, dtype=jnp.int32))
+
+
+def _summary(
+    table: dict[str, np.ndarray], at: Parameters, labels: list[str], confidence: float
+) -> dict[str, np.ndarray]:
+    values = np.asarray(ravel_pytree(at)[0], np.float64)
+    names = [name for name in table if "/" in name]
+    outcomes = list(dict.fromkeys(name.split("/")[0] for name in names))
+    used = list(dict.fromkeys(table["estimator"].tolist()))
+    columns: dict[str, list] = {
+        name: []
+        for name in (
+            *("estimator", "outcome", "parameter", "link", "value"),
+            *("derivative", "standard_error", "low", "high"),
+        )
+    }
+    for estimator, outcome in itertools.product(used, outcomes):
+        mine = table["estimator"] == estimator
+        for label, value in zip(labels, values, strict=True):
+            each = table[f"{outcome}/{label}"][mine].astype(np.float64)
+            error = each.std(ddof=1) / np.sqrt(each.size)
+            reach = scipy.stats.t.ppf((1 + confidence) / 2, each.size - 1) * error
+            name, _, link = label.rstrip("]").partition("[")
+            mean = each.mean()
+            row = (estimator, outcome, name, int(link or -1), value)
+            for column, entry in zip(
+                columns.values(), (*row, mean, error, mean - reach, mean + reach), strict=True
+            ):
+                column.append(entry)
+    return {name: np.array(column) for name, column in columns.items()}

