@@ -48,7 +48,7 @@ KEY = jax.random.key(20260624)
 BARE = Security("none")
 STRONG = Retransmit(reed_solomon(255, 223))
 RIVALS = {secure_psum: psum, secure_pmean: pmean}
-slow = functools.partial(pytest.param, marks=pytest.mark.slow)
+further = functools.partial(pytest.param, marks=pytest.mark.matrix)
 
 
 def quiet(bits=16, **options):
@@ -163,41 +163,42 @@ def test_perfect_states_and_links_give_the_plain_sum_bit_for_bit(mapping_named):
     check_identity(mapping_named("shard_map_checked"), tree(3), quiet(), 3, security=Security())
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 @pytest.mark.parametrize("call", [secure_psum, secure_pmean])
 def test_every_mapping_is_exact_under_masks(every_mapping, call):
     check_identity(every_mapping, tree(3), quiet(), 3, call)
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 @pytest.mark.parametrize("call", [secure_psum, secure_pmean])
 @pytest.mark.parametrize("bits, nodes", [(4, 3), (8, 5), (12, 4), (32, 3), (32, 8)])
 def test_every_width_is_exact_under_masks(vmapped, bits, nodes, call):
     check_identity(vmapped, tree(nodes), quiet(bits), nodes, call)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("size, nodes", [(20, 3), slow(1, 5), slow(2, 5), slow(6, 5), slow(50, 5)])
+@pytest.mark.parametrize(
+    "size, nodes", [(20, 3), further(1, 5), further(2, 5), further(6, 5), further(50, 5)]
+)
 def test_sizes_that_the_ring_does_not_divide_are_exact_under_masks(vmapped, size, nodes):
     check_identity(vmapped, payload(nodes, size), quiet(), nodes, security=Security())
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_several_nodes_on_a_device_are_exact_under_masks(every_mapping):
     check_identity(every_mapping, tree(2, 2), quiet(nodes_per_device=2), 2)
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_replicated_sums_are_exact_under_masks(every_mapping):
     check_identity(every_mapping, tree(3), quiet(), 3, replicated=True)
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_masks_change_nothing_over_protected_links(mapping):
     check_identity(mapping, payload(3, 101), noisy(0.99, protection=STRONG), 3)
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_a_replicated_sum_may_leave_shard_map_as_replicated(ring_mesh):
     run = secure(replicated=True)
     shared = quiet(), GHZSource(3), None, KEY
@@ -246,7 +247,7 @@ def watched(monkeypatch, x, ring, source, key):
     return jax.jit(jax.vmap(node, axis_name=AXIS))(x)
 
 
-@pytest.mark.parametrize("nodes, bits", [(4, 8), slow(3, 16), slow(5, 12)])
+@pytest.mark.parametrize("nodes, bits", [(4, 8), further(3, 16), further(5, 12)])
 def test_what_travels_is_what_view_says_and_uniform(monkeypatch, nodes, bits):
     """The engine and the audit tell one story, wrong sums of masks included.
 
@@ -273,7 +274,7 @@ def test_what_travels_is_what_view_says_and_uniform(monkeypatch, nodes, bits):
 # --- Invariance -----------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 @pytest.mark.parametrize("recovery", ["restart", "spare"])
 def test_the_same_key_gives_the_same_bits_under_every_mapping(every_mapping, vmapped, recovery):
     source = GHZSource(4, noise=depolarizing(mix=0.003))
@@ -288,7 +289,7 @@ def test_the_same_key_gives_the_same_bits_under_every_mapping(every_mapping, vma
     assert np.isfinite(got[0]).all()
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_the_same_key_gives_the_same_bits_however_many_nodes_a_device_carries(vmapped):
     x, source = payload(4, 101), dephased(4, 0.01)
     rest = source, Dropout(0.1), KEY
@@ -314,7 +315,8 @@ def summed_law(law, count):
 
 
 @pytest.mark.parametrize(
-    "bits, security", [slow(4, Security()), (4, BARE), slow(6, Security(bucket=5)), slow(6, BARE)]
+    "bits, security",
+    [further(4, Security()), (4, BARE), further(6, Security(bucket=5)), further(6, BARE)],
 )
 def test_sums_are_off_by_the_law_of_the_masks(vmapped, bits, security):
     """60,000 coordinates; chi-square, to fail by chance with a probability of 1e-7."""
@@ -335,7 +337,6 @@ def test_sums_are_off_by_the_law_of_the_masks(vmapped, bits, security):
     assert seen.wrong_sums == seen.uncorrected == (off != 0).sum()
 
 
-@pytest.mark.slow
 def test_wrong_sums_are_those_of_the_masks_whatever_the_links_do(vmapped):
     x, source = payload(3, 3000), dephased(3, 0.02)
     run = vmapped(secure(), 3, shared=4)
@@ -345,7 +346,7 @@ def test_wrong_sums_are_those_of_the_masks_whatever_the_links_do(vmapped):
     assert not np.array_equal(total, exact)
 
 
-@pytest.mark.parametrize("size", [20, slow(1), slow(7)])
+@pytest.mark.parametrize("size", [20, further(1), further(7)])
 def test_only_coordinates_of_the_payload_are_counted_as_wrong(vmapped, size):
     """Chunks are padded: with 20 values of 3 nodes there is one coordinate of no value."""
     x, source = payload(3, size), dephased(3, 0.4)
@@ -409,7 +410,6 @@ def test_a_single_sum_beyond_correction_aborts_the_step():
 
 
 # galois takes seconds to make the code.
-@pytest.mark.slow
 def test_a_binary_decoder_finds_errors_mod_a_power_of_two_from_summed_syndromes():
     """What `Security` counts on: bit plane by bit plane, up to t errors of a BCH(63, 45)."""
     galois = pytest.importorskip("galois")
@@ -492,7 +492,6 @@ def test_a_failed_verification_delivers_nothing_and_changes_nothing(vmap_first):
     assert not np.array_equal(moved["params"]["w"], state["params"]["w"])
 
 
-@pytest.mark.slow
 def test_apply_if_finite_skips_an_aborted_step(vmapped):
     optimizer = optax.apply_if_finite(optax.sgd(0.1, momentum=0.9), max_consecutive_errors=3)
 
@@ -548,7 +547,7 @@ def assert_follows(outcomes, law):
     assert np.sum((seen - mean) ** 2 / mean) < chi2.isf(1e-7, len(seen) - 1)
 
 
-@pytest.mark.slow
+@pytest.mark.statistics
 @pytest.mark.parametrize("tests, tolerance", [("z", 0.0), ("xy", 0.2), ("mixed", 0.2)])
 def test_attempts_are_geometric_with_the_probability_to_pass(tests, tolerance):
     """2,000 keys."""
@@ -569,7 +568,6 @@ def test_attempts_are_geometric_with_the_probability_to_pass(tests, tolerance):
     np.testing.assert_array_equal(np.isnan(total).any(axis=(1, 2)), seen.aborted)
 
 
-@pytest.mark.slow
 def test_planted_copies_do_not_change_the_sums(vmapped):
     x = payload(3, 100)
     source = PlantedSource(GHZSource(3), plus_states(3), 1)
@@ -582,7 +580,6 @@ def test_planted_copies_do_not_change_the_sums(vmapped):
 # --- Nodes that vanish ----------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("recovery", ["restart", "spare"])
 def test_without_a_dropout_nothing_changes(vmapped, recovery):
     x = tree(4)
@@ -618,8 +615,8 @@ def outcomes_of(nodes, prob, recovery):
     return law
 
 
-@pytest.mark.parametrize("call", [slow(secure_psum), secure_pmean])
-@pytest.mark.parametrize("recovery", ["restart", slow("spare")])
+@pytest.mark.parametrize("call", [further(secure_psum), secure_pmean])
+@pytest.mark.parametrize("recovery", ["restart", further("spare")])
 def test_sums_are_those_of_the_nodes_that_are_left(call, recovery):
     """2,000 keys. The first N values of node i are the unit vector i: they say who is left."""
     nodes, prob = 6, 0.15
@@ -660,7 +657,7 @@ def test_few_dropouts_cost_as_many_attempts_as_the_protocol_says():
         assert abs(attempts - (1 - prob) ** -8) < 70 * prob**2
 
 
-@pytest.mark.parametrize("recovery", ["restart", slow("spare")])
+@pytest.mark.parametrize("recovery", ["restart", further("spare")])
 def test_where_everyone_vanishes_nothing_is_delivered(recovery):
     """Of 2,000 keys, to share a program."""
     shared = quiet(), GHZSource(6), Dropout(1.0, recovery)
@@ -683,8 +680,8 @@ def loss(call, x, ring, source, key, **options):
     return jnp.vdot(payload(*x.shape, seed=9), jax.vmap(node, axis_name=AXIS)(x))
 
 
-@pytest.mark.parametrize("options", [{}, slow({"dropout": Dropout(0.0)})], ids=["", "dropout"])
-@pytest.mark.parametrize("fidelity", [slow(1.0), 0.97])
+@pytest.mark.parametrize("options", [{}, further({"dropout": Dropout(0.0)})], ids=["", "dropout"])
+@pytest.mark.parametrize("fidelity", [further(1.0), 0.97])
 def test_the_gradient_follows_the_data_through_masked_sums_and_bare_ones(fidelity, options):
     """Slope one up to the sum; then 1 - 2 f for each hop to a node, with bit flips f."""
     nodes, size = 3, 5
@@ -703,7 +700,7 @@ def test_the_gradient_follows_the_data_through_masked_sums_and_bare_ones(fidelit
 
 
 @pytest.mark.parametrize(
-    "wrap", [slow(lambda f: f), jax.jit, slow(jax.vmap)], ids=["eager", "jit", "vmap"]
+    "wrap", [further(lambda f: f), jax.jit, further(jax.vmap)], ids=["eager", "jit", "vmap"]
 )
 def test_derivatives_of_the_noise_are_refused(wrap):
     x = payload(3, 5)
@@ -758,7 +755,7 @@ def refused(nodes=3, x=1.0, *, call=secure_psum, **changes):
         ({"key": jax.random.split(KEY, 2)}, ValueError, ["`key`"]),
     ],
 )
-@pytest.mark.parametrize("call", [secure_psum, slow(secure_pmean)])
+@pytest.mark.parametrize("call", [secure_psum, further(secure_pmean)])
 def test_malformed_calls_are_refused(call, changes, error, words):
     with pytest.raises(error) as refusal:
         refused(call=call, **changes)
@@ -790,7 +787,6 @@ def test_one_key_for_two_sums_of_a_function_is_refused():
     jax.eval_shape(jax.vmap(lambda x: twice(x, keys[0], keys[1]), axis_name=AXIS), x)
 
 
-@pytest.mark.slow
 def test_one_key_for_two_sums_is_refused_without_a_compiler():
     x, key = payload(3, 4), jax.random.key(3)
     run = jax.vmap(lambda x: twice(x, key), axis_name=AXIS)
@@ -809,7 +805,6 @@ def test_a_key_may_be_used_again_in_another_trace():
         jax.eval_shape(jax.jit(jax.vmap(one_sum, (0, None), axis_name=AXIS)), x, key)
 
 
-@pytest.mark.slow
 def test_every_step_of_a_scan_has_masks_of_its_own():
     x, run = payload(3, 4), jax.vmap(one_sum, (0, None), axis_name=AXIS)
     keys = jax.random.split(jax.random.key(4), 3)
