@@ -7,7 +7,7 @@ BENCHMARKS := transport collectives transition training compiling estimators swe
 # Neighbouring tests share compiled programs: each worker takes a half, and then what is left over.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 
-.PHONY: demo test test-statistics test-matrix test-all golden lint format bench clean
+.PHONY: demo test test-statistics test-matrix test-further test-all golden lint format bench clean
 
 demo: $(VENV)/.ready
 	$(BIN)/jaxqring train --config configs/demo.toml
@@ -21,6 +21,10 @@ test-statistics: $(VENV)/.ready
 
 test-matrix: $(VENV)/.ready
 	$(PYTEST) -m matrix $(ARGS)
+
+# Both, which is all that `make test` leaves out.
+test-further: $(VENV)/.ready
+	$(PYTEST) -m "statistics or matrix" $(ARGS)
 
 test-all: $(VENV)/.ready
 	$(PYTEST) -m "" $(ARGS)
