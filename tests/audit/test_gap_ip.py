@@ -36,7 +36,7 @@ RUNS = 20_000
 SIGMAS = 5
 KEY = jax.random.key(0)
 
-slow_case = functools.partial(pytest.param, marks=pytest.mark.slow)
+further = functools.partial(pytest.param, marks=pytest.mark.matrix)
 
 law = jax.jit(phase_estimation_probabilities, static_argnums=(1, 2))
 
@@ -121,7 +121,7 @@ def pair_of_states(seed, size):
 
 @pytest.mark.parametrize(
     "size, steps",
-    [(7, 8), (100, 32), *(slow_case(*case) for case in [(7, 32), (16, 16), (16, 2), (100, 16)])],
+    [(7, 8), (100, 32), *(further(*case) for case in [(7, 32), (16, 16), (16, 2), (100, 16)])],
 )
 def test_law_is_that_of_the_state(size, steps, x64):
     for seed in range(4):
@@ -135,8 +135,8 @@ def test_law_is_that_of_the_state(size, steps, x64):
         )
 
 
-@pytest.mark.parametrize("steps", [slow_case(4), 8])
-@pytest.mark.parametrize("noise", [0.3, 1.0, slow_case(0.01)])
+@pytest.mark.parametrize("steps", [further(4), 8])
+@pytest.mark.parametrize("noise", [0.3, 1.0, further(0.01)])
 def test_law_with_noise_is_that_of_the_density_matrix(steps, noise, x64):
     for seed in range(2):
         a, b = pair_of_states(seed, 7)
@@ -153,7 +153,7 @@ def test_law_with_noise_needs_the_whole_register(x64):
     assert not np.allclose(law(theta, 8, 3, 0.1), law(theta, 8, 20, 0.1), atol=1e-3)
 
 
-@pytest.mark.parametrize("steps", [2, slow_case(16), slow_case(64)])
+@pytest.mark.parametrize("steps", [2, further(16), further(64)])
 def test_closed_form_is_the_product_of_matrices_at_no_noise(steps, x64):
     for g in (-1.0, -0.3, 0.0, 0.1, 0.9, 1.0):
         closed = phase_estimation_probabilities(angle(g), steps, 20, 0.0)
@@ -163,7 +163,7 @@ def test_closed_form_is_the_product_of_matrices_at_no_noise(steps, x64):
         assert np.allclose(closed, tiny, atol=1e-10)
 
 
-@pytest.mark.parametrize("noise", [0.0, slow_case(1e-3), slow_case(0.2), slow_case(1.0)])
+@pytest.mark.parametrize("noise", [0.0, further(1e-3), further(0.2), further(1.0)])
 def test_law_is_a_distribution_and_even(noise, x64):
     for theta in np.linspace(0, np.pi / 2, 7):
         for steps in (2, 16, 64):
@@ -174,7 +174,7 @@ def test_law_is_a_distribution_and_even(noise, x64):
                 assert np.allclose(found[1:], found[:0:-1], atol=1e-12)
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_law_in_single_precision():
     for steps in (16, 128, 512):
         with jax.enable_x64(True):
@@ -199,7 +199,7 @@ def within_the_resolution(thetas, steps):
     return jax.vmap(one)(thetas)
 
 
-@pytest.mark.parametrize("steps", [64, slow_case(8), slow_case(512)])
+@pytest.mark.parametrize("steps", [64, further(8), further(512)])
 def test_phase_estimation_errs_by_its_resolution_at_most(steps, x64):
     chances = np.asarray(within_the_resolution(np.linspace(0, np.pi / 2, 1001), steps))
     assert np.all(chances >= WITHIN_RESOLUTION)
@@ -369,7 +369,7 @@ def test_qubits_grow_with_the_inverse_of_the_gap():
 # --- Exact errors ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("noise", [0.0, slow_case(0.02)])
+@pytest.mark.parametrize("noise", [0.0, further(0.02)])
 def test_decision_error_is_the_wrong_part_of_the_law(noise, x64):
     for g in (0.25, -0.25, 0.6):
         probs = np.asarray(law(angle(g), gap_outcomes(0.2), register_qubits(100), noise))
@@ -384,7 +384,7 @@ def test_decision_error_is_the_wrong_part_of_the_law(noise, x64):
         assert float(five) == pytest.approx(stats.binom.sf(2, 5, wrong), rel=1e-9)
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_decision_error_beyond_the_gap_is_within_the_plan(x64):
     for tau in (0.3, 0.1, 0.05):
         for g in np.linspace(tau, 1, 25):
@@ -394,7 +394,6 @@ def test_decision_error_beyond_the_gap_is_within_the_plan(x64):
                     assert decision_error(sign * g, tau, MILLION, repetitions=repetitions) <= most
 
 
-@pytest.mark.slow
 def test_analytic_gradient_in_the_noise(x64):
     for g in (0.15, -0.15):
         for repetitions in (1, 3):
@@ -412,7 +411,7 @@ def test_analytic_gradient_in_the_noise(x64):
             assert float(jax.grad(error)(0.0)) == pytest.approx(float(slope), rel=1e-4)
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_noise_makes_decisions_worse(x64):
     error = jax.jit(lambda noise: decision_error(0.1, 0.1, MILLION, hop_noise=noise))
     errors = np.array([float(error(noise)) for noise in (0.0, 1e-4, 1e-3, 3e-3, 1e-2, 0.1)])
@@ -457,7 +456,7 @@ def two_vectors(inner_product):
     return jnp.asarray(3 * a, jnp.float32), jnp.asarray(0.2 * b, jnp.float32)
 
 
-@pytest.mark.parametrize("tau", [0.1, slow_case(0.05), slow_case(0.02)])
+@pytest.mark.parametrize("tau", [0.1, further(0.05), further(0.02)])
 @pytest.mark.parametrize("repetitions", [1, 5])
 def test_decisions_err_as_often_as_they_should(tau, repetitions):
     """20,000 runs at each sign; also within the plan."""
@@ -471,7 +470,7 @@ def test_decisions_err_as_often_as_they_should(tau, repetitions):
         assert np.mean(wrong) <= plan.error
 
 
-@pytest.mark.parametrize("noise", [None, slow_case(2e-3)])
+@pytest.mark.parametrize("noise", [None, further(2e-3)])
 def test_decisions_of_two_vectors_err_as_often_as_they_should(noise):
     """20,000 runs at each sign, of vectors and not of an angle, with and without noise."""
     tau = 0.1
@@ -484,7 +483,7 @@ def test_decisions_of_two_vectors_err_as_often_as_they_should(noise):
         assert_frequency(np.asarray(done.agrees) != (g > 0), chance)
 
 
-@pytest.mark.slow
+@pytest.mark.statistics
 def test_estimates_follow_the_law():
     """20,000 runs; chi-square of the outcomes, at 1e-7."""
     plan = plan_gap_ip(0.3, MILLION)
@@ -504,7 +503,7 @@ def test_estimates_follow_the_law():
     assert statistic < stats.chi2.isf(1e-7, len(counts) - 1)
 
 
-@pytest.mark.parametrize("copies", [200, slow_case(201), slow_case(1000)])
+@pytest.mark.parametrize("copies", [200, further(201), further(1000)])
 def test_single_copies_err_as_often_as_they_should(copies):
     """20,000 runs at each sign, against the binomial law of the copies that are found."""
     tau = 0.1
@@ -520,7 +519,7 @@ def test_single_copies_err_as_often_as_they_should(copies):
     assert plan.error == pytest.approx(projective_error(tau, copies), rel=1e-9)
 
 
-@pytest.mark.slow
+@pytest.mark.statistics
 def test_single_copies_without_bias_under_noise():
     """20,000 runs of 400 copies; the mean of the share that is found, at 5 sigma."""
     server, client = two_vectors(0.3)
@@ -531,7 +530,7 @@ def test_single_copies_without_bias_under_noise():
     assert np.mean(share) == pytest.approx(mean, abs=SIGMAS * spread / math.sqrt(RUNS) + 2e-6)
 
 
-@pytest.mark.slow
+@pytest.mark.statistics
 @pytest.mark.parametrize("noise", [0.0, 5e-4])
 def test_maximum_likelihood_decides_right(noise):
     """300 runs of 40 shots at three times the gap: a wrong one is over 20 deviations away."""
@@ -541,7 +540,7 @@ def test_maximum_likelihood_decides_right(noise):
         assert np.all(np.asarray(done.agrees) == (g > 0))
 
 
-@pytest.mark.parametrize("quarters", [slow_case(4 / 3), slow_case(6 / 5), slow_case(7 / 5)])
+@pytest.mark.parametrize("quarters", [further(4 / 3), further(6 / 5), further(7 / 5)])
 def test_maximum_likelihood_is_as_sharp_as_fisher_information_allows(quarters):
     """500 runs of 400 shots; the mean square has a relative spread of 6 %, a factor of 2 is far.
 
@@ -557,7 +556,7 @@ def test_maximum_likelihood_is_as_sharp_as_fisher_information_allows(quarters):
     assert 1 / 2 < ratio < 2
 
 
-@pytest.mark.slow
+@pytest.mark.statistics
 @pytest.mark.parametrize("estimator", ["qpe", "mlae", "projective"])
 def test_all_estimators_know_equal_and_opposite_gradients(estimator):
     """300 runs; 1 of 99 copies found too few has no chance, nor has phase estimation of angle 0."""
@@ -571,7 +570,7 @@ def test_all_estimators_know_equal_and_opposite_gradients(estimator):
 # --- Identities and invariances -------------------------------------------------------------------
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 @pytest.mark.parametrize("estimator, repetitions", [("qpe", 3), ("mlae", 20), ("projective", 99)])
 def test_plan_is_what_the_run_reports(estimator, repetitions):
     server, client = two_vectors(0.2)
@@ -603,7 +602,7 @@ def test_trees_of_other_structure_are_the_same_gradient():
     assert plain.plan.qubits == plan_gap_ip(0.1, 12).qubits
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 @pytest.mark.parametrize("estimator, repetitions", [("qpe", 1), ("mlae", 20), ("projective", 99)])
 def test_lengths_of_gradients_do_not_matter(estimator, repetitions):
     server, client = two_vectors(0.25)
@@ -615,7 +614,7 @@ def test_lengths_of_gradients_do_not_matter(estimator, repetitions):
         assert outcomes(plain) == outcomes(scaled)
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 @pytest.mark.parametrize("estimator, repetitions", [("qpe", 1), ("mlae", 20), ("projective", 99)])
 def test_same_key_same_bits(estimator, repetitions):
     server, client = two_vectors(0.25)
@@ -633,7 +632,7 @@ def test_same_key_same_bits(estimator, repetitions):
     assert len(seen) > 1
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_over_pairs_is_one_after_the_other():
     pairs = [two_vectors(g) for g in (-0.6, -0.2, 0.2, 0.6)]
     server, client = (jnp.stack(each) for each in zip(*pairs, strict=True))
@@ -646,7 +645,7 @@ def test_over_pairs_is_one_after_the_other():
         assert float(one.inner_product) == pytest.approx(float(done.inner_product[n]), abs=1e-6)
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_whole_numbers_and_half_precision_are_gradients():
     done = gap_ip(np.array([1, 2, 2]), [2.0, 1, 1], tau=0.1, key=KEY)
     same = gap_ip(jnp.array([1.0, 2, 2]), jnp.array([2.0, 1, 1], jnp.bfloat16), tau=0.1, key=KEY)
@@ -654,7 +653,7 @@ def test_whole_numbers_and_half_precision_are_gradients():
     assert done.inner_product.dtype == jnp.float32
 
 
-@pytest.mark.slow
+@pytest.mark.statistics
 def test_a_thousand_audits_of_a_million_entries():
     """1,000 runs of one compiled function; the share of wrong ones at 5 sigma."""
     first, second = (jax.random.normal(jax.random.key(k), (MILLION,)) for k in (1, 2))
