@@ -16,3 +16,8 @@ Noise: TypeAlias = Literal["sampled", "gaussian", "mean", "off"]
 Simulate: TypeAlias = Literal["attempts", "symbol"]
 Rounding: TypeAlias = Literal["nearest", "stochastic"]
 NonFinite: TypeAlias = Literal["propagate", "clip"]
+
+ModelName: TypeAlias = Literal["cnn", "mlp"]
+NodeMapping: TypeAlias = Literal["pmap", "shard_map", "vmap"]
+MappingChoice: TypeAlias = Literal["auto", NodeMapping]
+DerivativeMode: TypeAlias = Literal["auto", "forward", "reverse"]
