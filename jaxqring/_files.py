@@ -1,6 +1,6 @@
 """Files that are whole or not there: metrics line by line, results and checkpoints at once.
 
-JSON is strict. A number that is not finite is the word that Python reads back, "nan", "inf" or
+JSON is strict. A number that is not finite is a string that Python reads back, "nan", "inf" or
 "-inf"; null says that there is no number. Earlier versions wrote null for all three in metrics and
 results: `number` reads it as NaN.
 """
@@ -30,7 +30,7 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def to_json(value: Any, default: Callable[[Any], Any] | None = None) -> str:
-    """Strict JSON of one line, with a word for each number that is not finite.
+    """Strict JSON of one line, with a string for each number that is not finite.
 
     Args:
       value: nested dicts, lists and tuples of what JSON knows.
@@ -54,7 +54,7 @@ def to_json(value: Any, default: Callable[[Any], Any] | None = None) -> str:
 
 
 def number(value: Any) -> Any:
-    """A number as `to_json` was given it: of a word or null the float, of others the value itself.
+    """The number that `to_json` wrote, from its string; NaN for null; other values unchanged.
 
     >>> number("-inf"), number(None), number(3)
     (-inf, nan, 3)

@@ -175,12 +175,12 @@ def _parse(arguments: list[str], default: Config, command: str, about: str) -> C
 
     kind, flags, path = type(default), [], None
     rest = iter(arguments)
-    for word in rest:
-        if word == "--config" or word.startswith("--config="):
-            path = word[9:] if "=" in word else next(rest, "")
+    for argument in rest:
+        if argument == "--config" or argument.startswith("--config="):
+            path = argument[9:] if "=" in argument else next(rest, "")
             default = load_config(path, kind)
         else:
-            flags.append(word)
+            flags.append(argument)
     # Read above, wherever it stands, as it has the defaults of the others; here it is listed.
     names = ", ".join(packaged_configs())
     help_config = f"a TOML file, or the name of one that comes with the package: {names}."
@@ -190,8 +190,8 @@ def _parse(arguments: list[str], default: Config, command: str, about: str) -> C
         help_restart = "start over, whatever there is of the job: the same as --no-resume."
         switch = tyro.conf.arg(help=help_restart), tyro.conf.FlagCreatePairsOff
         fields.append(("restart", Annotated[bool, *switch], False))
-    own: Any = Annotated[kind, tyro.conf.arg(name="")]
-    fields.append(("options", own, dataclasses.field(default_factory=lambda: default)))
+    without_prefix: Any = Annotated[kind, tyro.conf.arg(name="")]
+    fields.append(("options", without_prefix, dataclasses.field(default_factory=lambda: default)))
     call = dataclasses.make_dataclass("Call", fields)
     found: Any = tyro.cli(call, args=flags, prog=f"jaxqring {command}", description=about)
     if getattr(found, "restart", False):

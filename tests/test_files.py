@@ -83,7 +83,7 @@ def test_the_content_reaches_the_disk_before_the_name(tmp_path, monkeypatch):
     assert calls == ["fsync", "replace"]
 
 
-def test_numbers_that_are_not_finite_become_words():
+def test_numbers_that_are_not_finite_become_strings():
     nan, inf = float("nan"), float("inf")
     value = {"a": nan, "b": [inf, -inf, 1.5, (nan, 2)], "c": {"d": nan}, "e": None, "f": "NaN"}
     assert strict(to_json(value)) == {
@@ -95,7 +95,7 @@ def test_numbers_that_are_not_finite_become_words():
     }
 
 
-def test_words_and_the_null_of_earlier_versions_are_numbers_again():
+def test_these_strings_and_the_null_of_earlier_versions_are_numbers_again():
     for value in (float("inf"), -float("inf"), 0.1, 7):
         assert number(strict(to_json(value))) == value
     assert math.isnan(number(strict(to_json(float("nan")))))

@@ -24,7 +24,7 @@ class SecurityConfig:
 
     Attributes:
       noise: of the GHZ states: "depolarizing" or "dephasing" on every party's qubit alike,
-        "white" for white noise, "fused" for states made of the ring's own pairs.
+        "white" for white noise, "fused" for states made of Werner pairs of the run's fidelity.
       ghz_fidelity: of the states, in (1/2, 1]; for "fused" it comes from the pairs, and must be
         left at one.
       target_epsilon: of the whole run. If given, the cheapest verification that meets it is
@@ -34,7 +34,7 @@ class SecurityConfig:
       tests: "z", "mixed" or "xy".
       test_ratio: copies tested per untested copy.
       tolerance: fraction of the tests that may fail.
-      correction: (n, k, t) of the BCH code whose syndromes correct sums; none by default.
+      correction: (n, k, t) of the BCH code whose syndromes correct sums; no code by default.
       attempts: verifications in a step before it is skipped.
     """
 

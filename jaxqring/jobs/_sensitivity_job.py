@@ -34,7 +34,7 @@ class SensitivityConfig:
     Attributes:
       name: of the study; results go to `<out>/<name>/`.
       out: folder of all results.
-      task: what is trained.
+      task: the training.
       links: parameters of the links by name, one value for all or one for each; the others are
         those of a perfect link. The derivative is taken with respect to each of these values.
       bits: of each value on the wire.

@@ -35,7 +35,7 @@ class SweepConfig:
     Attributes:
       name: of the study; results go to `<out>/<name>/`.
       out: folder of all results.
-      task: what is trained.
+      task: the training.
       link: every link, apart from what the grid varies.
       bits: of each value on the wire.
       noise: of the ring: "sampled", "gaussian", "mean" or "off".
@@ -43,7 +43,7 @@ class SweepConfig:
         "learning_rate", and, compiled anew for each value, "bits" and "nodes".
       seeds: trainings at each setting, with seeds counted from 0.
       devices: to spread the trainings over; all by default.
-      protection: of the links; none by default.
+      protection: of the links; no protection by default.
       simulate: of protected links: "attempts" or "symbol"; the distribution is the same.
     """
 

@@ -33,11 +33,11 @@ class RunConfig:
       wire: "fixed", "float32" or "bfloat16".
       bits: width of the fixed wire.
       rounding: of the fixed wire: "nearest" or "stochastic".
-      protection: of the links; none by default.
+      protection: of the links; no protection by default.
       simulate: of protected links: "attempts" or "symbol"; the distribution is the same.
-      resync_every: steps between two averagings of parameters and optimizer states over the
+      resync_every: steps between two averages of parameters and optimizer states over the
         error-free classical channel, for runs whose replicas drift; 0 for never.
-      security: masks on what is sent; none by default.
+      security: masks on what the run sends; no masks by default.
       dephasing: of the stored half, as in `LinkConfig`.
       gamma: decay of the sent half, as in `LinkConfig`.
       gate_error: of the Bell measurement, as in `LinkConfig`.
@@ -108,10 +108,10 @@ class TrainConfig:
     Attributes:
       name: of the job; results go to `<out>/<name>/`.
       out: folder of all results.
-      data: what to learn.
+      data: the images.
       model: "cnn" or "mlp".
       nodes: N, the nodes of the ring.
-      batch_per_node: images a node sees in a step.
+      batch_per_node: images of a node in a step.
       steps: updates of every run.
       learning_rate: of Adam at the first step; it falls to zero along half a cosine.
       seed: of the initial parameters, the order of the images and the noise.
@@ -123,7 +123,7 @@ class TrainConfig:
       resume: if true, a job of the same configuration that was cut off goes on, and a finished
         one is left as it is; if false, it starts over.
       runs: the trainings to compare.
-      security: of every ring run without a security of its own; none by default.
+      security: of every ring run without a security of its own; no masks by default.
     """
 
     name: str = "train"

@@ -34,10 +34,10 @@ class TaskConfig:
     """A training that sweeps and sensitivities repeat with other rings and keys.
 
     Attributes:
-      data: what to learn.
+      data: the images.
       model: "mlp" or "cnn".
       nodes: N, the nodes of the ring; one device carries them all.
-      batch_per_node: images a node sees in a step, drawn with replacement.
+      batch_per_node: images of a node in a step, drawn with replacement.
       steps: updates of a training.
       optimizer: "adam", or "sgd" with a momentum of 0.9. Adam divides by the size of gradients,
         which makes derivatives through it large where gradients are all but zero.

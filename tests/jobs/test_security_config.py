@@ -1,4 +1,4 @@
-"""A secure training: the numbers of a plain one, and a promise about who knows what."""
+"""A secure training: the numbers of a plain one, and a bound on what others learn."""
 
 import dataclasses
 import json
@@ -147,7 +147,7 @@ def test_an_aborted_step_changes_nothing_but_its_number(job):
 
 
 @pytest.mark.slow
-def test_the_promise_is_that_of_the_bounds(job):
+def test_the_guarantee_is_that_of_the_bounds(job):
     config, runs, _, _ = job
     for run in RUNS[1:]:
         found = runs[run.name]["security"]

@@ -338,7 +338,7 @@ def test_a_single_node_has_nobody_to_talk_to(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_loss_that_is_not_finite_is_a_word(tmp_path):
+def test_a_loss_that_is_not_finite_is_a_string(tmp_path):
     config = dataclasses.replace(SMALL, learning_rate=1e38, steps=3, out=str(tmp_path))
     summary = train(config)
     assert not math.isfinite(metrics_of(config.folder)[-1]["loss"])

@@ -90,7 +90,7 @@ def test_intervals_are_those_of_student(per_link):
 
 def test_the_mean_at_fidelity_one_is_the_slope_of_the_chain():
     # No error is drawn, so that every seed says the same. A code v moves by 2 (2 v + 1) / 3 per
-    # unit of fidelity and hop (PROTOCOLS G1), and what is added afterwards by nothing.
+    # unit of fidelity and hop, and what is added afterwards by nothing.
     table = sensitivity(
         train, make, {"fidelity": 1.0}, seeds=2, calls=1, estimators=["mean"], mode="forward"
     )
@@ -196,7 +196,7 @@ def test_names_of_outcomes_and_parameters_may_hold_any_character(tmp_path):
     assert len(header) == len(set(header)) == 2 + len(outcomes) * len(links)
 
 
-def test_parameters_that_are_none_are_refused():
+def test_parameters_that_are_not_finite_numbers_are_refused():
     for at in (None, {}, {"fidelity": np.nan}, {"fidelity": np.ones((2, 2))}):
         with pytest.raises(ValueError, match=r"must be (a dict|finite)"):
             sensitivity(train, make, at, seeds=2, calls=1)

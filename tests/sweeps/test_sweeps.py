@@ -287,8 +287,8 @@ import jax
 from jaxqring.sweeps._sweep import sweep
 
 def slow(setting, key):
-    turn = lambda _, x: jax.numpy.sin(x + setting["x"])
-    return {"y": jax.lax.fori_loop(0, 400_000, turn, jax.random.normal(key))}
+    body = lambda _, x: jax.numpy.sin(x + setting["x"])
+    return {"y": jax.lax.fori_loop(0, 400_000, body, jax.random.normal(key))}
 
 sweep(slow, {"x": [0.1 * i for i in range(30)]}, 2, folder=sys.argv[1],
       devices=jax.devices()[:2], chunk=2)
@@ -428,7 +428,7 @@ def test_a_point_that_does_not_fit_is_refused():
     with pytest.raises(ValueError, match="`memory` must be at least") as refusal:
         sweep(large, {"x": [1.0]}, 1, memory=3_999_999)
     assert "but got 3999999" in str(refusal.value)
-    with pytest.raises(ValueError, match="the bytes of 10 at once"):
+    with pytest.raises(ValueError, match="the estimated bytes of 10 at once"):
         sweep(large, {"x": [1.0]}, 1, memory=20_000_000, batch=10)
 
 
