@@ -19,7 +19,7 @@ from jax.flatten_util import ravel_pytree
 from matplotlib.figure import Figure
 
 import jaxqring as jq
-from jaxqring.show._training_figures import COLOURS, STYLE, save
+from jaxqring.show._style import COLOURS, STYLE, save
 from jaxqring.train import _datasets as datasets
 from jaxqring.train._datasets import DataConfig
 

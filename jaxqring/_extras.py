@@ -5,19 +5,19 @@ from contextlib import contextmanager
 
 
 class MissingExtraError(ModuleNotFoundError):
-    """A package is not there that an extra of jaxqring would bring."""
+    """A package is missing that an extra of jaxqring would bring."""
 
 
 @contextmanager
 def needs(extra: str, what: str) -> Iterator[None]:
-    """Says in one sentence which extra is missing, if an import inside fails for want of one.
+    """Turns a failed import inside the context into one sentence that names the missing extra.
 
     Args:
-      extra: that has the packages imported inside.
-      what: needs them, as the sentence begins.
+      extra: name of the extra that brings the packages imported inside.
+      what: subject of the sentence: the thing that needs them.
 
     Raises:
-      MissingExtraError: if one of these packages is not there.
+      MissingExtraError: if one of these packages is missing.
 
     >>> with needs("train", "This example"):
     ...     import a_missing_package

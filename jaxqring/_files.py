@@ -1,17 +1,25 @@
-"""Files that are whole or not there: metrics line by line, results and checkpoints at once."""
+"""Files that are whole or not there: metrics line by line, results and checkpoints at once.
+
+JSON is strict. A number that is not finite is a string that Python reads back, "nan", "inf" or
+"-inf"; null says that there is no number. Earlier versions wrote null for all three in metrics and
+results: `number` reads it as NaN.
+"""
 
 import json
 import math
 import os
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 from flax import serialization
 
+from jaxqring._types import PyTree
+
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Writes a file so that a reader, or a crash, sees all of it or none."""
+    """Writes a file so that a reader, or a crash, sees all of it or nothing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(path.name + ".tmp")
     with draft.open("wb") as file:
@@ -21,33 +29,55 @@ def write_whole(path: Path, content: bytes) -> None:
     draft.replace(path)
 
 
-def to_json(value: Any) -> str:
-    """Strict JSON: numbers that are not finite become null."""
+def to_json(value: Any, default: Callable[[Any], Any] | None = None) -> str:
+    """Strict JSON of one line, with a string for each number that is not finite.
+
+    Args:
+      value: nested dicts, lists and tuples of what JSON knows.
+      default: takes what JSON does not know to something that it does.
+
+    Raises:
+      TypeError: if JSON does not know a value and there is no `default`.
+
+    >>> to_json({"loss": float("nan"), "steps": (1, 2)})
+    '{"loss": "nan", "steps": [1, 2]}'
+    """
 
     def plain(item: Any) -> Any:
         if isinstance(item, dict):
             return {key: plain(entry) for key, entry in item.items()}
         if isinstance(item, list | tuple):
             return [plain(entry) for entry in item]
-        return None if isinstance(item, float) and not math.isfinite(item) else item
+        return repr(float(item)) if isinstance(item, float) and not math.isfinite(item) else item
 
-    return json.dumps(plain(value), allow_nan=False)
+    return json.dumps(plain(value), allow_nan=False, default=default)
+
+
+def number(value: Any) -> Any:
+    """The number that `to_json` wrote, from its string; NaN for null; other values unchanged.
+
+    >>> number("-inf"), number(None), number(3)
+    (-inf, nan, 3)
+    """
+    if value is None:
+        return math.nan
+    return float(value) if value in ("nan", "inf", "-inf") else value
 
 
 class MetricsLog:
-    """`metrics.jsonl`: one line a step, each written with a single call.
+    """`metrics.jsonl`: a line for each step, each written with a single call.
 
     Args:
       path: of the file.
-      keep: which of the lines already there to keep; a last line cut short is dropped.
+      keep: says which of the lines already there to keep; a last line cut short is dropped.
     """
 
-    def __init__(self, path: Path, keep: Any) -> None:
-        kept = [line for line in read_metrics(path) if keep(line)]
-        write_whole(path, "".join(to_json(line) + "\n" for line in kept).encode())
+    def __init__(self, path: Path, keep: Callable[[dict[str, Any]], bool]) -> None:
+        there = [line for line in read_metrics(path) if keep(line)]
+        write_whole(path, "".join(to_json(line) + "\n" for line in there).encode())
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND)
 
-    def write(self, line: dict[str, Any]) -> None:
+    def write(self, line: Mapping[str, Any]) -> None:
         os.write(self._file, (to_json(line) + "\n").encode())
 
     def close(self) -> None:
@@ -55,20 +85,29 @@ class MetricsLog:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The complete lines of a metrics file; none if there is no file."""
+    """Reads the complete lines of a metrics file; a file that is not there has no lines.
+
+    All entries are numbers, but for the name of the run.
+    """
     if not path.exists():
         return []
-    return [json.loads(line) for line in path.read_text().split("\n")[:-1]]
+    lines = [json.loads(line) for line in path.read_text().split("\n")[:-1]]
+    return [{k: v if k == "run" else number(v) for k, v in line.items()} for line in lines]
 
 
-def save_state(path: Path, state: Any, step: int) -> None:
-    """A checkpoint: any Flax-serialisable state, and the number of the steps behind it."""
+def total(lines: Sequence[Mapping[str, Any]], name: str) -> Any:
+    """The sum of a counter over lines of metrics; lines of versions without it count as zero."""
+    return sum(line.get(name, 0) for line in lines)
+
+
+def save_state(path: Path, state: PyTree, step: int) -> None:
+    """Writes a checkpoint: any Flax-serialisable state, and the number of the steps behind it."""
     tree = serialization.to_state_dict(jax.device_get(state))
     write_whole(path, serialization.msgpack_serialize({"step": step, "state": tree}))
 
 
-def load_state(path: Path) -> tuple[Any, int]:
-    """The state dict and the step of a checkpoint; None and 0 where there is none."""
+def load_state(path: Path) -> tuple[PyTree, int]:
+    """The state dict and the step of a checkpoint; None and 0 where there is no checkpoint."""
     if not path.exists():
         return None, 0
     saved = serialization.msgpack_restore(path.read_bytes())

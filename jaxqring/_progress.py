@@ -1,4 +1,4 @@
-"""Progress bars on a console, and none without one."""
+"""Progress bars on a console, and silence without one."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,7 +18,7 @@ def progress_bars(console: "Console | None") -> Iterator[Callable[..., Advance]]
     """Shows bars, one below the other, until the context ends.
 
     Args:
-      console: where to; None for silence, which needs no package but this one.
+      console: that shows them; None for silence, which needs no further package.
 
     Yields:
       `bar(name, total, done=0, note="") -> advance`, which starts another bar.

@@ -40,3 +40,8 @@ GapEstimator: TypeAlias = Literal["qpe", "mlae", "iqae", "projective"]
 TieVariant: TypeAlias = Literal["message", "steered"]
 #: The question of a tie audit: the fraction itself, or whether it is zero.
 TieTest: TypeAlias = Literal["estimate", "zero"]
+
+ModelName: TypeAlias = Literal["cnn", "mlp"]
+NodeMapping: TypeAlias = Literal["pmap", "shard_map", "vmap"]
+MappingChoice: TypeAlias = Literal["auto", NodeMapping]
+DerivativeMode: TypeAlias = Literal["auto", "forward", "reverse"]

@@ -9,27 +9,33 @@ value of it can be overridden by a flag:
     jaxqring sweep --config sweep_fidelity --seeds 2 --task.steps 100
     jaxqring sensitivity --config sensitivity --seeds 8
 
-`jaxqring COMMAND --help` lists the flags of a command, and `jaxqring --version` says which version
-this is.
+`jaxqring COMMAND --help` lists the flags of a command, and `jaxqring --version` prints the version.
 """
 
 import dataclasses
+import importlib
 import os
 import sys
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeVar
 
 import jax
 
 import jaxqring
 from jaxqring._extras import MissingExtraError, needs
+from jaxqring.jobs import _budget_job, _sensitivity_job, _sweep_job, _training_job
 from jaxqring.jobs._load import load_config, packaged_configs
+from jaxqring.jobs._security_curves import security_curves
 from jaxqring.jobs._training_config import TrainConfig
+from jaxqring.jobs._training_folder import finished_summary
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
-COMMANDS = ("train", "budget", "sweep", "sensitivity")
+    #: The tables of a command and the files that it names.
+    Output = tuple[list[Table], list[Path]]
 
 Config = TypeVar("Config")
 
@@ -37,8 +43,8 @@ Config = TypeVar("Config")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command; returns the exit status.
 
-    Errors are one sentence on the standard error stream: status 2 for what was asked wrongly, 1 for
-    what is missing or cannot be read or written, 130 for an interrupt.
+    Errors are one sentence on the standard error stream: status 2 for a wrong request, 1 for a
+    missing package or a file that cannot be read or written, 130 for an interrupt.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
@@ -56,18 +62,28 @@ def _run(arguments: list[str]) -> int:
         print(f"jaxqring {jaxqring.__version__}")
         return 0
     with needs("train", "The command line"):
-        import matplotlib  # noqa: F401  which every command draws with
-        import pydantic  # noqa: F401
-        import tyro  # noqa: F401
-        from rich.console import Console
-
+        for package in ("matplotlib", "pydantic", "rich", "tyro"):
+            importlib.import_module(package)
     if not arguments or arguments[0] in ("-h", "--help"):
         print(__doc__)
         return 0
-    if arguments[0] not in COMMANDS:
-        return _fail(f"unknown command {arguments[0]!r}: choose {', '.join(COMMANDS)}", 2)
-    commands = dict(zip(COMMANDS, (_train, _budget, _sweep, _sensitivity), strict=True))
-    return commands[arguments[0]](arguments[1:], Console())
+    name, *flags = arguments
+    if name not in COMMANDS:
+        return _fail(f"unknown command {name!r}: choose {', '.join(COMMANDS)}", 2)
+    from rich.console import Console
+
+    command, console = COMMANDS[name], Console()
+    config = _parse(flags, command.config(), name, command.about)
+    tables, paths = command.run(config, console)
+    for table in tables:
+        console.print(table)
+    for path in paths:
+        _say(console, f"wrote {path}")
+    return 0
+
+
+def _say(console: "Console", line: str) -> None:
+    console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def _fail(sentence: str, status: int) -> int:
@@ -75,79 +91,82 @@ def _fail(sentence: str, status: int) -> int:
     return status
 
 
-def _train(arguments: list[str], console: "Console") -> int:
-    about = "Train with a classical or a quantum all-reduce."
-    config = _parse(arguments, TrainConfig(), "train", about)
+# The modules of `show` are imported late, as they need packages of the extra.
+
+
+def _train(config: TrainConfig, console: "Console") -> "Output":
+    from jaxqring.show import _security_figure, _tables, _training_figures
+
     if config.mapping != "vmap":
         _offer_host_devices(config.nodes)
-    # Imported late: device counts must be set before anything of JAX looks at its devices.
-    from jaxqring.jobs import _training_job as loop
-    from jaxqring.show import _security_figure as security_figure
-    from jaxqring.show import _training_figures as figures
-    from jaxqring.show import _training_tables as tables
-
-    if loop.finished_summary(config):
-        print(f"{config.folder} holds this job, finished: --restart starts over")
-        return 0
-    summary = loop.train(config, console)
-    console.print(tables.summary_table(summary))
+    folder, finished = config.folder, finished_summary(config)
+    if finished:
+        _say(console, f"{folder} holds this job, finished: --restart starts over")
+    summary = finished or _training_job.train(config, console)
+    paths = _training_figures.draw_training(folder, summary, only_missing=bool(finished))
+    if not (finished and (folder / "security.png").exists()):
+        curves = security_curves(summary)
+        if curves is not None:
+            paths.append(_security_figure.draw_security(folder, summary, curves))
+    if finished:
+        return [], paths
+    tables = [_tables.summary_table(summary)]
     if any("security" in run for run in summary["runs"]):
-        console.print(tables.security_table(summary))
-    drawn = figures.draw(config.folder, summary)
-    drawn += security_figure.draw_security(config.folder, summary)
-    for path in [config.folder / "summary.json", *drawn]:
-        console.print(f"wrote {path}", highlight=False, markup=False, soft_wrap=True)
-    return 0
+        tables.append(_tables.security_table(summary))
+    return tables, [folder / "summary.json", *paths]
 
 
-def _budget(arguments: list[str], console: "Console") -> int:
-    from jaxqring.jobs import BudgetConfig, run_budget
-    from jaxqring.show import _budget_figure as figures
-    from jaxqring.show import _study_tables as tables
+def _budget(config: _budget_job.BudgetConfig, console: "Console") -> "Output":
+    from jaxqring.show import _budget_figure, _tables
 
-    about = "What codes and hardware leave of the factor of two."
-    config = _parse(arguments, BudgetConfig(), "budget", about)
-    results = run_budget(config, console)
-    for table in tables.budget_tables(results):
-        console.print(table)
-    for path in [config.folder / "budget.json", figures.draw_budget(config.folder, results)]:
-        console.print(f"wrote {path}", highlight=False, markup=False, soft_wrap=True)
-    return 0
+    results = _budget_job.run_budget(config, console)
+    figure = _budget_figure.draw_budget(config.folder, results)
+    return _tables.budget_tables(results), [config.folder / "budget.json", figure]
 
 
-def _sweep(arguments: list[str], console: "Console") -> int:
-    from jaxqring.jobs import _sweep_job as sweep_job
-    from jaxqring.show import _study_tables as tables
-    from jaxqring.show import _sweep_figures as sweep_figures
+def _sweep(config: _sweep_job.SweepConfig, console: "Console") -> "Output":
+    from jaxqring.show import _sweep_figures, _tables
 
-    about = "Train over and over, on rings whose links differ."
-    config = _parse(arguments, sweep_job.SweepConfig(), "sweep", about)
     _offer_cores(config.devices)
-    table = sweep_job.run_sweep(config, console)
-    console.print(tables.sweep_table(table, f"{config.name}: {config.task.steps} steps"))
-    figures = sweep_figures.draw_sweep(config.folder, table)
-    for path in [config.folder / "results.csv", *figures]:
-        console.print(f"wrote {path}", highlight=False, markup=False, soft_wrap=True)
-    return 0
+    table = _sweep_job.run_sweep(config, console)
+    figures = _sweep_figures.draw_sweep(config.folder, table)
+    title = f"{config.name}: {config.task.steps} steps"
+    return [_tables.sweep_table(table, title)], [config.folder / "results.csv", *figures]
 
 
-def _sensitivity(arguments: list[str], console: "Console") -> int:
-    from jaxqring.jobs import _sensitivity_job as job
-    from jaxqring.show import _sensitivity_figure as sensitivity_figures
-    from jaxqring.show import _study_tables as tables
+def _sensitivity(config: _sensitivity_job.SensitivityConfig, console: "Console") -> "Output":
+    from jaxqring.show import _sensitivity_figure, _tables
 
-    about = "What the physics of each link does to a training."
-    config = _parse(arguments, job.SensitivityConfig(), "sensitivity", about)
     _offer_cores(config.devices)
-    table = job.run_sensitivity(config, console)
+    table = _sensitivity_job.run_sensitivity(config, console)
+    draw = _sensitivity_figure.draw_sensitivity
+    figures = [draw(config.folder, table, name) for name in config.outcomes]
     title = f"{config.name}: {config.task.steps} steps, {config.seeds} seeds, ± standard error"
-    console.print(tables.sensitivity_table(table, title))
-    figures = [
-        sensitivity_figures.draw_sensitivity(config.folder, table, name) for name in config.outcomes
-    ]
-    for path in [config.folder / "results.csv", *figures]:
-        console.print(f"wrote {path}", highlight=False, markup=False, soft_wrap=True)
-    return 0
+    return [_tables.sensitivity_table(table, title)], [config.folder / "results.csv", *figures]
+
+
+class Command(NamedTuple):
+    """A command: the class of its configuration, its description, and the function that runs it."""
+
+    config: type
+    about: str
+    run: "Callable[[Any, Console], Output]"
+
+
+COMMANDS = {
+    "train": Command(TrainConfig, "Train with a classical or a quantum all-reduce.", _train),
+    "budget": Command(
+        _budget_job.BudgetConfig, "Compute the net rates of codes on hardware.", _budget
+    ),
+    "sweep": Command(
+        _sweep_job.SweepConfig, "Train again and again, on rings whose links differ.", _sweep
+    ),
+    "sensitivity": Command(
+        _sensitivity_job.SensitivityConfig,
+        "Differentiate a training by the physics of each link.",
+        _sensitivity,
+    ),
+}
 
 
 def _parse(arguments: list[str], default: Config, command: str, about: str) -> Config:
@@ -156,12 +175,12 @@ def _parse(arguments: list[str], default: Config, command: str, about: str) -> C
 
     kind, flags, path = type(default), [], None
     rest = iter(arguments)
-    for word in rest:
-        if word == "--config" or word.startswith("--config="):
-            path = word[9:] if "=" in word else next(rest, "")
+    for argument in rest:
+        if argument == "--config" or argument.startswith("--config="):
+            path = argument[9:] if "=" in argument else next(rest, "")
             default = load_config(path, kind)
         else:
-            flags.append(word)
+            flags.append(argument)
     # Read above, wherever it stands, as it has the defaults of the others; here it is listed.
     names = ", ".join(packaged_configs())
     help_config = f"a TOML file, or the name of one that comes with the package: {names}."
@@ -171,8 +190,8 @@ def _parse(arguments: list[str], default: Config, command: str, about: str) -> C
         help_restart = "start over, whatever there is of the job: the same as --no-resume."
         switch = tyro.conf.arg(help=help_restart), tyro.conf.FlagCreatePairsOff
         fields.append(("restart", Annotated[bool, *switch], False))
-    own: Any = Annotated[kind, tyro.conf.arg(name="")]
-    fields.append(("options", own, dataclasses.field(default_factory=lambda: default)))
+    without_prefix: Any = Annotated[kind, tyro.conf.arg(name="")]
+    fields.append(("options", without_prefix, dataclasses.field(default_factory=lambda: default)))
     call = dataclasses.make_dataclass("Call", fields)
     found: Any = tyro.cli(call, args=flags, prog=f"jaxqring {command}", description=about)
     if getattr(found, "restart", False):
@@ -180,14 +199,14 @@ def _parse(arguments: list[str], default: Config, command: str, about: str) -> C
     return found.options
 
 
-def _offer_host_devices(nodes: int) -> None:
-    """Makes `nodes` devices of the host, for machines with fewer accelerators."""
+def _offer_host_devices(num_nodes: int) -> None:
+    """Makes a device of the host for each node, for machines with fewer accelerators."""
     if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
-        jax.config.update("jax_num_cpu_devices", nodes)
+        jax.config.update("jax_num_cpu_devices", num_nodes)
 
 
 def _offer_cores(devices: int | None) -> None:
-    """As many devices of the host as it has cores: each carries a training of its own."""
+    """Makes a device for each core of the host: each carries a training of its own."""
     cores = os.cpu_count() or 1
     _offer_host_devices(min(cores, devices or cores))
 

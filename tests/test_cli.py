@@ -14,8 +14,8 @@ from rich.console import Console
 
 import jaxqring
 from jaxqring import cli
+from jaxqring.show import _tables as tables
 from jaxqring.show import _training_figures as figures
-from jaxqring.show import _training_tables as tables
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 CONFIG = """
@@ -111,6 +111,15 @@ def test_vmap_puts_all_nodes_on_one_device(tmp_path):
     assert status == 0
     assert again == f"{tmp_path / 'train'} holds this job, finished: --restart starts over"
     assert (tmp_path / "train" / "summary.json").stat().st_mtime_ns == before
+    # A figure that is missing is drawn again, and no other.
+    drift, network = tmp_path / "train" / "drift.png", tmp_path / "train" / "network.png"
+    drift.unlink()
+    drawn = network.stat().st_mtime_ns
+    status, again = run("train", *flags)
+    assert status == 0
+    assert again.endswith(f"finished: --restart starts over wrote {drift}")
+    assert drift.stat().st_size > 0
+    assert network.stat().st_mtime_ns == drawn
     status, again = run("train", "--restart", *flags)
     assert status == 0
     assert again.startswith("platform cpu, 1 device")
@@ -217,7 +226,7 @@ def test_figures_are_drawn_of_a_run_without_a_finite_loss(tmp_path):
                     + "\n"
                 )
     runs = [result(names[0], online_qubits_per_link_step=0)] + [result(n) for n in names[1:]]
-    paths = figures.draw(tmp_path, {"runs": runs})
+    paths = figures.draw_training(tmp_path, {"runs": runs})
     assert [path.name for path in paths] == ["training.png", "network.png", "drift.png"]
     for path in paths:
         assert matplotlib.image.imread(path).shape[1] > 600
@@ -282,7 +291,7 @@ def test_an_unknown_command_is_refused():
     "flags, words",
     [
         (["--stepz", "3"], ["--stepz"]),
-        (["--steps", "0"], ["`steps` must be a positive integer, but got 0."]),
+        (["--steps", "0"], ["`steps` must be an integer of at least 1, but got 0."]),
         (["--steps", "many"], ["--steps", "many"]),
         (["--mapping", "xmap"], ["--mapping", "xmap", "shard_map"]),
         (["--config", "dmo"], ["`config` must be a readable file, or one of budget, demo", "dmo"]),

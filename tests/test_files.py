@@ -1,6 +1,7 @@
 """A file is whole or not there."""
 
 import json
+import math
 import os
 from pathlib import Path
 
@@ -12,7 +13,15 @@ import pytest
 from flax import serialization
 from flax.training.train_state import TrainState
 
-from jaxqring._files import MetricsLog, load_state, read_metrics, save_state, to_json, write_whole
+from jaxqring._files import (
+    MetricsLog,
+    load_state,
+    number,
+    read_metrics,
+    save_state,
+    to_json,
+    write_whole,
+)
 
 
 class CrashError(BaseException):
@@ -74,16 +83,31 @@ def test_the_content_reaches_the_disk_before_the_name(tmp_path, monkeypatch):
     assert calls == ["fsync", "replace"]
 
 
-def test_numbers_that_are_not_finite_become_null():
+def test_numbers_that_are_not_finite_become_strings():
     nan, inf = float("nan"), float("inf")
     value = {"a": nan, "b": [inf, -inf, 1.5, (nan, 2)], "c": {"d": nan}, "e": None, "f": "NaN"}
     assert strict(to_json(value)) == {
-        "a": None,
-        "b": [None, None, 1.5, [None, 2]],
-        "c": {"d": None},
+        "a": "nan",
+        "b": ["inf", "-inf", 1.5, ["nan", 2]],
+        "c": {"d": "nan"},
         "e": None,
         "f": "NaN",
     }
+
+
+def test_these_strings_and_the_null_of_earlier_versions_are_numbers_again():
+    for value in (float("inf"), -float("inf"), 0.1, 7):
+        assert number(strict(to_json(value))) == value
+    assert math.isnan(number(strict(to_json(float("nan")))))
+    assert math.isnan(number(None))
+
+
+def test_metrics_of_earlier_versions_are_read(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"run": "inf", "loss": null, "step": 2}\n')
+    (line,) = read_metrics(path)
+    assert math.isnan(line.pop("loss"))
+    assert line == {"run": "inf", "step": 2}
 
 
 def test_a_float_survives_json_exactly():
@@ -101,8 +125,14 @@ def test_metrics_are_strict_json_a_line_each(tmp_path):
     log.close()
     text = path.read_text()
     assert text.endswith("\n")
-    assert [strict(line) for line in text.splitlines()] == read_metrics(path)
-    assert read_metrics(path) == [lines[0], {"step": 2, "loss": None}, lines[2]]
+    assert [strict(line) for line in text.splitlines()] == [
+        lines[0],
+        {"step": 2, "loss": "nan"},
+        lines[2],
+    ]
+    first, second, third = read_metrics(path)
+    assert (first, third) == (lines[0], lines[2])
+    assert math.isnan(second["loss"])
 
 
 def test_a_line_is_written_with_a_single_call(tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
-"""`jaxqring budget`: what codes and hardware leave of the factor of two."""
+"""`jaxqring budget`: net rates of codes on hardware, beside the factor of two of perfect pairs."""
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -9,11 +10,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxqring import _checks as checks
-from jaxqring._fields import check_fields, check_file_name, no_other_keys
-from jaxqring._files import to_json, write_whole
+from jaxqring._fields import (
+    NOT_NEGATIVE,
+    as_written,
+    check_fields,
+    check_file_name,
+    no_other_keys,
+)
+from jaxqring._files import number, to_json, write_whole
 from jaxqring._progress import progress_bars
 from jaxqring.codec import FixedPoint
-from jaxqring.codes import IdealCode
+from jaxqring.codes import BlockCode, IdealCode, Retransmit, Unequal
 from jaxqring.economics import Budget, budget
 from jaxqring.jobs._code_config import CodeConfig
 from jaxqring.link import SymbolChannel, superdense
@@ -31,7 +38,7 @@ CURVE = np.concatenate([[0.0], np.geomspace(1e-4, 0.3, 120)])
 @no_other_keys
 @dataclasses.dataclass(frozen=True)
 class HardwareConfig:
-    """Where the pairs come from; see `jaxqring.supply.generate`, `stock` and `purify`.
+    """The supply of pairs; see `jaxqring.supply.generate`, `stock` and `purify`.
 
     Attributes:
       fidelity: of a fresh pair on an elementary link, in [1/4, 1].
@@ -42,7 +49,7 @@ class HardwareConfig:
       scheme: "midpoint" or "direct".
       modes: pairs attempted side by side.
       signal_speed: metres per second in the fibre.
-      cycle_time: seconds an attempt takes besides the way of the light.
+      cycle_time: seconds that an attempt takes besides the travel time of the light.
       t1: seconds, relaxation time of the memories.
       t2: seconds, coherence time of the memories, at most 2 t1.
       gate_error: probability, of swaps, of purification and of the Bell measurement.
@@ -66,14 +73,14 @@ class HardwareConfig:
     gate_error: float = 1e-3
     readout_error: float = 1e-3
     stock_pairs: float = 100_000.0
-    rounds: int = 0
+    rounds: int = dataclasses.field(default=0, metadata=NOT_NEGATIVE)
     protocol: Literal["dejmps", "bbpssw"] = "dejmps"
 
     def __post_init__(self) -> None:
         check_fields(self, "hardware.")
 
     def parameters(self) -> dict[str, float]:
-        """What can be differentiated."""
+        """The parameters that can be differentiated, by name."""
         return {
             name: value
             for name, value in dataclasses.asdict(self).items()
@@ -88,8 +95,8 @@ class HardwareConfig:
         names = ("length", "links", "attenuation_length", "detector_efficiency", "scheme", "modes")
         fibre = {name: at[name] for name in (*names, "signal_speed", "cycle_time")}
         fresh = generate(werner(fidelity=at["fidelity"]), **fibre, **memory, **noise)
-        held = stock(fresh, pairs=at["stock_pairs"], **memory)
-        return purify(held, rounds=self.rounds, protocol=self.protocol, **noise)
+        stored = stock(fresh, pairs=at["stock_pairs"], **memory)
+        return purify(stored, rounds=self.rounds, protocol=self.protocol, **noise)
 
 
 @no_other_keys
@@ -130,8 +137,8 @@ class BudgetConfig:
       nodes: N, the nodes of the ring.
       bits: of each value on the wire.
       fidelities: of Werner pairs, for the table.
-      hardware: where the pairs come from.
-      line: what carries the qubits.
+      hardware: that supplies the pairs.
+      line: that carries the qubits.
       codes: to compare.
     """
 
@@ -153,7 +160,7 @@ class BudgetConfig:
         if not self.codes or any(code.top_symbols for code in self.codes):
             rule = "hold at least one code, each of all symbols (top_symbols = 0)"
             checks.refuse("codes", rule, self.codes)
-        # With numbers that are known, so that those out of range are refused, and shapes alone.
+        # Refuses concrete numbers that are out of range; shapes alone are computed.
         jax.eval_shape(lambda: self.link_and_supply(self.hardware.parameters()))
 
     @property
@@ -168,7 +175,7 @@ class BudgetConfig:
 
 
 def label(code: CodeConfig) -> str:
-    """How a code is called in tables and figures."""
+    """The name of a code in tables and figures."""
     if code.family == "ideal":
         return "ideal" + (f", gap {code.gap:g}" if code.gap else "")
     name = {"reed_solomon": "RS", "bch": "BCH", "secded": "SECDED", "repetition": "copies"}
@@ -180,8 +187,8 @@ def run_budget(config: BudgetConfig, console: "Console | None" = None) -> dict[s
     """Computes a budget and writes `budget.json` into `config.folder`.
 
     Args:
-      config: what to compute.
-      console: where to show progress; None for silence.
+      config: the budget.
+      console: that shows progress; None for silence.
 
     Returns:
       The contents of `budget.json`: for each code the net rate by fidelity, the break-even
@@ -203,7 +210,7 @@ def run_budget(config: BudgetConfig, console: "Console | None" = None) -> dict[s
                 codes.append(_study(code, config, link, supply, slopes))
                 advance(1)
         results = {
-            "config": dataclasses.asdict(config),
+            "config": as_written(config),
             "supply": {
                 "pair_fidelity": float(supply.pair.fidelity),
                 "pairs_per_second": float(supply.pairs_per_second),
@@ -226,8 +233,9 @@ def _study(
     supply: Supply,
     slopes: dict[str, jax.Array],
 ) -> dict[str, Any]:
-    """One code. `slopes` are the derivatives of the link's transition matrix."""
+    """The entry of one code; `slopes` are the derivatives of the link's transition matrix."""
     protection = code.build()
+    assert not isinstance(protection, Unequal)  # refused by the configuration
 
     def on(transition: jax.Array) -> tuple[jax.Array, Budget]:
         ring = Ring(SymbolChannel(transition), FixedPoint(config.bits), protection=protection)
@@ -250,9 +258,29 @@ def _study(
     }
 
 
-def _rates(protection: Any, config: BudgetConfig) -> tuple[list[float], list[float]]:
+def _rates(
+    protection: BlockCode | Retransmit | IdealCode, config: BudgetConfig
+) -> tuple[list[float], list[float]]:
     """Net bits per online qubit on Werner pairs alone: for the table, and along the curve."""
     fidelities = jnp.concatenate([jnp.asarray(config.fidelities), 1 - jnp.asarray(CURVE)])
     rates = jax.jit(lambda f: protection.net_rate(superdense(werner(fidelity=f))))(fidelities)
-    known = [float(rate) for rate in rates]
-    return known[: len(config.fidelities)], known[len(config.fidelities) :]
+    numbers = [float(rate) for rate in rates]
+    return numbers[: len(config.fidelities)], numbers[len(config.fidelities) :]
+
+
+def one_percent_effects(results: dict[str, Any]) -> dict[str, float]:
+    """Changes of the first code's net rate for one percent more of each hardware parameter.
+
+    So that units do not matter; of the fidelity, one percent of the infidelity.
+
+    Args:
+      results: contents of `budget.json`.
+    """
+    slopes, hardware = results["codes"][0]["derivatives"], results["config"]["hardware"]
+    values = {name: number(hardware[name]) for name in slopes}
+    effects = {
+        name: slope * values[name] / 100
+        for name, slope in slopes.items()
+        if name != "fidelity" and math.isfinite(values[name])
+    }
+    return {**effects, "1 - fidelity": -slopes["fidelity"] * (1 - values["fidelity"]) / 100}

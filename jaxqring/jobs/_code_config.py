@@ -1,9 +1,9 @@
 """The protection of links, as a part of a configuration."""
 
 import dataclasses
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-from jaxqring._fields import check_fields, no_other_keys
+from jaxqring._fields import NOT_NEGATIVE, check_fields, no_other_keys
 from jaxqring.codes import (
     BlockCode,
     IdealCode,
@@ -16,37 +16,34 @@ from jaxqring.codes import (
 )
 from jaxqring.codes._protection import Protection
 
-if TYPE_CHECKING:
-    pass
-
 
 @no_other_keys
 @dataclasses.dataclass(frozen=True)
 class CodeConfig:
-    """How links are protected.
+    """The protection of links.
 
     Attributes:
       family: of block codes, or "ideal" for error-free transmission at capacity.
-      n: symbols in a word: bytes for "reed_solomon", bits for "bch" and "secded", copies of a
-        two-bit symbol for "repetition".
-      k: symbols of payload in a word; "repetition" has one.
+      n: code symbols in a codeword: bytes for "reed_solomon", bits for "bch" and "secded", copies
+        of a two-bit symbol for "repetition".
+      k: code symbols of payload in a codeword; "repetition" has one.
       t: bit errors that "bch" corrects; other families know their own.
       gap: bits per qubit below capacity, for "ideal".
-      max_attempts: how often a word is sent at most; 1 for a code that never repeats, and then
-        has no checksum.
-      checksum_bits: of payload in each word, so that failures are noticed.
-      top_symbols: how many of the highest two-bit symbols of every number are protected; 0 for
+      max_attempts: largest number of times that a codeword is sent; 1 for a code that never
+        repeats, and then has no checksum.
+      checksum_bits: of payload in each codeword, so that failures are noticed.
+      top_symbols: number of the highest two-bit symbols of every number that are protected; 0 for
         all of them.
     """
 
     family: Literal["reed_solomon", "bch", "secded", "repetition", "ideal"] = "reed_solomon"
     n: int = 255
     k: int = 223
-    t: int = 0
+    t: int = dataclasses.field(default=0, metadata=NOT_NEGATIVE)
     gap: float = 0.0
     max_attempts: int = 8
     checksum_bits: int = 32
-    top_symbols: int = 0
+    top_symbols: int = dataclasses.field(default=0, metadata=NOT_NEGATIVE)
 
     def __post_init__(self) -> None:
         check_fields(self, "protection.")

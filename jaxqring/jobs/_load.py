@@ -8,35 +8,36 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from jaxqring._extras import needs
+from jaxqring.jobs._training_config import TrainConfig
 
 if TYPE_CHECKING:
     import pydantic
-from jaxqring.jobs._training_config import TrainConfig
 
 Config = TypeVar("Config")
 
 
 def packaged_configs() -> dict[str, Traversable]:
-    """The TOML files that come with the package, by their names, which have no suffix."""
+    """The TOML files that come with the package, by name without the suffix."""
     folder: Traversable = resources.files("jaxqring") / "configs"
-    if not folder.is_dir():  # installed to be edited: they lie at the root of the clone
+    if not folder.is_dir():  # an editable installation: they lie at the root of the clone
         folder = Path(__file__).parents[2] / "configs"
     files = folder.iterdir() if folder.is_dir() else iter(())
     return {f.name[:-5]: f for f in sorted(files, key=lambda f: f.name) if f.name.endswith(".toml")}
 
 
 def load_config(path: str | Path, kind: type[Config] = TrainConfig) -> Config:  # type: ignore[assignment]
-    """Reads a configuration of some kind from a TOML file.
+    """Reads a configuration from a TOML file.
 
     Args:
-      path: of the file; or, where no file has it, the name of one that comes with the package,
-        such as "demo".
-      kind: of the configuration: `TrainConfig` or that of a study.
+      path: of the file; or, where there is no such file, the name of one that comes with the
+        package, such as "demo".
+      kind: of the configuration: `TrainConfig`, `SweepConfig`, `SensitivityConfig` or
+        `BudgetConfig`.
 
     Raises:
-      ValueError: if the file is missing or not TOML, has a key that is none of the fields, or a
-        value of the wrong type or out of range.
-      MissingExtraError: if the packages of the extra "train" are not there.
+      ValueError: if the file is missing or not TOML, has a key that is not a field, or a value of
+        the wrong type or out of range.
+      MissingExtraError: if the packages of the extra "train" are missing.
     """
     with needs("train", "A configuration file"):
         import pydantic
@@ -65,7 +66,7 @@ def load_config(path: str | Path, kind: type[Config] = TrainConfig) -> Config:  
 
 
 def _first_sentence(error: "pydantic.ValidationError", path: str) -> str:
-    """The first thing that is wrong, as one sentence."""
+    """The first of the errors, as one sentence."""
     first = error.errors()[0]
     where = ".".join(map(str, first["loc"]))
     if first["type"] == "value_error":  # raised by the checks above: a sentence already

@@ -1,4 +1,4 @@
-"""Secure aggregation in a training job: its configuration, and what a run promises."""
+"""Secure aggregation in a training job: its configuration, and the guarantees of a run."""
 
 import dataclasses
 import math
@@ -9,6 +9,7 @@ import scipy  # whose subpackages load when they are first used
 
 from jaxqring import _checks as checks
 from jaxqring._fields import check_fields, no_other_keys
+from jaxqring._files import total
 from jaxqring.codes import bch
 from jaxqring.physics.channels import dephasing, depolarizing
 from jaxqring.physics.ghz import GHZSource, fused
@@ -19,11 +20,11 @@ from jaxqring.secure import Security, epsilon, plan
 @no_other_keys
 @dataclasses.dataclass(frozen=True)
 class SecurityConfig:
-    """GHZ masks on what a run sends, and how their states are verified.
+    """GHZ masks on what a run sends, and the verification of their states.
 
     Attributes:
       noise: of the GHZ states: "depolarizing" or "dephasing" on every party's qubit alike,
-        "white" for white noise, "fused" for states made of the ring's own pairs.
+        "white" for white noise, "fused" for states made of Werner pairs of the run's fidelity.
       ghz_fidelity: of the states, in (1/2, 1]; for "fused" it comes from the pairs, and must be
         left at one.
       target_epsilon: of the whole run. If given, the cheapest verification that meets it is
@@ -31,9 +32,9 @@ class SecurityConfig:
       amplification: "bucket" or "none".
       bucket: raw masks added up for one.
       tests: "z", "mixed" or "xy".
-      test_ratio: copies tested per copy kept.
+      test_ratio: copies tested per untested copy.
       tolerance: fraction of the tests that may fail.
-      correction: (n, k, t) of the BCH code whose syndromes correct sums; none by default.
+      correction: (n, k, t) of the BCH code whose syndromes correct sums; no code by default.
       attempts: verifications in a step before it is skipped.
     """
 
@@ -55,11 +56,11 @@ class SecurityConfig:
         if self.noise == "fused" and self.ghz_fidelity != 1:
             rule = 'be left at 1 for "fused", whose fidelity is that of the pairs'
             checks.refuse("security.ghz_fidelity", rule, self.ghz_fidelity)
-        if self.target_epsilon is not None and not 0 < self.target_epsilon < 1:
-            checks.refuse("security.target_epsilon", "lie in (0, 1)", self.target_epsilon)
-        self._chosen()
+        if self.target_epsilon is not None:
+            checks.open_interval("security.target_epsilon", self.target_epsilon)
+        self._configured()
 
-    def _chosen(self) -> Security:
+    def _configured(self) -> Security:
         return Security(
             amplification=self.amplification,
             bucket=self.bucket,
@@ -70,34 +71,34 @@ class SecurityConfig:
             attempts=self.attempts,
         )
 
-    def source(self, nodes: int, pair_fidelity: float) -> GHZSource:
-        """The source of the states."""
+    def source(self, num_nodes: int, pair_fidelity: float) -> GHZSource:
+        """The GHZ source of a ring of `num_nodes` nodes, whose pairs have this fidelity."""
         if self.noise == "fused":
-            return fused(werner(fidelity=pair_fidelity), nodes)
+            return fused(werner(fidelity=pair_fidelity), num_nodes)
         if self.noise == "white":
             # F = 1 - white + white / 2^N
-            return GHZSource(nodes, white=(1 - self.ghz_fidelity) / (1 - 0.5**nodes))
+            return GHZSource(num_nodes, white=(1 - self.ghz_fidelity) / (1 - 0.5**num_nodes))
         if self.noise == "dephasing":
             # F = (1 + (1 - 2 p)^N) / 2
-            error = -math.expm1(math.log(2 * self.ghz_fidelity - 1) / nodes) / 2
-            return GHZSource(nodes, noise=dephasing(error_prob=error))
+            error = -math.expm1(math.log(2 * self.ghz_fidelity - 1) / num_nodes) / 2
+            return GHZSource(num_nodes, noise=dephasing(error_prob=error))
 
         def excess(mix: float) -> float:
             left = 1 - mix
-            agree = (1 - mix / 2) ** nodes + (mix / 2) ** nodes
-            return (agree + left**nodes) / 2 - self.ghz_fidelity
+            agree = (1 - mix / 2) ** num_nodes + (mix / 2) ** num_nodes
+            return (agree + left**num_nodes) / 2 - self.ghz_fidelity
 
         mix = 0.0 if self.ghz_fidelity == 1 else scipy.optimize.brentq(excess, 0.0, 1.0, xtol=1e-15)
-        return GHZSource(nodes, noise=depolarizing(mix=mix))
+        return GHZSource(num_nodes, noise=depolarizing(mix=mix))
 
     def build(self, source: GHZSource, size: int, steps: int, bits: int) -> Security:
-        """What is tested, summed up and corrected: as configured, or planned for the target.
+        """The verification and correction of masks: as configured, or planned for the target.
 
         Raises:
-          ValueError: if the target cannot be met, with the smallest epsilon that can.
+          ValueError: if the target cannot be met; the sentence has the smallest epsilon that can.
         """
         if self.target_epsilon is None:
-            return self._chosen()
+            return self._configured()
         return plan(
             self.target_epsilon,
             size,
@@ -106,15 +107,15 @@ class SecurityConfig:
             bits=bits,
             amplification=self.amplification,
             tests=self.tests,
-            correction=self._chosen().correction,
+            correction=self._configured().correction,
             attempts=self.attempts,
         )
 
 
-def promise(
+def guarantees(
     security: Security, source: GHZSource, size: int, bits: int, lines: list[dict[str, Any]]
 ) -> dict[str, Any]:
-    """What a run promises and what it took.
+    """The secrecy that a run guarantees, and the copies, attempts and sums that it took.
 
     Args:
       security: of the run.
@@ -124,6 +125,7 @@ def promise(
       lines: its metrics, one for each step.
     """
     steps = max(len(lines), 1)
+    sums = steps * max(size, 1)
     bound = epsilon(security, size, source, bits=bits, steps=steps)
     return {
         "epsilon_per_step": bound.per_step,
@@ -135,13 +137,12 @@ def promise(
         "test_ratio": security.test_ratio,
         "tolerance": security.tolerance,
         "overhead": bound.overhead,
-        "copies": sum(line["ghz_copies"] for line in lines),
-        "copies_per_step": float(np.mean([line["ghz_copies"] for line in lines])),
-        "attempts": sum(line["attempts"] for line in lines),
-        "aborted_steps": sum(line["aborted"] for line in lines),
+        "copies": total(lines, "ghz_copies"),
+        "copies_per_step": float(np.mean([line.get("ghz_copies", 0) for line in lines])),
+        "attempts": total(lines, "attempts"),
+        "aborted_steps": total(lines, "aborted"),
         "skip_rate": bound.skip_rate,
         "abort_rate": bound.abort_rate,
-        "wrong_sum_rate": sum(line["wrong_sums"] for line in lines) / (steps * max(size, 1)),
-        "uncorrected_sum_rate": sum(line["uncorrected_sums"] for line in lines)
-        / (steps * max(size, 1)),
+        "wrong_sum_rate": total(lines, "wrong_sums") / sums,
+        "uncorrected_sum_rate": total(lines, "uncorrected_sums") / sums,
     }

@@ -1,17 +1,19 @@
-"""`jaxqring sensitivity`: what the physics of each link does to a training."""
+"""`jaxqring sensitivity`: derivatives of a training by the physics of each link."""
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxqring import _checks as checks
-from jaxqring._fields import check_fields, check_file_name, no_other_keys
+from jaxqring._fields import as_written, check_fields, check_file_name, no_other_keys
+from jaxqring._types import DerivativeMode
 from jaxqring.codec import FixedPoint
 from jaxqring.gradients._estimators import ESTIMATORS
+from jaxqring.jobs._devices import used_devices
 from jaxqring.jobs._link_config import PARAMETERS, LinkConfig, check_parameter
 from jaxqring.ring import Ring
 from jaxqring.sweeps._sensitivity import DIFFERENCE, sensitivity
@@ -32,7 +34,7 @@ class SensitivityConfig:
     Attributes:
       name: of the study; results go to `<out>/<name>/`.
       out: folder of all results.
-      task: what is trained.
+      task: the training.
       links: parameters of the links by name, one value for all or one for each; the others are
         those of a perfect link. The derivative is taken with respect to each of these values.
       bits: of each value on the wire.
@@ -55,7 +57,7 @@ class SensitivityConfig:
     seeds: int = 16
     estimators: tuple[str, ...] = ("gaussian", DIFFERENCE)
     outcomes: tuple[str, ...] = SMOOTH
-    mode: Literal["auto", "forward", "reverse"] = "auto"
+    mode: DerivativeMode = "auto"
     devices: int | None = None
 
     def __post_init__(self) -> None:
@@ -95,8 +97,8 @@ def run_sensitivity(
     derivative for every seed.
 
     Args:
-      config: what to train and to differentiate.
-      console: where to show progress; None for silence.
+      config: the study.
+      console: that shows progress; None for silence.
 
     Returns:
       The tidy table of `jaxqring.sweeps.sensitivity`.
@@ -105,9 +107,7 @@ def run_sensitivity(
       ValueError: if there are fewer devices than `config.devices`, the data cannot be loaded, the
         estimator cannot give the derivative, or the folder holds another study.
     """
-    devices = jax.local_devices()
-    if config.devices is not None and config.devices > len(devices):
-        checks.refuse("devices", f"be at most the {len(devices)} there are", config.devices)
+    devices = used_devices(config.devices)
     task = config.task
     train = training(task)
 
@@ -119,7 +119,7 @@ def run_sensitivity(
         name: jnp.asarray(values[0] if len(values) == 1 else values)
         for name, values in config.links.items()
     }
-    fields = dataclasses.asdict(config)
+    fields = as_written(config)
     return sensitivity(
         outcomes,
         config.ring,
@@ -130,7 +130,7 @@ def run_sensitivity(
         cost=config.ring(at).cost(payload(task), task.nodes),
         mode=config.mode,
         folder=config.folder,
-        devices=devices[: config.devices],
+        devices=devices,
         about={name: fields[name] for name in ("task", "links", "bits", "outcomes")},
         console=console,
     )

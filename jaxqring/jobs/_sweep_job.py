@@ -1,15 +1,19 @@
-"""`jaxqring sweep`: how well a task is learned, over the parameters of the links."""
+"""`jaxqring sweep`: the outcomes of a training, over the parameters of the links."""
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
 
 from jaxqring import _checks as checks
-from jaxqring._fields import check_fields, check_file_name, no_other_keys
+from jaxqring._fields import LATER, as_written, check_fields, check_file_name, no_other_keys
+from jaxqring._types import Key, Noise, Simulate
 from jaxqring.codec import FixedPoint
+from jaxqring.codes._protection import Protection
+from jaxqring.jobs._code_config import CodeConfig
+from jaxqring.jobs._devices import used_devices
 from jaxqring.jobs._link_config import PARAMETERS, LinkConfig, check_parameter
 from jaxqring.ring import Ring
 from jaxqring.sweeps._sweep import sweep
@@ -18,7 +22,7 @@ from jaxqring.train._task import TaskConfig, training
 if TYPE_CHECKING:
     from rich.console import Console
 
-#: What shapes the computation, and takes a compilation for each value.
+#: Parameters that shape the computation, and take a compilation for each value.
 STATIC = ("bits", "nodes")
 NAMES = (*PARAMETERS, "learning_rate", *STATIC)
 
@@ -26,12 +30,12 @@ NAMES = (*PARAMETERS, "learning_rate", *STATIC)
 @no_other_keys
 @dataclasses.dataclass(frozen=True)
 class SweepConfig:
-    """A sweep: one task, trained over and over, on rings whose links differ.
+    """A sweep: one task, trained again and again, on rings whose links differ.
 
     Attributes:
       name: of the study; results go to `<out>/<name>/`.
       out: folder of all results.
-      task: what is trained.
+      task: the training.
       link: every link, apart from what the grid varies.
       bits: of each value on the wire.
       noise: of the ring: "sampled", "gaussian", "mean" or "off".
@@ -39,6 +43,8 @@ class SweepConfig:
         "learning_rate", and, compiled anew for each value, "bits" and "nodes".
       seeds: trainings at each setting, with seeds counted from 0.
       devices: to spread the trainings over; all by default.
+      protection: of the links; no protection by default.
+      simulate: of protected links: "attempts" or "symbol"; the distribution is the same.
     """
 
     name: str = "sweep"
@@ -46,39 +52,45 @@ class SweepConfig:
     task: TaskConfig = dataclasses.field(default_factory=TaskConfig)
     link: LinkConfig = dataclasses.field(default_factory=LinkConfig)
     bits: int = 16
-    noise: Literal["sampled", "gaussian", "mean", "off"] = "sampled"
+    noise: Noise = "sampled"
     grid: dict[str, tuple[float, ...]] = dataclasses.field(
         default_factory=lambda: {"fidelity": (0.9, 0.99, 0.999)}
     )
     seeds: int = 4
     devices: int | None = None
+    protection: CodeConfig | None = dataclasses.field(default=None, metadata=LATER)
+    simulate: Simulate = dataclasses.field(default="attempts", metadata=LATER)
 
     def __post_init__(self) -> None:
         check_fields(self)
         check_file_name("name", self.name)
-        if self.devices is not None and self.devices < 1:
-            checks.refuse("devices", "be a positive integer", self.devices)
         for name, values in self.grid.items():
             _check_values(name, values)
         for bits in self.grid.get("bits", (self.bits,)):
             for nodes in self.grid.get("nodes", (self.task.nodes,)):
-                FixedPoint(int(bits)).level_bits(int(nodes))
+                wire = FixedPoint(int(bits))
+                wire.level_bits(int(nodes))
+                Ring(wire=wire, noise=self.noise, protection=self._protection())
+
+    def _protection(self) -> Protection | None:
+        return None if self.protection is None else self.protection.build()
 
     @property
     def folder(self) -> Path:
         return Path(self.out) / self.name
 
-    def train(self, setting: dict[str, Any], key: jax.Array) -> dict[str, jax.Array]:
+    def train(self, setting: dict[str, Any], key: Key) -> dict[str, jax.Array]:
         """The outcomes of the training at a setting; see `jaxqring.train._task.training`."""
         task = dataclasses.replace(self.task, nodes=setting.get("nodes", self.task.nodes))
         link = self.link.channel({name: setting[name] for name in PARAMETERS if name in setting})
-        ring = Ring(link, FixedPoint(setting.get("bits", self.bits)), self.noise)
+        wire = FixedPoint(setting.get("bits", self.bits))
+        ring = Ring(link, wire, self.noise, self._protection(), simulate=self.simulate)
         keys = jax.random.split(key, task.steps)
         return training(task)(ring, keys, setting.get("learning_rate"))
 
 
 def _check_values(name: str, values: Any) -> None:
-    """Refuses values that a parameter cannot have, before anything of JAX is touched."""
+    """Refuses values that a parameter cannot have, without touching a device."""
     checks.one_of("grid", name, NAMES)
     if not values:
         checks.refuse(f"grid.{name}", "hold at least one value", values)
@@ -97,8 +109,8 @@ def run_sweep(config: SweepConfig, console: "Console | None" = None) -> dict[str
     and `results.csv` at the end; see `jaxqring.sweeps.sweep`.
 
     Args:
-      config: what to train.
-      console: where to show progress; None for silence.
+      config: the sweep.
+      console: that shows progress; None for silence.
 
     Returns:
       The tidy table of `jaxqring.sweeps.sweep`.
@@ -107,23 +119,21 @@ def run_sweep(config: SweepConfig, console: "Console | None" = None) -> dict[str
       ValueError: if there are fewer devices than `config.devices`, the data cannot be loaded,
         or the folder holds another sweep.
     """
-    devices = jax.local_devices()
-    if config.devices is not None and config.devices > len(devices):
-        checks.refuse("devices", f"be at most the {len(devices)} there are", config.devices)
+    devices = used_devices(config.devices)
     grid = {
         name: [int(value) for value in values] if name in STATIC else list(values)
         for name, values in config.grid.items()
     }
     # Everything that a result depends on but the grid, whose parameters stand there already.
-    fields = dataclasses.asdict(config)
-    about = {name: fields[name] for name in ("task", "link", "bits", "noise")}
+    fields = as_written(config)
+    names = ("task", "link", "bits", "noise", "protection", "simulate")
     return sweep(
         config.train,
         grid,
         config.seeds,
         static=[name for name in STATIC if name in grid],
         folder=config.folder,
-        devices=devices[: config.devices],
-        about=about,
+        devices=devices,
+        about={name: fields[name] for name in names if name in fields},
         console=console,
     )

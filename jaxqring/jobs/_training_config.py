@@ -1,32 +1,28 @@
-"""What a training job is made of, as frozen dataclasses, and how to read one from TOML."""
+"""The configuration of a training job, as frozen dataclasses."""
 
 import dataclasses
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from jaxqring import _checks as checks
-from jaxqring._fields import check_fields, check_file_name, no_other_keys
+from jaxqring._fields import LATER, NOT_NEGATIVE, check_fields, check_file_name, no_other_keys
+from jaxqring._types import MappingChoice, ModelName, Noise, Rounding, Simulate
 from jaxqring.codec import BFloat16, FixedPoint, Float32
 from jaxqring.codec._formats import WireFormat
 from jaxqring.codes._protection import Protection
 from jaxqring.jobs._code_config import CodeConfig
+from jaxqring.jobs._link_config import PARAMETERS, LinkConfig, check_link
 from jaxqring.jobs._security_config import SecurityConfig
-from jaxqring.link import superdense
-from jaxqring.physics.channels import depolarizing
-from jaxqring.physics.pairs import werner
 from jaxqring.ring import Ring
 from jaxqring.secure._security import MIN_PARTIES
 from jaxqring.train._datasets import DataConfig
-
-if TYPE_CHECKING:
-    pass
 
 
 @no_other_keys
 @dataclasses.dataclass(frozen=True)
 class RunConfig:
-    """One training of the job, and how its gradients are averaged.
+    """One training of a job, and the all-reduce that averages its gradients.
 
     Attributes:
       name: of the run, in the table and the files.
@@ -37,33 +33,42 @@ class RunConfig:
       wire: "fixed", "float32" or "bfloat16".
       bits: width of the fixed wire.
       rounding: of the fixed wire: "nearest" or "stochastic".
-      protection: of the links; none by default.
+      protection: of the links; no protection by default.
       simulate: of protected links: "attempts" or "symbol"; the distribution is the same.
-      resync_every: steps between two averagings of parameters and optimizer states over the
+      resync_every: steps between two averages of parameters and optimizer states over the
         error-free classical channel, for runs whose replicas drift; 0 for never.
-      security: masks on what is sent; none by default.
+      security: masks on what the run sends; no masks by default.
+      dephasing: of the stored half, as in `LinkConfig`.
+      gamma: decay of the sent half, as in `LinkConfig`.
+      gate_error: of the Bell measurement, as in `LinkConfig`.
+      readout_error: of a measured bit, as in `LinkConfig`.
+      survival: of both halves, as in `LinkConfig`.
     """
 
     name: str = "ring-noisy"
     collective: Literal["classical", "ring"] = "ring"
-    noise: Literal["sampled", "gaussian", "mean", "off"] = "sampled"
+    noise: Noise = "sampled"
     fidelity: float = 0.99
     error_prob: float = 0.0
     wire: Literal["fixed", "float32", "bfloat16"] = "fixed"
     bits: int = 16
-    rounding: Literal["nearest", "stochastic"] = "nearest"
+    rounding: Rounding = "nearest"
     protection: CodeConfig | None = None
-    simulate: Literal["attempts", "symbol"] = "attempts"
-    resync_every: int = 0
+    simulate: Simulate = "attempts"
+    resync_every: int = dataclasses.field(default=0, metadata=NOT_NEGATIVE)
     security: SecurityConfig | None = None
+    dephasing: float = dataclasses.field(default=0.0, metadata=LATER)
+    gamma: float = dataclasses.field(default=0.0, metadata=LATER)
+    gate_error: float = dataclasses.field(default=0.0, metadata=LATER)
+    readout_error: float = dataclasses.field(default=0.0, metadata=LATER)
+    survival: float = dataclasses.field(default=1.0, metadata=LATER)
 
     def __post_init__(self) -> None:
         check_fields(self, "runs.")
         check_file_name("runs.name", self.name)
         # Refused here without touching a device: a job may still choose how many there are.
-        checks.within("runs.fidelity", self.fidelity, 0.25, 1.0)
-        checks.within("runs.error_prob", self.error_prob)
-        Ring(wire=self.codes(), noise=self.noise, protection=self.guard())
+        check_link("runs.", self)
+        Ring(wire=self.wire_format(), noise=self.noise, protection=self.protection_scheme())
         if self.security is None:
             return
         if self.collective == "classical":
@@ -73,13 +78,17 @@ class RunConfig:
         if self.noise not in ("sampled", "off"):
             checks.refuse("runs.noise", 'be "sampled" or "off" under masks', self.noise)
 
-    def codes(self) -> WireFormat:
+    def link(self) -> LinkConfig:
+        """The noise of the links of this run."""
+        return LinkConfig(**{name: getattr(self, name) for name in PARAMETERS})
+
+    def wire_format(self) -> WireFormat:
         """The wire of this run."""
         if self.wire == "fixed":
             return FixedPoint(self.bits, rounding=self.rounding)
         return Float32() if self.wire == "float32" else BFloat16()
 
-    def guard(self) -> Protection | None:
+    def protection_scheme(self) -> Protection | None:
         """The protection of this run."""
         return None if self.protection is None else self.protection.build()
 
@@ -87,9 +96,8 @@ class RunConfig:
         """The ring of this run, or None for a classical one."""
         if self.collective == "classical":
             return None
-        sent = depolarizing(error_prob=self.error_prob)
-        link = superdense(werner(fidelity=self.fidelity), sent=sent)
-        return Ring(link, self.codes(), self.noise, self.guard(), simulate=self.simulate)
+        channel, protection = self.link().channel(), self.protection_scheme()
+        return Ring(channel, self.wire_format(), self.noise, protection, simulate=self.simulate)
 
 
 @no_other_keys
@@ -100,35 +108,35 @@ class TrainConfig:
     Attributes:
       name: of the job; results go to `<out>/<name>/`.
       out: folder of all results.
-      data: what to learn.
+      data: the images.
       model: "cnn" or "mlp".
       nodes: N, the nodes of the ring.
-      batch_per_node: images a node sees in a step.
+      batch_per_node: images of a node in a step.
       steps: updates of every run.
       learning_rate: of Adam at the first step; it falls to zero along half a cosine.
       seed: of the initial parameters, the order of the images and the noise.
-      eval_every: steps between two looks at the test set; a checkpoint is written with each.
+      eval_every: steps between two evaluations on the test set; each writes a checkpoint.
       mapping: "pmap" or "shard_map", with a device for each node; "vmap", with all nodes on one;
         "auto" for "vmap" where there are accelerators, but fewer than nodes, else for "pmap".
         The same key gives the same errors under each; under "vmap" the compiler batches the
         products of the nodes, so that the last bits of a gradient may differ.
-      resume: whether to go on with what there is of a job of the same configuration, and to leave
-        a finished one as it is; if not, it starts over.
+      resume: if true, a job of the same configuration that was cut off goes on, and a finished
+        one is left as it is; if false, it starts over.
       runs: the trainings to compare.
-      security: of every ring run that has none of its own; none by default.
+      security: of every ring run without a security of its own; no masks by default.
     """
 
     name: str = "train"
     out: str = "runs"
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
-    model: Literal["cnn", "mlp"] = "cnn"
+    model: ModelName = "cnn"
     nodes: int = 8
     batch_per_node: int = 32
     steps: int = 250
     learning_rate: float = 4e-3
-    seed: int = 0
+    seed: int = dataclasses.field(default=0, metadata=NOT_NEGATIVE)
     eval_every: int = 25
-    mapping: Literal["auto", "pmap", "shard_map", "vmap"] = "auto"
+    mapping: MappingChoice = "auto"
     resume: bool = True
     runs: tuple[RunConfig, ...] = (RunConfig("ring-protected", protection=CodeConfig()),)
     security: SecurityConfig | None = None
@@ -136,23 +144,22 @@ class TrainConfig:
     def __post_init__(self) -> None:
         check_fields(self)
         check_file_name("name", self.name)
-        if not 0 < self.learning_rate < math.inf:
-            checks.refuse("learning_rate", "be positive and finite", self.learning_rate)
+        checks.open_interval("learning_rate", self.learning_rate, 0.0, math.inf)
         names = [run.name for run in self.runs]
         if not names or len(set(names)) < len(names):
             checks.refuse("runs", "hold at least one run, each with a name of its own", names)
         if self.security is not None:
-            own = [
+            secured = [
                 run
                 if run.security is not None or run.collective == "classical"
                 else dataclasses.replace(run, security=self.security)
                 for run in self.runs
             ]
-            object.__setattr__(self, "runs", tuple(own))
+            object.__setattr__(self, "runs", tuple(secured))
         for run in self.runs:
             if run.security is not None and self.nodes < MIN_PARTIES:
                 checks.refuse("nodes", f"be at least {MIN_PARTIES} under masks", self.nodes)
-            wire = run.codes()
+            wire = run.wire_format()
             if run.collective == "ring" and isinstance(wire, FixedPoint):
                 wire.level_bits(self.nodes)
 

@@ -1,1 +1,1 @@
-"""Tables for the terminal and figures for files; nothing is computed here."""
+"""Tables for the terminal and figures for files; their numbers come from `jaxqring.jobs`."""

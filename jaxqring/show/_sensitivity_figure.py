@@ -1,4 +1,4 @@
-"""Pictures of sensitivities: derivatives with their intervals, link by link."""
+"""Figures of sensitivities: derivatives with their intervals, link by link."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from jaxqring.show._training_figures import COLOURS, STYLE, save
+from jaxqring.show._style import COLOURS, STYLE, save
 from jaxqring.sweeps._sensitivity import DIFFERENCE
 
 
@@ -15,9 +15,9 @@ def draw_sensitivity(folder: Path, table: dict[str, np.ndarray], outcome: str) -
     """Draws `<outcome>.png`: bars with intervals, a panel for each parameter.
 
     Args:
-      folder: where to.
+      folder: for the figure.
       table: of `jaxqring.sweeps.sensitivity`.
-      outcome: which to draw.
+      outcome: that is drawn.
 
     Returns:
       The path of the figure.
@@ -28,8 +28,8 @@ def draw_sensitivity(folder: Path, table: dict[str, np.ndarray], outcome: str) -
         figure = Figure(figsize=(2 + 0.75 * sum(ratios), 4.6), layout="constrained")
         panels = figure.subplots(1, len(names), squeeze=False, width_ratios=ratios)[0]
         for axes, name in zip(panels, names, strict=True):
-            mine = (table["parameter"] == name) & (table["outcome"] == outcome)
-            _bars(axes, {column: values[mine] for column, values in table.items()})
+            selected = (table["parameter"] == name) & (table["outcome"] == outcome)
+            _bars(axes, {column: values[selected] for column, values in table.items()})
             axes.set_title(name.replace("_", " "), fontsize=13)
         unit = " (nats per unit)" if outcome == "loss" else " (per unit)"
         panels[0].set_ylabel(f"d {outcome.replace('_', ' ')} / d parameter{unit}")
@@ -41,17 +41,17 @@ def _bars(axes: Axes, rows: dict[str, np.ndarray]) -> None:
     """The derivatives of one outcome with respect to one parameter, link by link."""
     estimators = list(dict.fromkeys(rows["estimator"].tolist()))
     width = 0.8 / len(estimators)
-    for place, estimator in enumerate(estimators):
-        own = rows["estimator"] == estimator
-        offset = width * (place - (len(estimators) - 1) / 2)
-        centre = np.arange(np.count_nonzero(own)) + offset
+    for index, estimator in enumerate(estimators):
+        selected = rows["estimator"] == estimator
+        offset = width * (index - (len(estimators) - 1) / 2)
+        centre = np.arange(np.count_nonzero(selected)) + offset
         is_difference = estimator == DIFFERENCE
         axes.bar(
             centre,
-            rows["derivative"][own],
+            rows["derivative"][selected],
             width * 0.92,
-            yerr=(rows["high"] - rows["derivative"])[own],
-            color="white" if is_difference else COLOURS[1 + place % 5],
+            yerr=(rows["high"] - rows["derivative"])[selected],
+            color="white" if is_difference else COLOURS[1 + index % 5],
             edgecolor="0.25",
             hatch="///" if is_difference else None,
             error_kw={"capsize": 3, "lw": 1.3, "ecolor": "black"},

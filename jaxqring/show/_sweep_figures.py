@@ -1,4 +1,4 @@
-"""Pictures of sweeps: an outcome over each parameter, and over two at once."""
+"""Figures of sweeps: an outcome over each parameter, and over two at once."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,15 +8,15 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from jaxqring.show._training_figures import COLOURS, STYLE, STYLES, save
+from jaxqring.show._style import STYLE, look, save
 
-#: Curves in one picture, and cells of a heat map whose numbers can be read.
+#: Curves in one figure, and cells of a heat map whose numbers can be read.
 MOST_CURVES, MOST_NUMBERS = 6, 60
 
 _LABELS = {
     "fidelity": "infidelity of the pairs, 1 - F (Werner)",
     "error_prob": "Pauli error on the way (probability)",
-    "dephasing": "phase flip of the kept half (probability)",
+    "dephasing": "phase flip of the stored half (probability)",
     "gamma": "decay of the sent half (probability)",
     "gate_error": "white noise in the Bell measurement (weight)",
     "readout_error": "readout error of a bit (probability)",
@@ -28,24 +28,24 @@ _LABELS = {
 
 
 class _Axis(NamedTuple):
-    """A parameter as it is drawn: at `places`, one for each value."""
+    """A parameter as it is drawn: at `positions`, one for each value."""
 
     name: str
     values: list[float]
-    places: list[float]
+    positions: list[float]
     label: str
 
     def style(self) -> dict[str, Any]:
-        """Logarithmic where the places span a decade and a half; zero keeps a place of its own."""
-        positive = [place for place in self.places if place > 0]
-        if min(self.places) < 0 or not positive or max(positive) < 30 * min(positive):
+        """Logarithmic where positions span a decade and a half, with a position for zero."""
+        positive = [position for position in self.positions if position > 0]
+        if min(self.positions) < 0 or not positive or max(positive) < 30 * min(positive):
             return {}
-        if min(self.places) > 0:
+        if min(self.positions) > 0:
             return {"value": "log"}
         return {"value": "symlog", "linthresh": min(positive)}
 
     def short(self) -> str:
-        """How the parameter is called beside one of its places."""
+        """The name of the parameter beside one of its positions."""
         return "1 - F" if self.name == "fidelity" else self.name.replace("_", " ")
 
 
@@ -53,11 +53,11 @@ def draw_sweep(folder: Path, table: dict[str, np.ndarray], outcome: str = "accur
     """Draws an outcome over every parameter of a sweep that varies.
 
     For each, `<outcome>_<name>.png`: the mean over the seeds and one standard deviation either
-    side, a curve for each setting of the others, six of them spread evenly if there are more. Of
-    exactly two that vary, `<outcome>_<name>_<name>.png`, a heat map of the mean as well.
+    side, a curve for each setting of the others, or for six of them, spread evenly. If exactly two
+    vary, also `<outcome>_<name>_<name>.png`, a heat map of the mean.
 
     Args:
-      folder: where to.
+      folder: for the figures.
       table: of `jaxqring.sweeps.sweep`, with parameters that are numbers.
       outcome: name of its column.
 
@@ -83,10 +83,10 @@ def draw_sweep(folder: Path, table: dict[str, np.ndarray], outcome: str = "accur
 
 def _axis(name: str, column: np.ndarray) -> _Axis:
     values = np.unique(column.astype(float))
-    # Rounded, for the digits that the subtraction makes up.
-    places = np.round(1 - values, 12) if name == "fidelity" else values
+    # Rounded, for the digits that the subtraction adds.
+    positions = np.round(1 - values, 12) if name == "fidelity" else values
     label = _LABELS.get(name, name.replace("_", " "))
-    return _Axis(name, values.tolist(), places.tolist(), label)
+    return _Axis(name, values.tolist(), positions.tolist(), label)
 
 
 def _outcome(name: str) -> str:
@@ -95,7 +95,7 @@ def _outcome(name: str) -> str:
 
 
 def _rows(table: dict[str, np.ndarray], **at: float) -> np.ndarray:
-    """(points,) bool, which of them have these values."""
+    """Mask (points,) of those that have these values."""
     alike = [table[name].astype(float) == value for name, value in at.items()]
     return np.all(alike, axis=0)
 
@@ -104,16 +104,19 @@ def _curves(table: dict[str, np.ndarray], x: _Axis, varying: list[_Axis], outcom
     others = [axis for axis in varying if axis is not x]
     figure = Figure(figsize=(10 if others else 8, 4.8), layout="constrained")
     axes = figure.subplots()
-    for place, setting in enumerate(_spread_out(_settings(table, others))):
+    for index, setting in enumerate(_spread_out(_settings(table, others))):
         at = dict(zip([axis.name for axis in others], setting, strict=True))
-        places, mean, std = _over_seeds(table, x, at, outcome)
-        # Blue first: it shows on its band, as black does not.
-        look: dict[str, Any] = {"color": COLOURS[(place + 1) % 6]}
-        axes.fill_between(places, mean - std, mean + std, alpha=0.2, lw=0, **look)
-        look |= {"marker": "o", "linestyle": STYLES[place % 6]}
-        look["markersize"] = 4 if len(places) < 30 else 2
+        positions, mean, std = _over_seeds(table, x, at, outcome)
         label = ", ".join(_at(axis, value) for axis, value in zip(others, setting, strict=True))
-        axes.plot(places, mean, label=label, **look)
+        points: dict[str, Any] = {
+            "marker": "o",
+            "markersize": 4 if len(positions) < 30 else 2,
+            "label": label,
+        }
+        # Blue first: it can be seen on its band, as black cannot.
+        (line,) = axes.plot(positions, mean, **points, **look(index, first=1))
+        band: dict[str, Any] = {"alpha": 0.2, "lw": 0, "color": line.get_color()}
+        axes.fill_between(positions, mean - std, mean + std, **band)
     _scale(axes, x, outcome)
     seeds = len(np.unique(table["seed"]))
     title = f"mean and standard\ndeviation over {seeds} seeds" if seeds > 1 else "one seed"
@@ -129,34 +132,32 @@ def _curves(table: dict[str, np.ndarray], x: _Axis, varying: list[_Axis], outcom
 def _over_seeds(
     table: dict[str, np.ndarray], x: _Axis, at: dict[str, float], outcome: str
 ) -> tuple[list[float], np.ndarray, np.ndarray]:
-    """Places along x, and there mean and standard deviation where the others are `at` a setting."""
-    own = [
-        (place, table[outcome][_rows(table, **{**at, x.name: value})].astype(float))
-        for value, place in zip(x.values, x.places, strict=True)
+    """Positions along x with mean and standard deviation, where the others are `at` a setting."""
+    found = [
+        (position, table[outcome][_rows(table, **{**at, x.name: value})].astype(float))
+        for value, position in zip(x.values, x.positions, strict=True)
     ]
-    own = [(place, values) for place, values in own if values.size]  # a grid may have holes
-    # A run that diverged has no mean, and leaves a gap.
+    found = [(position, values) for position, values in found if values.size]  # a grid with holes
+    # A run that diverged has no mean, and leaves a hole in the curve.
     with np.errstate(invalid="ignore"):
-        mean = np.array([values.mean() for _, values in own])
-        std = np.array([values.std() for _, values in own])
-    return [place for place, _ in own], mean, std
+        mean = np.array([values.mean() for _, values in found])
+        std = np.array([values.std() for _, values in found])
+    return [position for position, _ in found], mean, std
 
 
 def _at(axis: _Axis, value: float) -> str:
-    return f"{axis.short()} = {axis.places[axis.values.index(value)]:.3g}"
+    return f"{axis.short()} = {axis.positions[axis.values.index(value)]:.3g}"
 
 
 def _settings(table: dict[str, np.ndarray], axes: list[_Axis]) -> list[tuple[float, ...]]:
-    """The settings that some parameters have together."""
+    """The distinct settings of these parameters."""
     columns = [table[axis.name].astype(float).tolist() for axis in axes]
     return sorted(set(zip(*columns, strict=True))) if axes else [()]
 
 
 def _spread_out(settings: list[tuple[float, ...]]) -> list[tuple[float, ...]]:
     count = min(len(settings), MOST_CURVES)
-    return [
-        settings[place] for place in np.linspace(0, len(settings) - 1, count).round().astype(int)
-    ]
+    return [settings[i] for i in np.linspace(0, len(settings) - 1, count).round().astype(int)]
 
 
 def _scale(axes: Axes, x: _Axis, outcome: str) -> None:
@@ -173,17 +174,17 @@ def _heat_map(table: dict[str, np.ndarray], x: _Axis, y: _Axis, outcome: str) ->
     mean = np.full((len(y.values), len(x.values)), np.nan)
     for row, v in enumerate(y.values):
         for column, u in enumerate(x.values):
-            own = table[outcome][_rows(table, **{x.name: u, y.name: v})]
-            if own.size:
-                mean[row, column] = own.mean(dtype=float)
-    # Made for all kinds of colour vision, and even in lightness.
+            cell = table[outcome][_rows(table, **{x.name: u, y.name: v})]
+            if cell.size:
+                mean[row, column] = cell.mean(dtype=float)
+    # A colour map for all kinds of colour vision, even in lightness.
     picture = axes.imshow(mean, cmap="cividis", origin="lower", aspect="auto")
     axes.grid(visible=False)
     for axis, set_ticks in ((x, axes.set_xticks), (y, axes.set_yticks)):
-        # Every value where there is room for its number, else about six of them.
-        step = 1 if len(axis.values) <= 8 else -(-len(axis.values) // 6)
-        ticks = range(0, len(axis.values), step)
-        set_ticks(ticks, [f"{axis.places[tick]:.2g}" for tick in ticks])
+        # Every value where its number fits, else about six of them.
+        spacing = 1 if len(axis.values) <= 8 else -(-len(axis.values) // 6)
+        ticks = range(0, len(axis.values), spacing)
+        set_ticks(ticks, [f"{axis.positions[tick]:.2g}" for tick in ticks])
     axes.set(xlabel=x.label, ylabel=y.label)
     if mean.size <= MOST_NUMBERS:
         _write_numbers(axes, mean)
@@ -194,8 +195,8 @@ def _heat_map(table: dict[str, np.ndarray], x: _Axis, y: _Axis, outcome: str) ->
 
 
 def _write_numbers(axes: Axes, mean: np.ndarray) -> None:
-    known = mean[np.isfinite(mean)]
-    middle = (known.min() + known.max()) / 2 if known.size else 0.0
+    finite = mean[np.isfinite(mean)]
+    middle = (finite.min() + finite.max()) / 2 if finite.size else 0.0
     for (row, column), value in np.ndenumerate(mean):
         colour = "black" if value > middle else "white"
         axes.text(column, row, f"{value:.2f}", ha="center", va="center", color=colour, fontsize=11)

@@ -1,25 +1,25 @@
-"""How much memory a computation needs, estimated from its jaxpr before anything is compiled."""
+"""The memory that a computation needs, estimated from its jaxpr before anything is compiled."""
 
 import math
 
 import jax
 from jax.extend import core
 
-#: Primitives that run their inner jaxpr again and again, while what it works on is held outside.
+#: Primitives that run their inner jaxpr again and again; arrays that it works on live outside.
 _LOOPS = ("scan", "while")
 
 
 def live_bytes(jaxpr: core.ClosedJaxpr) -> tuple[int, int]:
     """The most bytes that are alive at one moment of a computation, and those of its constants.
 
-    Results are made in the order of the jaxpr and given up after their last use. A call holds
-    what its inner jaxpr needs, or its results where those are larger; of branches the largest
-    counts; a loop holds its results beside what one turn needs.
+    Results are made in the order of the jaxpr and freed after their last use. A call needs the
+    bytes of its inner jaxpr, or of its results where those are larger; of branches the largest
+    counts; a loop needs its results beside the bytes of one iteration.
 
-    Left out is what the compiler does with it: fusion, which never stores some of these arrays;
+    Optimizations of the compiler are left out: fusion, which never stores some of these arrays;
     arrays written in place; another order of operations; padding; the workspace of libraries. The
-    estimate is most often above what XLA says, for the trainings of this library by up to a
-    factor of two.
+    estimate is most often above that of XLA, for the trainings of this library by up to a factor
+    of two.
 
     Args:
       jaxpr: of the computation.
@@ -37,30 +37,30 @@ def live_bytes(jaxpr: core.ClosedJaxpr) -> tuple[int, int]:
 
 
 def _peak(jaxpr: core.Jaxpr) -> int:
-    """The most bytes alive at once of what a jaxpr makes itself."""
+    """The most bytes alive at once of the arrays that a jaxpr makes itself."""
     last = {var: len(jaxpr.eqns) for var in jaxpr.outvars if isinstance(var, core.Var)}
-    for place, eqn in reversed(list(enumerate(jaxpr.eqns))):
+    for index, eqn in reversed(list(enumerate(jaxpr.eqns))):
         for var in eqn.invars:
             if isinstance(var, core.Var):
-                last.setdefault(var, place)
-    held: dict[core.Var, int] = {}
+                last.setdefault(var, index)
+    alive: dict[core.Var, int] = {}
     most = total = 0
-    for place, eqn in enumerate(jaxpr.eqns):
+    for index, eqn in enumerate(jaxpr.eqns):
         made = {var: _bytes(var.aval) for var in eqn.outvars}
         inner = [_peak(getattr(sub, "jaxpr", sub)) for sub in core.jaxprs_in_params(eqn.params)]
         results = sum(made.values())
         needed = max(inner, default=0)
         in_loop = eqn.primitive.name in _LOOPS
         most = max(most, total + (needed + results if in_loop else max(needed, results)))
-        held |= {var: size for var, size in made.items() if var in last}
-        for var in [var for var in held if last[var] <= place]:
-            del held[var]
-        total = sum(held.values())
+        alive |= {var: size for var, size in made.items() if var in last}
+        for var in [var for var in alive if last[var] <= index]:
+            del alive[var]
+        total = sum(alive.values())
     return most
 
 
 def _bytes(aval: object) -> int:
-    """Bytes of an array; none of what is no array."""
+    """Bytes of an array; zero for a value that is not an array."""
     shape, dtype = getattr(aval, "shape", None), getattr(aval, "dtype", None)
     if shape is None or dtype is None:
         return 0

@@ -1,11 +1,10 @@
-"""The points of a sweep, settings times seeds, and the folder that keeps what came of them."""
+"""The points of a sweep, settings times seeds, and the folder with their outcomes."""
 
 import csv
 import dataclasses
 import io
 import itertools
 import json
-import math
 import os
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,10 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxqring import _checks as checks
-from jaxqring._files import write_whole
+from jaxqring._files import number, to_json, write_whole
 
 Grid = Mapping[str, Sequence[Any]] | Sequence[Mapping[str, Any]]
-#: What came of points, by their number: Python numbers, which hold every float32 exactly.
+#: Outcomes by the number of their point: Python numbers, which hold every float32 exactly.
 Found = dict[int, dict[str, int | float]]
 
 
@@ -51,7 +50,7 @@ class Points:
         return self.seeds[point % len(self.seeds)]
 
     def groups(self, points: Sequence[int]) -> list[list[int]]:
-        """Some points, those together that have all static values in common."""
+        """These points in groups; those of a group have all static values in common."""
         alike: dict[tuple, list[int]] = {}
         for point in points:
             at = self.setting(point)
@@ -65,8 +64,8 @@ def points_of(grid: Grid, seeds: int | Sequence[int], static: Sequence[str] = ()
     """The points of a sweep; the arguments are those of `jaxqring.sweeps.sweep`.
 
     Raises:
-      TypeError: if a value that is traced is no real number.
-      ValueError: if there is no point, a point twice, or a name that does not belong.
+      TypeError: if a value that is traced is not a real number.
+      ValueError: if there is no point, a point twice, or an unknown name in `static`.
     """
     names, settings = _settings(grid)
     static = (static,) if isinstance(static, str) else tuple(static)
@@ -113,7 +112,7 @@ def _settings(grid: Grid) -> tuple[tuple[str, ...], tuple[tuple[Any, ...], ...]]
 
 
 def _plain(value: Any) -> Any:
-    """Numbers of NumPy and JAX as those of Python, which compare and can be written."""
+    """Numbers of NumPy and JAX as those of Python, which can be compared and written."""
     return value.item() if isinstance(value, np.generic | jax.Array) else value
 
 
@@ -148,10 +147,10 @@ def _column(values: list[Any]) -> np.ndarray:
 
 
 class PointsFolder:
-    """What a sweep leaves on disk: `sweep.json`, `points.jsonl` and, at its end, `results.csv`.
+    """The files of a sweep: `sweep.json`, `points.jsonl` and, at its end, `results.csv`.
 
     Args:
-      path: of the folder, which need not exist; None to keep nothing.
+      path: of the folder, which need not exist; None for no files.
       points: of the sweep.
       about: whatever else tells it from others, as JSON.
       platform: of the devices, "cpu" or another.
@@ -187,27 +186,27 @@ class PointsFolder:
                 if (path / name).exists():
                     checks.refuse("folder", rule, f"{path} with {name} alone")
             return None
-        there, here = json.loads(marker.read_text()), json.loads(_json(self._what))
+        there, here = json.loads(marker.read_text()), json.loads(_line(self._what))
         for name, value in here.items():
             if there.get(name) != value:
                 checks.refuse("folder", rule, f"{path} with other {name}")
         return there["outcomes"]
 
     def begin(self, kinds: dict[str, str]) -> None:
-        """Says what the sweep is, now that its outcomes are known.
+        """Writes `sweep.json`, now that the outcomes are known.
 
         Raises:
-          ValueError: if the sweep that is there has others.
+          ValueError: if the folder holds a sweep with other outcomes.
         """
         if self.path is None:
             return
         if self.kinds is not None and self.kinds != kinds:
             rule = "be empty or hold the same sweep"
             checks.refuse("folder", rule, f"{self.path} with outcomes {self.kinds}")
-        write_whole(self.path / "sweep.json", _json({**self._what, "outcomes": kinds}).encode())
+        write_whole(self.path / "sweep.json", _line({**self._what, "outcomes": kinds}).encode())
 
     def read(self) -> Found:
-        """What is there of earlier runs; from a line that was cut short on, the file is cut."""
+        """Reads the outcomes of earlier runs; cuts the file where a line is cut short."""
         file = None if self.path is None else self.path / "points.jsonl"
         if file is None or not file.exists():
             return {}
@@ -219,16 +218,12 @@ class PointsFolder:
             except ValueError:  # the disk lost power, say
                 break
             whole += len(line) + 1
-            # The numbers that JSON has no word for are strings: "nan", "inf", "-inf".
-            found[entry["point"]] = {
-                name: float(value) if isinstance(value, str) else value
-                for name, value in entry["outcomes"].items()
-            }
+            found[entry["point"]] = {n: number(v) for n, v in entry["outcomes"].items()}
         os.truncate(file, whole)
         return found
 
     def append(self, found: Found) -> None:
-        """Adds points with a single call, and waits until the disk has them."""
+        """Adds points with a single write, and waits until the disk has them."""
         if self.path is None:
             return
         text = "".join(self._lines(found)).encode()
@@ -242,9 +237,8 @@ class PointsFolder:
 
     def _lines(self, found: Found) -> Iterator[str]:
         for point, outcomes in found.items():
-            plain = {n: v if math.isfinite(v) else repr(v) for n, v in outcomes.items()}
             at = {**self._points.setting(point), "seed": self._points.seed(point)}
-            yield _json({"point": point, "at": at, "outcomes": plain})
+            yield _line({"point": point, "at": at, "outcomes": outcomes})
 
     def finish(self, table: Mapping[str, np.ndarray]) -> None:
         """Writes the table as `results.csv`, whole; numbers as Python would read them back."""
@@ -257,5 +251,6 @@ class PointsFolder:
         write_whole(self.path / "results.csv", text.getvalue().encode())
 
 
-def _json(value: Any) -> str:
-    return json.dumps(value, allow_nan=False, default=repr) + "\n"
+def _line(value: Any) -> str:
+    """A line of JSON, in which static values that JSON does not know stand as their `repr`."""
+    return to_json(value, default=repr) + "\n"

@@ -1,10 +1,11 @@
-"""What a percent of fidelity buys: derivatives of a training's outcome, with error bars."""
+"""Derivatives of the outcomes of a training by its physical parameters, with error bars."""
 
 import dataclasses
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, get_args
+from urllib.parse import quote, unquote
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ import scipy  # whose subpackages load when they are first used
 from jax.flatten_util import ravel_pytree
 
 from jaxqring import _checks as checks
+from jaxqring._types import DerivativeMode, Key, PyTree
 from jaxqring.gradients import expected, finite_difference
 from jaxqring.gradients._estimators import ESTIMATORS
 from jaxqring.link import SymbolChannel
@@ -27,9 +29,25 @@ DIFFERENCE = "difference"
 
 Parameters = dict[str, Any]
 Train = Callable[[Ring, jax.Array], Mapping[str, jax.Array]]
+#: Lower and upper ends of the intervals of differences, (P,) each.
+Ends = tuple[jax.Array, jax.Array]
 
-#: Up to this many parameters forward mode costs less than reverse mode, and needs less memory.
+#: Up to this number of parameters forward mode costs less than reverse mode, and needs less memory.
 FORWARD_MOST = 4
+
+
+#: Columns of a table of sensitivities.
+COLUMNS = (
+    *("estimator", "outcome", "parameter", "link", "value"),
+    *("derivative", "standard_error", "low", "high"),
+)
+
+
+class _Label(NamedTuple):
+    """One of the values to differentiate by: a parameter, and a link or -1 for all in one."""
+
+    parameter: str
+    link: int
 
 
 def sensitivity(
@@ -43,7 +61,7 @@ def sensitivity(
     cost: Cost | None = None,
     samples: int | None = None,
     widths: Parameters | None = None,
-    mode: str = "auto",
+    mode: DerivativeMode = "auto",
     confidence: float = 0.95,
     folder: str | Path | None = None,
     devices: Sequence[jax.Device] | None = None,
@@ -52,19 +70,19 @@ def sensitivity(
 ) -> dict[str, np.ndarray]:
     """Derivatives of the outcomes of a training with respect to every physical parameter.
 
-    Each seed gives an estimate of each derivative; their mean and its standard error are reported,
-    with the interval of Student's t. A central difference with common random numbers stands
+    Each seed gives an estimate of each derivative; the mean and its standard error are reported,
+    with the interval of Student's t. A central difference with common random numbers is reported
     beside them: unbiased but for the curvature over its width.
 
     Args:
       train_fn: `train_fn(ring, keys) -> outcomes`, a dict of () floats, as for
-        `jaxqring.expected`: a whole training with its loop, pure, `keys` (calls,) one for each
-        all-reduce.
+        `jaxqring.expected`: a whole training with its loop, pure, with `keys` (calls,), one for
+        each all-reduce.
       ring: makes the ring from the parameters; or a ring, whose parameters are then the
         probabilities "x_error", "y_error" and "z_error" of its links, () or (N,).
-      parameters: where to differentiate: floats or arrays (N,) by name; None for a ring.
-      seeds: how many, counted from 0; or which. At least two.
-      calls: how many keys a training takes.
+      parameters: values at which to differentiate: floats or arrays (N,) by name; None for a ring.
+      seeds: their number, counted from 0; or the seeds themselves. At least two.
+      calls: number of keys that a training takes.
       estimators: of `jaxqring.expected`, and "difference".
       cost: of an all-reduce, for "score" and "russo".
       samples: trainings for each estimate of "score", "russo" and others; 1 by default, 2 for
@@ -76,11 +94,11 @@ def sensitivity(
         takes the memory of one training for each parameter, reverse mode that of all its steps,
         less what the training rematerialises.
       confidence: of the intervals, in (0, 1).
-      folder: where to keep the estimates of the seeds, and to go on after an interruption; see
+      folder: for the estimates of the seeds, with which an interrupted call goes on; see
         `jaxqring.sweeps.sweep`.
       devices: to spread the seeds over; all local ones by default.
-      about: what else tells this study from others; see `jaxqring.sweeps.sweep`.
-      console: where to show progress; None for silence.
+      about: whatever else tells this study from others; see `jaxqring.sweeps.sweep`.
+      console: that shows progress; None for silence.
 
     Returns:
       A tidy table: columns "estimator", "outcome", "parameter", "link" (-1 for all links in one),
@@ -114,21 +132,21 @@ def sensitivity(
     forward = mode == "forward" or (mode == "auto" and flat.size <= FORWARD_MOST)
     labels = _labels(at)
 
-    def estimate(setting: dict[str, Any], key: jax.Array) -> dict[str, jax.Array]:
+    def estimate(setting: dict[str, Any], key: Key) -> dict[str, jax.Array]:
         name = setting["estimator"]
         if name == DIFFERENCE:
-            each = _differences(train_fn, make, at, ends, key, calls)
+            slopes_of = _differences(train_fn, make, at, ends, key, calls)
         else:
             count = samples or (2 if name == "score" else 1)
 
-            def outcomes(values: Parameters) -> Any:
+            def outcomes(values: Parameters) -> PyTree:
                 same = {"estimator": name, "samples": count, "calls": calls, "cost": cost}
                 return dict(expected(train_fn, make(values), key, **same, batch=1))
 
-            each = (jax.jacfwd if forward else jax.jacrev)(outcomes)(at)
+            slopes_of = (jax.jacfwd if forward else jax.jacrev)(outcomes)(at)
         return {
-            f"{outcome}/{label}": slope
-            for outcome, slopes in each.items()
+            _column(outcome, label): slope
+            for outcome, slopes in slopes_of.items()
             for label, slope in zip(labels, ravel_pytree(slopes)[0], strict=True)
         }
 
@@ -179,8 +197,8 @@ def _as_arrays(argument: str, values: Parameters | None) -> Parameters:
     return {name: jnp.asarray(value, dtype=float) for name, value in values.items()}
 
 
-def _ends(at: Parameters, widths: Parameters | None) -> tuple[jax.Array, jax.Array]:
-    """(P,) each: the lower and the upper end of the interval of each difference."""
+def _ends(at: Parameters, widths: Parameters | None) -> Ends:
+    """The intervals of the differences."""
     values = np.asarray(ravel_pytree(at)[0], np.float64)
     room = np.where(values > 1, values, np.minimum(np.abs(values), np.abs(1 - values)))
     half = np.where(room > 0, room / 4, 5e-4)
@@ -201,40 +219,56 @@ def _check(estimators: Sequence[str], seeds: Any, mode: str, confidence: float) 
         checks.refuse("estimators", "be a sequence of at least one", estimators)
     for name in estimators:
         checks.one_of("estimators", name, (*ESTIMATORS, DIFFERENCE))
-    checks.one_of("mode", mode, ("auto", "forward", "reverse"))
-    if not 0 < confidence < 1:
-        checks.refuse("confidence", "lie in (0, 1)", confidence)
+    checks.one_of("mode", mode, get_args(DerivativeMode))
+    checks.open_interval("confidence", confidence)
     if (seeds if isinstance(seeds, int) else len(seeds)) < 2:
         checks.refuse("seeds", "be at least two, for an error bar", seeds)
 
 
-def _labels(at: Parameters) -> list[str]:
-    """What each value is called, `name` or `name[link]`, in the order of `ravel_pytree`."""
+def _labels(at: Parameters) -> list[_Label]:
+    """The values to differentiate by, in the order of `ravel_pytree`."""
     return [
-        name if value.ndim == 0 else f"{name}[{link}]"
+        _Label(name, link if value.ndim else -1)
         for name, value in sorted(at.items())
         for link in range(value.size)
     ]
+
+
+def _column(outcome: str, label: _Label) -> str:
+    """The name of a column of derivatives: `outcome/parameter` or `outcome/parameter[link]`.
+
+    No two are the same: of a name, the characters that separate its parts are percent-encoded.
+    """
+    link = "" if label.link < 0 else f"[{label.link}]"
+    return f"{_encoded(outcome, '%/')}/{_encoded(label.parameter, '%[')}{link}"
+
+
+def _encoded(name: str, special: str) -> str:
+    return "".join(quote(c, safe="") if c in special else c for c in name)
+
+
+def _outcome_of(column: str) -> str:
+    return unquote(column.partition("/")[0])
 
 
 def _differences(
     train_fn: Train,
     make: Callable[[Parameters], Ring],
     at: Parameters,
-    ends: tuple[jax.Array, jax.Array],
-    key: jax.Array,
+    ends: Ends,
+    key: Key,
     calls: int,
 ) -> dict[str, jax.Array]:
-    """(P,) for each outcome; one pair of trainings after another."""
+    """Differences (P,) of each outcome; one pair of trainings after another."""
     flat, restore = ravel_pytree(at)
     low, high = ends
 
     def plain(ring: Ring, keys: jax.Array) -> dict[str, jax.Array]:
         return dict(train_fn(ring, keys))
 
-    def one(place: jax.Array) -> Any:
-        below, above = (make(restore(flat.at[place].set(end[place]))) for end in ends)
-        width = high[place] - low[place]
+    def one(index: jax.Array) -> PyTree:
+        below, above = (make(restore(flat.at[index].set(end[index]))) for end in ends)
+        width = high[index] - low[index]
         quotients = finite_difference(plain, below, above, width, key, calls=calls)
         return jax.tree.map(lambda quotient: quotient[0], quotients)
 
@@ -242,30 +276,21 @@ def _differences(
 
 
 def _summary(
-    table: dict[str, np.ndarray], at: Parameters, labels: list[str], confidence: float
+    table: dict[str, np.ndarray], at: Parameters, labels: list[_Label], confidence: float
 ) -> dict[str, np.ndarray]:
+    """The tidy table of `sensitivity`, from the estimates of the seeds."""
     values = np.asarray(ravel_pytree(at)[0], np.float64)
-    names = [name for name in table if "/" in name]
-    outcomes = list(dict.fromkeys(name.split("/")[0] for name in names))
-    used = list(dict.fromkeys(table["estimator"].tolist()))
-    columns: dict[str, list] = {
-        name: []
-        for name in (
-            *("estimator", "outcome", "parameter", "link", "value"),
-            *("derivative", "standard_error", "low", "high"),
-        )
-    }
-    for estimator, outcome in itertools.product(used, outcomes):
-        mine = table["estimator"] == estimator
+    outcomes = dict.fromkeys(_outcome_of(name) for name in table if "/" in name)
+    estimators = dict.fromkeys(table["estimator"].tolist())
+    rows = []
+    for estimator, outcome in itertools.product(estimators, outcomes):
+        selected = table["estimator"] == estimator
         for label, value in zip(labels, values, strict=True):
-            each = table[f"{outcome}/{label}"][mine].astype(np.float64)
-            error = each.std(ddof=1) / np.sqrt(each.size)
-            reach = scipy.stats.t.ppf((1 + confidence) / 2, each.size - 1) * error
-            name, _, link = label.rstrip("]").partition("[")
-            mean = each.mean()
-            row = (estimator, outcome, name, int(link or -1), value)
-            for column, entry in zip(
-                columns.values(), (*row, mean, error, mean - reach, mean + reach), strict=True
-            ):
-                column.append(entry)
-    return {name: np.array(column) for name, column in columns.items()}
+            slopes = table[_column(outcome, label)][selected].astype(np.float64)
+            mean, error = slopes.mean(), slopes.std(ddof=1) / np.sqrt(slopes.size)
+            reach = scipy.stats.t.ppf((1 + confidence) / 2, slopes.size - 1) * error
+            rows.append(
+                (estimator, outcome, *label, value, mean, error, mean - reach, mean + reach)
+            )
+    columns = zip(COLUMNS, zip(*rows, strict=True), strict=True)
+    return {name: np.array(column) for name, column in columns}

@@ -1,4 +1,4 @@
-"""Sweeps: one pure training at many settings and seeds, compiled once, interrupted at will."""
+"""Sweeps: one pure training at many settings and seeds, compiled once and resumable."""
 
 import dataclasses
 import os
@@ -45,38 +45,38 @@ def sweep(
 
     The function is traced once, and compiled once, for each combination of static values. The
     points of a chunk are spread over the devices, and on each device taken one after another, or
-    `batch` at a time. What comes of a point with `batch` = 1 is, bit for bit, what the compiled
-    function says on its own, whatever else is in the sweep.
+    `batch` at a time. With `batch` = 1 the outcomes of a point are, bit for bit, those of the
+    compiled function on its own, whatever else is in the sweep.
 
     With a folder, each finished chunk is appended to `points.jsonl` and is on disk before the
-    next one starts. A sweep that was cut off, however roughly, goes on from there when it is
-    called again, and its `results.csv` is that of one that was not. Whether `train_fn` is the
-    same cannot be seen: say in `about` what it depends on.
+    next one starts. A sweep that was cut off goes on from there when it is called again, even
+    after a crash, and its `results.csv` is that of one that was not. A change of `train_fn` cannot
+    be noticed: say in `about` what it depends on.
 
     Args:
       train_fn: `train_fn(setting, key) -> outcomes`, pure. `setting` has a () float32 for each
         name, or the value itself if the name is static; `key` is `jax.random.key(seed)`;
         outcomes are a dict of () real arrays.
       grid: values by name, for all their combinations; or a sequence of settings, each a dict.
-      seeds: how many, counted from 0; or which, distinct integers in [0, 2^32).
-      static: names whose values are known when tracing; they must be hashable.
-      folder: where to keep the results; None for nowhere.
+      seeds: their number, counted from 0; or the seeds themselves, distinct integers in [0, 2^32).
+      static: names whose values are concrete when tracing; they must be hashable.
+      folder: for the results; None for no files.
       devices: to spread the points over; all local ones by default.
       chunk: points of one call, a multiple of devices times `batch`; by default a few for each
         device.
       batch: points that a device works on at once. By default 1 on CPU, where more are slower,
-        and elsewhere as many as fit the memory. Beyond 1 the last bits may depend on it.
-      memory: bytes that a device may use for the sweep; by default half of what is free. What
-        the points need is estimated with `jaxqring.sweeps._memory.live_bytes`.
-      about: what else tells this sweep from others, as JSON, kept in the folder.
-      console: where to show progress; None for silence.
+        and elsewhere the largest that fits the memory. Beyond 1 the last bits may depend on it.
+      memory: bytes that a device may use for the sweep; by default half of the free ones. The
+        need of a point is estimated from its jaxpr.
+      about: whatever else tells this sweep from others, as JSON, stored in the folder.
+      console: that shows progress; None for silence.
 
     Returns:
       A tidy table: a column (points,) for each parameter, "seed" and each outcome, with settings
       outermost in the order given.
 
     Raises:
-      TypeError: if a value of the grid or an outcome is no real number.
+      TypeError: if a value of the grid or an outcome is not a real number.
       ValueError: if there is nothing to do, the folder holds another sweep, `chunk` and `batch`
         do not fit the devices, or one point does not fit the memory.
 
@@ -92,32 +92,32 @@ def sweep(
     platform = chosen[0].platform
     batch = 1 if batch is None and platform == "cpu" else batch
     _check_counts(len(chosen), chunk, batch, memory)
-    kept = PointsFolder(folder, points, about, platform)
-    found = kept.read()
+    store = PointsFolder(folder, points, about, platform)
+    found = store.read()
     missing = [point for point in range(len(points)) if point not in found]
-    share = -(-len(points) // len(chosen))
-    room = _free_memory(chosen) if memory is None else memory
+    per_device = -(-len(points) // len(chosen))
+    free = _free_memory(chosen) if memory is None else memory
     works = [
-        _plan(_trace(train_fn, points, group), chosen, share, chunk, batch, room)
+        _plan(_trace(train_fn, points, group), chosen, per_device, chunk, batch, free)
         for group in points.groups(missing)
     ]
-    kinds = _same_kinds([work.traced.kinds for work in works], kept.kinds)
-    kept.begin(kinds)
+    kinds = _same_kinds([work.traced.kinds for work in works], store.kinds)
+    store.begin(kinds)
     with progress_bars(console) as bar:
         advance = bar("points", total=len(points), done=len(found))  # those of earlier runs, too
         for work in works:
-            for some in _chunks(work, points):
-                kept.append(some)
-                found |= some
-                advance(len(some))
+            for outcomes in _chunks(work, points):
+                store.append(outcomes)
+                found |= outcomes
+                advance(len(outcomes))
     table = table_of(points, found, kinds)
-    kept.finish(table)
+    store.finish(table)
     return table
 
 
 @dataclasses.dataclass(frozen=True)
 class _Traced:
-    """A function of traced values and a seed, and the points that it is for."""
+    """A function of traced values and a seed, and the points that it evaluates."""
 
     jaxpr: core.ClosedJaxpr
     names: list[str]
@@ -127,7 +127,7 @@ class _Traced:
 
 @dataclasses.dataclass(frozen=True)
 class _Work:
-    """How the points of one trace are evaluated."""
+    """The points of one trace, and the batches and chunks in which they are evaluated."""
 
     traced: _Traced
     devices: list[jax.Device]
@@ -137,17 +137,15 @@ class _Work:
 
 def _check_counts(devices: int, chunk: int | None, batch: int | None, memory: int | None) -> None:
     for name, value in (("chunk", chunk), ("batch", batch), ("memory", memory)):
-        if value is not None and (
-            isinstance(value, bool) or not isinstance(value, int) or value < 1
-        ):
-            checks.refuse(name, "be a positive integer", value)
+        if value is not None:
+            checks.integer(name, value)
     unit = devices * (batch or 1)
     if chunk is not None and chunk % unit:
         checks.refuse("chunk", f"be a multiple of {unit}, devices times `batch`", chunk)
 
 
 def _free_memory(devices: Sequence[jax.Device]) -> int:
-    """Half of the bytes that are free for each device."""
+    """Half of the free bytes of each device."""
     stats = devices[0].memory_stats()
     if stats and "bytes_limit" in stats:
         return (stats["bytes_limit"] - stats.get("bytes_in_use", 0)) // 2
@@ -155,10 +153,10 @@ def _free_memory(devices: Sequence[jax.Device]) -> int:
 
 
 def _host_memory() -> int:
-    """Bytes that the host can give, or all that it has where it does not tell."""
-    # Linux counts files that it can drop from memory as in use everywhere else.
-    told = Path("/proc/meminfo")
-    for line in told.read_text().splitlines() if told.exists() else ():
+    """Available bytes of the host, or all of its bytes where the system does not say."""
+    # Linux counts cached files, which it can drop, as in use everywhere else.
+    meminfo = Path("/proc/meminfo")
+    for line in meminfo.read_text().splitlines() if meminfo.exists() else ():
         if line.startswith("MemAvailable:"):
             return int(line.split()[1]) * 1024
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
@@ -209,48 +207,48 @@ def _same_kinds(kinds: list[dict[str, str]], before: dict[str, str] | None) -> d
 def _plan(
     traced: _Traced,
     devices: list[jax.Device],
-    share: int,
+    per_device: int,
     chunk: int | None,
     batch: int | None,
     memory: int,
 ) -> _Work:
-    """Cuts the work so that it fits `memory` bytes on each device, of `share` points at most."""
+    """Cuts the work into batches that fit `memory` bytes; `per_device` points at most each."""
     needed, constants = live_bytes(traced.jaxpr)
     fitting = (memory - constants) // max(needed, 1)
     if fitting < (batch or 1):
         least = constants + (batch or 1) * needed
-        rule = f"be at least {least}, the bytes of {batch or 1} at once by our estimate"
+        rule = f"be at least {least}, the estimated bytes of {batch or 1} at once"
         checks.refuse("memory", rule, memory)
     if batch is None:
-        batch = _widest(min(fitting, share), None if chunk is None else chunk // len(devices))
+        batch = _widest(min(fitting, per_device), None if chunk is None else chunk // len(devices))
     unit = len(devices) * batch
     wanted = chunk or unit * -(-IN_A_ROW // batch)
-    # Nothing is gained by calls with more room than there are points.
+    # A chunk longer than all points would only be filled up.
     return _Work(traced, devices, batch, min(wanted, unit * -(-len(traced.points) // unit)))
 
 
 def _widest(most: int, row: int | None) -> int:
-    """The largest batch, of `most` points, that divides a row of points on a device."""
+    """Largest batch size <= `most` that divides the number of points in a row on a device."""
     if row is None:
         return most
     return next(width for width in range(min(most, row), 0, -1) if row % width == 0)
 
 
 def _chunks(work: _Work, points: Points) -> Iterator[Found]:
-    """What comes of the points, chunk after chunk, each finished before the next begins."""
+    """The outcomes of the points, chunk after chunk, each finished before the next begins."""
     evaluate = _compiled(work)
     traced = work.traced
     for start in range(0, len(traced.points), work.chunk):
-        mine = traced.points[start : start + work.chunk]
+        chunk = traced.points[start : start + work.chunk]
         # The last chunk is filled up with repeats: one shape, one compilation.
-        full = mine + mine[-1:] * (work.chunk - len(mine))
+        full = chunk + chunk[-1:] * (work.chunk - len(chunk))
         settings = [points.setting(point) for point in full]
         values = [np.array([at[name] for at in settings], np.float32) for name in traced.names]
         seeds = np.array([points.seed(point) for point in full], np.uint32)
         columns = [np.asarray(column) for column in evaluate(values, seeds)]
         rows = zip(*(column.tolist() for column in columns), strict=True)
         outcomes = [dict(zip(traced.kinds, row, strict=True)) for row in rows]
-        yield dict(zip(mine, outcomes, strict=False))
+        yield dict(zip(chunk, outcomes, strict=False))
 
 
 def _compiled(work: _Work) -> Callable[..., list[jax.Array]]:

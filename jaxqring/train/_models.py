@@ -1,11 +1,13 @@
 """Small Flax models for small images.
 
-Their products take the precision that JAX gives them, `jax_default_matmul_precision`, as those of
-any Flax model do; all others in this package are stated to be of the highest.
+Their products take the default precision of JAX, `jax_default_matmul_precision`, as those of any
+Flax model do; all others in this package ask for the highest.
 """
 
 import jax
 from flax import linen as nn
+
+from jaxqring._types import ModelName
 
 
 class CNN(nn.Module):
@@ -33,4 +35,4 @@ class MLP(nn.Module):
         return nn.Dense(self.num_classes)(x)
 
 
-MODELS: dict[str, type[nn.Module]] = {"cnn": CNN, "mlp": MLP}
+MODELS: dict[ModelName, type[nn.Module]] = {"cnn": CNN, "mlp": MLP}

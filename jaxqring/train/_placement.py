@@ -1,13 +1,15 @@
-"""Where the nodes of a job are: on which devices, and by which mapping."""
+"""The placement of a job: the devices of its nodes, and the mapping over them."""
 
 import dataclasses
+from typing import get_args
 
 import jax
 
 from jaxqring import _checks as checks
+from jaxqring._types import MappingChoice, NodeMapping
 
-#: What maps a function of one node over all of them; "auto" is one of these.
-MAPPINGS = ("pmap", "shard_map", "vmap")
+#: Mappings of a function of one node over all of them.
+MAPPINGS = get_args(NodeMapping)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,7 +22,7 @@ class Placement:
       nodes: N, the nodes of the ring.
     """
 
-    mapping: str
+    mapping: NodeMapping
     devices: tuple[jax.Device, ...]
     nodes: int
 
@@ -40,15 +42,17 @@ def _counted(devices: int) -> str:
     return f"{devices} device" + ("s" if devices > 1 else "")
 
 
-def choose_mapping(wanted: str, platform: str, devices: int, nodes: int) -> str:
+def choose_mapping(
+    wanted: MappingChoice, platform: str, devices: int, num_nodes: int
+) -> NodeMapping:
     """The mapping of a job, on the platform that JAX chooses and on no other.
 
     Args:
       wanted: "pmap", "shard_map", "vmap", or "auto" for the first of these on the host and where
         each node has an accelerator, and the last on fewer accelerators.
       platform: of the devices, "cpu" or another.
-      devices: how many there are.
-      nodes: N, the nodes of the ring.
+      devices: number of them.
+      num_nodes: N, the nodes of the ring.
 
     Returns:
       "pmap", "shard_map" or "vmap".
@@ -56,31 +60,32 @@ def choose_mapping(wanted: str, platform: str, devices: int, nodes: int) -> str:
     Raises:
       ValueError: if there are fewer devices than nodes, where each needs one.
 
-    >>> choose_mapping("auto", "gpu", devices=1, nodes=8)
+    >>> choose_mapping("auto", "gpu", devices=1, num_nodes=8)
     'vmap'
-    >>> choose_mapping("auto", "cpu", devices=8, nodes=8)
+    >>> choose_mapping("auto", "cpu", devices=8, num_nodes=8)
     'pmap'
     """
-    checks.one_of("mapping", wanted, ("auto", *MAPPINGS))
-    if wanted == "vmap" or (wanted == "auto" and platform != "cpu" and devices < nodes):
+    checks.one_of("mapping", wanted, get_args(MappingChoice))
+    if wanted == "vmap" or (wanted == "auto" and platform != "cpu" and devices < num_nodes):
         return "vmap"
-    if devices < nodes and platform == "cpu":
+    if devices < num_nodes and platform == "cpu":
         rule = f"be at most the {_counted(devices)} of the host, for each to have one"
         remedy = 'jax_num_cpu_devices sets how many there are, mapping = "vmap" takes one for all'
-        checks.refuse("nodes", f"{rule} ({remedy})", nodes)
-    if devices < nodes:
+        checks.refuse("nodes", f"{rule} ({remedy})", num_nodes)
+    if devices < num_nodes:
         there = f"{_counted(devices)} of platform {platform}"
-        rule = f'be "auto" or "vmap" for {nodes} nodes on {there}'
+        rule = f'be "auto" or "vmap" for {num_nodes} nodes on {there}'
         checks.refuse("mapping", rule + " (JAX_PLATFORMS=cpu takes devices of the host)", wanted)
     return "pmap" if wanted == "auto" else wanted
 
 
-def place(wanted: str, nodes: int) -> Placement:
+def place(wanted: MappingChoice, num_nodes: int) -> Placement:
     """Puts the nodes of a job on the devices of the platform that JAX chooses.
 
     Raises:
       ValueError: as `choose_mapping`.
     """
     devices = jax.devices()
-    mapping = choose_mapping(wanted, devices[0].platform, len(devices), nodes)
-    return Placement(mapping, tuple(devices[: 1 if mapping == "vmap" else nodes]), nodes)
+    mapping = choose_mapping(wanted, devices[0].platform, len(devices), num_nodes)
+    used = devices[: 1 if mapping == "vmap" else num_nodes]
+    return Placement(mapping, tuple(used), num_nodes)

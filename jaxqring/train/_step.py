@@ -1,24 +1,24 @@
 """One data-parallel step, written for one node and mapped over all of them."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from flax.training.train_state import TrainState
 from jax import lax
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from jaxqring import _checks as checks
+from jaxqring._types import AxisName, Key, NodeMapping, PyTree
 from jaxqring.physics.ghz import GHZSource
 from jaxqring.ring import Report, Ring, pmean, replica_agreement
 from jaxqring.secure import Security, secure_pmean
+from jaxqring.train._objective import AXIS, cross_entropy
 from jaxqring.train._placement import MAPPINGS
-
-AXIS = "nodes"
 
 NodeStep = Callable[[TrainState, tuple, jax.Array], tuple[TrainState, dict[str, jax.Array]]]
 
@@ -28,24 +28,24 @@ def node_step(
 ) -> NodeStep:
     """The step of one node: gradients of its own batch, averaged over the nodes, then an update.
 
-    A secure step whose GHZ states fail verification changes neither parameters nor optimizer; its
-    number counts, so that the next one has fresh states.
+    A secure step whose GHZ states fail verification changes neither parameters nor optimizer, but
+    is counted, so that the next one has fresh states.
 
     Args:
-      ring: how to average; None for `lax.pmean` in float32.
+      ring: that averages; None for `lax.pmean` in float32.
       source: of GHZ states, for a secure average.
-      security: how they are verified; with `source`.
+      security: their verification; given with `source`.
 
     Returns:
       (state, (images, labels), key) -> (state, metrics); the metrics are the same on all nodes.
     """
 
-    def step(state: TrainState, batch: tuple, key: jax.Array) -> tuple[TrainState, dict]:
+    def step(state: TrainState, batch: tuple, key: Key) -> tuple[TrainState, dict]:
         images, labels = batch
 
-        def loss_of(params: Any) -> tuple[jax.Array, jax.Array]:
+        def loss_of(params: PyTree) -> tuple[jax.Array, jax.Array]:
             scores = state.apply_fn({"params": params}, images)
-            loss = optax.softmax_cross_entropy_with_integer_labels(scores, labels).mean()
+            loss = cross_entropy(scores, labels)
             return loss, jnp.mean(jnp.argmax(scores, axis=-1) == labels)
 
         (loss, accuracy), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.params)
@@ -106,16 +106,16 @@ def _counts(report: Report) -> dict[str, Any]:
     }
 
 
-def replica_drift(params: Any, axis_name: str) -> jax.Array:
-    """How far the replicas have come apart.
+def replica_drift(params: PyTree, axis_name: AxisName) -> jax.Array:
+    """The distance between the two replicas that differ most.
 
     Args:
       params: pytree of floating arrays, the replica of this node.
       axis_name: name of the mapped axis.
 
     Returns:
-      () float32 the largest difference between two nodes, root mean square over the parameters,
-      relative to that of their values; exactly zero while all nodes hold the same.
+      () float32 the largest difference of each parameter between two nodes, root mean square over
+      the parameters, relative to that of their values; exactly zero while all nodes hold the same.
     """
     values = jnp.concatenate([leaf.reshape(-1) for leaf in jax.tree.leaves(params)])
     high, minus_low = lax.pmax(jnp.stack([values, -values]), axis_name)
@@ -133,18 +133,18 @@ def node_resync(state: TrainState) -> TrainState:
 
 
 def node_correct(state: TrainState, images: jax.Array, labels: jax.Array) -> jax.Array:
-    """() int32 how many images one node's replica classifies rightly."""
+    """() int32 number of images that one node's replica classifies correctly."""
     scores = state.apply_fn({"params": state.params}, images)
     return jnp.sum(jnp.argmax(scores, axis=-1) == labels)
 
 
 def over_nodes(
-    function: Callable, mapping: str, devices: Sequence[jax.Device], shared: tuple[int, ...]
-) -> Any:
+    function: Callable, mapping: NodeMapping, devices: Sequence[jax.Device], shared: tuple[int, ...]
+) -> Callable:
     """Maps a function of one node over all nodes.
 
     Args:
-      function: of one node.
+      function: of one node; any callable with positional arguments.
       mapping: "pmap" or "shard_map", with a device for each node, or "vmap", with one for all; each
         takes and gives arrays with a leading axis of nodes.
       devices: one for each node, or one.
@@ -154,29 +154,36 @@ def over_nodes(
       The mapped and compiled function.
 
     Raises:
-      ValueError: if the mapping is none of these.
+      ValueError: if `mapping` is not one of these.
     """
     checks.one_of("mapping", mapping, MAPPINGS)
-    # The number of arguments is known from the function, so that None marks the shared ones.
-    count = function.__code__.co_argcount
-    in_axes = tuple(None if i in shared else 0 for i in range(count))
-    if mapping == "pmap":
-        return jax.pmap(function, axis_name=AXIS, in_axes=in_axes, devices=devices)
-    if mapping == "vmap":
-        together = jax.jit(jax.vmap(function, in_axes=in_axes, axis_name=AXIS))
-        return lambda *arguments: together(*jax.device_put(arguments, devices[0]))
 
-    def block(*arguments: Any) -> Any:
-        own = [
-            a if i in shared else jax.tree.map(lambda x: x[0], a) for i, a in enumerate(arguments)
+    # Once for each number of arguments, which a call alone knows of a partial or a compiled one.
+    @functools.cache
+    def mapped(count: int) -> Callable:
+        in_axes = tuple(None if i in shared else 0 for i in range(count))
+        if mapping == "pmap":
+            return jax.pmap(function, axis_name=AXIS, in_axes=in_axes, devices=devices)
+        if mapping == "vmap":
+            together = jax.jit(jax.vmap(function, in_axes=in_axes, axis_name=AXIS))
+            return lambda *arguments: together(*jax.device_put(arguments, devices[0]))
+        return _shard_mapped(function, devices, in_axes)
+
+    return lambda *arguments: mapped(len(arguments))(*arguments)
+
+
+def _shard_mapped(
+    function: Callable, devices: Sequence[jax.Device], in_axes: tuple[int | None, ...]
+) -> Callable:
+    """A function of one node under `shard_map`; arguments whose axis is None are shared."""
+
+    def block(*arguments: PyTree) -> PyTree:
+        of_one = [
+            argument if axis is None else jax.tree.map(lambda leaf: leaf[0], argument)
+            for argument, axis in zip(arguments, in_axes, strict=True)
         ]
-        return jax.tree.map(lambda x: jnp.asarray(x)[None], function(*own))
+        return jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], function(*of_one))
 
     mesh = Mesh(np.array(devices), (AXIS,))
-
-    @jax.jit
-    def mapped(*arguments: Any) -> Any:
-        in_specs = tuple(P() if i in shared else P(AXIS) for i in range(len(arguments)))
-        return jax.shard_map(block, mesh=mesh, in_specs=in_specs, out_specs=P(AXIS))(*arguments)
-
-    return mapped
+    in_specs = tuple(P() if axis is None else P(AXIS) for axis in in_axes)
+    return jax.jit(jax.shard_map(block, mesh=mesh, in_specs=in_specs, out_specs=P(AXIS)))

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -12,12 +12,17 @@ from jax import lax
 
 from jaxqring import _checks as checks
 from jaxqring._fields import check_fields, no_other_keys
+from jaxqring._types import Key, ModelName, PyTree
 from jaxqring.ring import Ring, pmean
 from jaxqring.train import _datasets as datasets
 from jaxqring.train._datasets import DataConfig
-from jaxqring.train._models import MODELS
-
-AXIS = "nodes"
+from jaxqring.train._objective import (
+    AXIS,
+    cross_entropy,
+    initial_params,
+    model_for,
+    schedule,
+)
 
 Outcomes = dict[str, jax.Array]
 Training = Callable[..., Outcomes]
@@ -26,13 +31,13 @@ Training = Callable[..., Outcomes]
 @no_other_keys
 @dataclasses.dataclass(frozen=True)
 class TaskConfig:
-    """What a study trains, over and over.
+    """A training that sweeps and sensitivities repeat with other rings and keys.
 
     Attributes:
-      data: what to learn.
+      data: the images.
       model: "mlp" or "cnn".
       nodes: N, the nodes of the ring; one device carries them all.
-      batch_per_node: images a node sees in a step, drawn with replacement.
+      batch_per_node: images of a node in a step, drawn with replacement.
       steps: updates of a training.
       optimizer: "adam", or "sgd" with a momentum of 0.9. Adam divides by the size of gradients,
         which makes derivatives through it large where gradients are all but zero.
@@ -40,7 +45,7 @@ class TaskConfig:
     """
 
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
-    model: Literal["cnn", "mlp"] = "mlp"
+    model: ModelName = "mlp"
     nodes: int = 8
     batch_per_node: int = 32
     steps: int = 200
@@ -53,9 +58,9 @@ class TaskConfig:
 
 
 def payload(task: TaskConfig) -> int:
-    """Number of parameters of the model of a task: what a node puts into an all-reduce."""
+    """Number of parameters of the model of a task: the size of an all-reduce."""
     data = datasets.load(task.data)
-    model = MODELS[task.model](num_classes=data.num_classes)
+    model = model_for(task.model, data)
     shapes = jax.eval_shape(model.init, jax.random.key(0), data.train_images[:1])
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
 
@@ -70,33 +75,24 @@ def training(task: TaskConfig) -> Training:
     in the mean over the replicas.
     """
     data = datasets.load(task.data)
-    model = MODELS[task.model](num_classes=data.num_classes)
+    model = model_for(task.model, data)
+    # The root of a second moment of zero has no derivative without `eps_root`.
+    adam = optax.scale_by_adam(eps_root=1e-12)
+    optimizer = adam if task.optimizer == "adam" else optax.trace(0.9)
     blocks = next(n for n in range(math.isqrt(task.steps), 0, -1) if task.steps % n == 0)
 
-    def scores_of(params: Any, images: jax.Array) -> Any:
-        return model.apply({"params": params}, images)
+    def scores_of(params: PyTree, images: jax.Array) -> jax.Array:
+        return model.apply({"params": params}, images)  # type: ignore[return-value]
 
-    def loss_of(params: Any, images: jax.Array, labels: jax.Array) -> jax.Array:
-        scores = scores_of(params, images)
-        return optax.softmax_cross_entropy_with_integer_labels(scores, labels).mean()
+    def loss_of(params: PyTree, images: jax.Array, labels: jax.Array) -> jax.Array:
+        return cross_entropy(scores_of(params, images), labels)
 
     def train(
         ring: Ring, keys: jax.Array, learning_rate: jax.Array | float | None = None
     ) -> Outcomes:
         images, labels = jnp.asarray(data.train_images), jnp.asarray(data.train_labels)
-        rate = task.learning_rate if learning_rate is None else learning_rate
-        # The root of a second moment of zero has no derivative without `eps_root`.
-        adam = optax.scale_by_adam(eps_root=1e-12)
-        optimizer = adam if task.optimizer == "adam" else optax.trace(0.9)
+        rate = schedule(task.learning_rate if learning_rate is None else learning_rate, task.steps)
         ring = dataclasses.replace(ring, nodes_per_device=task.nodes)
-
-        def replicas(tree: Any) -> Any:
-            return jax.tree.map(lambda x: jnp.broadcast_to(x, (task.nodes, *jnp.shape(x))), tree)
-
-        def average(gradients: Any, key: jax.Array) -> Any:
-            one = jax.tree.map(lambda leaf: leaf[None], gradients)  # one device that has them all
-            mean = jax.vmap(lambda g: pmean(g, AXIS, ring=ring, key=key), axis_name=AXIS)(one)
-            return jax.tree.map(lambda leaf: leaf[0], mean)
 
         @jax.checkpoint
         def step(state: tuple, inputs: tuple) -> tuple[tuple, None]:
@@ -105,31 +101,42 @@ def training(task: TaskConfig) -> Training:
             shape = (task.nodes, task.batch_per_node)
             chosen = jax.random.randint(key, shape, 0, labels.shape[0])
             gradients = jax.vmap(jax.grad(loss_of))(params, images[chosen], labels[chosen])
-            gradients = average(gradients, key)
-            slowed = rate * (1 + jnp.cos(jnp.pi * number / task.steps)) / 2
+            gradients = _average(gradients, ring, key)
+            slowed = rate(number)
             updates, moments = optimizer.update(gradients, moments, params)
             params = jax.tree.map(lambda p, update: p - slowed * update, params, updates)
             return (params, moments), None
 
         # Blocks of steps, run anew in reverse mode: about two roots of their number of states
-        # are kept, and not one for each step.
+        # are stored, and not one for each step.
         @jax.checkpoint
         def block(state: tuple, inputs: tuple) -> tuple[tuple, None]:
             return lax.scan(step, state, inputs)
 
-        first = model.init(keys[0], images[:1])["params"]
-        params = replicas(first)
+        one = initial_params(model, keys[0], data)
+        params = jax.tree.map(lambda x: jnp.broadcast_to(x, (task.nodes, *jnp.shape(x))), one)
         start = params, optimizer.init(params)
         numbers = jnp.arange(task.steps, dtype=jnp.float32)
         in_blocks = [x.reshape(blocks, task.steps // blocks) for x in (keys, numbers)]
         (params, _), _ = lax.scan(block, start, tuple(in_blocks))
         scores = jax.vmap(scores_of, in_axes=(0, None))(params, jnp.asarray(data.test_images))
-        truth = jnp.asarray(data.test_labels)
-        right = jnp.take_along_axis(jax.nn.log_softmax(scores), truth[None, :, None], axis=-1)
-        return {
-            "loss": -jnp.mean(right),
-            "accuracy": jnp.mean((jnp.argmax(scores, axis=-1) == truth).astype(jnp.float32)),
-            "soft_accuracy": jnp.mean(jnp.exp(right)),
-        }
+        return _outcomes(scores, jnp.asarray(data.test_labels))
 
     return train
+
+
+def _average(gradients: PyTree, ring: Ring, key: Key) -> PyTree:
+    """The all-reduce of gradients (nodes, ...), on one device that carries all nodes."""
+    one = jax.tree.map(lambda leaf: leaf[None], gradients)
+    mean = jax.vmap(lambda g: pmean(g, AXIS, ring=ring, key=key), axis_name=AXIS)(one)
+    return jax.tree.map(lambda leaf: leaf[0], mean)
+
+
+def _outcomes(scores: jax.Array, truth: jax.Array) -> Outcomes:
+    """The outcomes of a training, from the scores (nodes, count, classes) of its replicas."""
+    right = jnp.take_along_axis(jax.nn.log_softmax(scores), truth[None, :, None], axis=-1)
+    return {
+        "loss": -jnp.mean(right),
+        "accuracy": jnp.mean((jnp.argmax(scores, axis=-1) == truth).astype(jnp.float32)),
+        "soft_accuracy": jnp.mean(jnp.exp(right)),
+    }

@@ -345,7 +345,7 @@ def test_bch_codes_correct_what_the_minimal_polynomials_of_galois_allow(n):
     ],
 )
 def test_bch_codes_are_those_of_the_published_table(n, k, t):
-    """Lin and Costello, Error Overrides Coding, table 6.1."""
+    """Lin and Costello, Error Control Coding, table 6.1."""
     assert reach_of_bch(n, k) == t
 
 

@@ -90,7 +90,7 @@ def test_the_shipped_configuration_loads():
     "text, words",
     [
         ("[hardware]\nt1 = 1.0\nt2 = 3.0", ["`t2`", "at most 2 t1", "3.0"]),
-        ("[hardware]\nlinks = 0", ["`hardware.links`", "positive integer", "0"]),
+        ("[hardware]\nlinks = 0", ["`hardware.links`", "integer of at least 1", "0"]),
         ("[hardware]\nlength = -1.0", ["`length`", "-1.0"]),
         ("[line]\nqubit_rate = 0.0", ["`line.qubit_rate`", "0.0"]),
         ("fidelities = [0.2]", ["`fidelities`", "[0.25, 1]", "0.2"]),

@@ -1,4 +1,4 @@
-"""A secure training: the numbers of a plain one, and a promise about who knows what."""
+"""A secure training: the numbers of a plain one, and a bound on what others learn."""
 
 import dataclasses
 import json
@@ -19,10 +19,10 @@ from jaxqring.jobs import TrainConfig, train
 from jaxqring.jobs import _training_job as loop
 from jaxqring.jobs._load import load_config
 from jaxqring.jobs._security_config import SecurityConfig
+from jaxqring.jobs._security_curves import cost_of, curve, security_curves
 from jaxqring.jobs._training_config import RunConfig
 from jaxqring.secure._bounds import epsilon
-from jaxqring.show import _training_tables as tables
-from jaxqring.show._security_figure import cost_of, curve
+from jaxqring.show import _tables as tables
 from jaxqring.train import _datasets as datasets
 from jaxqring.train._datasets import DataConfig
 
@@ -144,7 +144,7 @@ def test_an_aborted_step_changes_nothing_but_its_number(job):
     assert all(jax.tree.leaves(changed))
 
 
-def test_the_promise_is_that_of_the_bounds(job):
+def test_the_guarantee_is_that_of_the_bounds(job):
     config, runs, _, _ = job
     for run in RUNS[1:]:
         found = runs[run.name]["security"]
@@ -226,7 +226,7 @@ def test_the_figure_is_a_picture(job):
     from jaxqring.show._security_figure import draw_security
 
     config, *_, summary = job
-    (path,) = draw_security(config.folder, summary)
+    path = draw_security(config.folder, summary, security_curves(summary))
     assert matplotlib.image.imread(path).shape[0] > 500
     assert json.loads((config.folder / "summary.json").read_text())["name"] == config.name
 

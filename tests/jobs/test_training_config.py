@@ -3,14 +3,18 @@
 import os
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from jaxqring import Retransmit, reed_solomon
+from jaxqring import Retransmit, depolarizing, reed_solomon, superdense, werner
+from jaxqring._fields import as_written
 from jaxqring.codes import IdealCode, Unequal, bch, repetition, secded
 from jaxqring.jobs import BudgetConfig, SensitivityConfig, SweepConfig, TrainConfig, load_config
 from jaxqring.jobs._code_config import CodeConfig
+from jaxqring.jobs._link_config import PARAMETERS, LinkConfig
 from jaxqring.jobs._load import packaged_configs
 from jaxqring.jobs._security_config import SecurityConfig
 from jaxqring.jobs._training_config import RunConfig
@@ -44,6 +48,10 @@ REFUSED = {
     "fidelity above one": ("[[runs]]\nfidelity = 1.2", ["fidelity", "[0.25, 1]", "1.2"]),
     "fidelity that is no number": ("[[runs]]\nfidelity = nan", ["fidelity", "[0.25, 1]", "nan"]),
     "negative error_prob": ("[[runs]]\nerror_prob = -0.1", ["error_prob", "[0, 1]", "-0.1"]),
+    "readout error above one": (
+        "[[runs]]\nreadout_error = 1.5",
+        ["runs.readout_error", "[0, 1]", "1.5"],
+    ),
     "odd bits": ("[[runs]]\nbits = 7", ["bits", "even", "7"]),
     "bits of a double": ("[[runs]]\nbits = 64", ["bits", "[2, 32]", "64"]),
     "no room for guard bits": ("nodes = 8\n[[runs]]\nbits = 4", ["bits", "8 nodes", "guard", "4"]),
@@ -51,12 +59,12 @@ REFUSED = {
         '[[runs]]\nwire = "float32"\nnoise = "gaussian"',
         ["noise", "float wire", "gaussian"],
     ),
-    "no steps": ("steps = 0", ["steps", "positive integer", "0"]),
-    "negative nodes": ("nodes = -1", ["nodes", "positive integer", "-1"]),
-    "no images": ("batch_per_node = 0", ["batch_per_node", "positive integer", "0"]),
-    "no looks at the test set": ("eval_every = 0", ["eval_every", "positive integer", "0"]),
-    "no learning": ("learning_rate = 0.0", ["learning_rate", "positive", "0.0"]),
-    "infinite learning rate": ("learning_rate = inf", ["learning_rate", "finite", "inf"]),
+    "no steps": ("steps = 0", ["steps", "integer of at least 1", "0"]),
+    "negative nodes": ("nodes = -1", ["nodes", "integer of at least 1", "-1"]),
+    "no images": ("batch_per_node = 0", ["batch_per_node", "integer of at least 1", "0"]),
+    "no looks at the test set": ("eval_every = 0", ["eval_every", "integer of at least 1", "0"]),
+    "no learning": ("learning_rate = 0.0", ["learning_rate", "(0, inf)", "0.0"]),
+    "infinite learning rate": ("learning_rate = inf", ["learning_rate", "(0, inf)", "inf"]),
     "negative seed": ("seed = -1", ["seed", "-1"]),
     "negative seed of the data": ("[data]\nseed = -1", ["seed", "-1"]),
     "no runs": ("runs = []", ["runs", "at least one", "[]"]),
@@ -79,7 +87,7 @@ REFUSED = {
     "more payload than code": ("[[runs]]\n[runs.protection]\nk = 256", ["255", "256"]),
     "too long a Reed-Solomon code": ("[[runs]]\n[runs.protection]\nn = 256", ["255", "256"]),
     "float for a length": ("[[runs]]\n[runs.protection]\nn = 2.5", ["n", "int", "2.5"]),
-    "no length": ("[[runs]]\n[runs.protection]\nn = 0", ["protection.n", "positive", "0"]),
+    "no length": ("[[runs]]\n[runs.protection]\nn = 0", ["protection.n", "at least 1", "0"]),
     "a bch code that cannot be": (
         '[[runs]]\n[runs.protection]\nfamily = "bch"\nt = 8',
         ["`t`", "8"],
@@ -98,11 +106,11 @@ REFUSED = {
     ),
     "no attempts": (
         "[[runs]]\n[runs.protection]\nmax_attempts = 0",
-        ["protection.max_attempts", "positive", "0"],
+        ["protection.max_attempts", "at least 1", "0"],
     ),
     "no checksum": (
         "[[runs]]\n[runs.protection]\nchecksum_bits = 0",
-        ["protection.checksum_bits", "positive", "0"],
+        ["protection.checksum_bits", "at least 1", "0"],
     ),
     "negative gap": (
         '[[runs]]\n[runs.protection]\nfamily = "ideal"\ngap = -0.1',
@@ -219,6 +227,11 @@ def test_every_field_can_be_said_in_a_file(tmp_path):
         bits = 12
         rounding = "stochastic"
         resync_every = 10
+        dephasing = 0.01
+        gamma = 0.02
+        gate_error = 0.03
+        readout_error = 0.04
+        survival = 0.9
         [[runs]]
         name = "b"
         wire = "bfloat16"
@@ -246,7 +259,11 @@ def test_every_field_can_be_said_in_a_file(tmp_path):
         attempts = 4
         """
     )
-    run = RunConfig("a", "ring", "mean", 0.5, 0.25, "fixed", 12, "stochastic", resync_every=10)
+    devices = {"dephasing": 0.01, "gamma": 0.02, "gate_error": 0.03, "readout_error": 0.04}
+    devices["survival"] = 0.9
+    run = RunConfig(
+        "a", "ring", "mean", 0.5, 0.25, "fixed", 12, "stochastic", resync_every=10, **devices
+    )
     data = DataConfig("npz", "x.npz", 0.5, 9)
     bch_code = CodeConfig("bch", 127, 99, 4, max_attempts=3, checksum_bits=8)
     own = SecurityConfig("white", 0.9, 1e-3, "none", 5, "mixed", 2.0, 0.1, (63, 45, 3), 4)
@@ -279,8 +296,34 @@ def test_every_field_can_be_said_in_a_file(tmp_path):
 def test_every_family_of_codes_is_built_as_it_is_described(config, protection):
     assert config.build() == protection
     run = RunConfig(protection=config)
-    assert run.guard() == run.ring().protection == protection
+    assert run.protection_scheme() == run.ring().protection == protection
     assert RunConfig().ring().protection is None
+
+
+def test_a_run_has_every_noise_of_a_link():
+    values = dict(zip(PARAMETERS, [0.9, 0.05, 0.04, 0.1, 0.02, 0.01, 0.95], strict=True))
+    found = RunConfig(**values).ring().channel.transition
+    np.testing.assert_array_equal(found, LinkConfig(**values).channel().transition)
+    for name in PARAMETERS:  # none of them is without effect
+        other = RunConfig(**(values | {name: 0.5})).ring().channel.transition
+        assert np.abs(other - found).max() > 1e-3
+
+
+def test_the_bits_of_a_run_of_two_parameters_are_those_of_its_two_channels():
+    for fidelity in (0.25, 0.9, 0.95, 0.99, 1.0):
+        for error_prob in (0.0, 0.1):
+            sent = depolarizing(error_prob=error_prob)
+            alone = superdense(werner(fidelity=fidelity), sent=sent).transition
+            run = RunConfig(fidelity=fidelity, error_prob=error_prob)
+            assert run.ring().channel.transition.tobytes() == alone.tobytes()
+
+
+def test_files_leave_out_what_was_added_later_at_its_default():
+    written = as_written(RunConfig())
+    assert written == {n: v for n, v in asdict(RunConfig()).items() if n not in PARAMETERS[2:]}
+    assert {"fidelity", "error_prob", "bits", "protection"} <= set(written)
+    assert as_written(RunConfig(survival=0.9)) == {**written, "survival": 0.9}
+    assert as_written(TrainConfig())["runs"][0]["protection"] == asdict(CodeConfig())
 
 
 @pytest.mark.parametrize("path", sorted(DEMO.parent.glob("*.toml")), ids=lambda path: path.stem)

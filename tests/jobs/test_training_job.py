@@ -19,6 +19,7 @@ import pytest
 from rich.console import Console
 
 from jaxqring import superdense, werner
+from jaxqring._fields import as_written
 from jaxqring._files import load_state, read_metrics
 from jaxqring.jobs import TrainConfig, load_config, train
 from jaxqring.jobs import _training_job as loop
@@ -116,7 +117,7 @@ def test_the_summary_is_what_train_returns(job):
     # Through JSON once, so that the tuple of runs compares with a list.
     assert json.loads(text) == json.loads(json.dumps(summary))
     assert summary["name"] == config.name
-    assert summary["config"] == dataclasses.asdict(config)
+    assert summary["config"] == as_written(config)
     assert summary["platform"] == "cpu"
     assert summary["mapping"] == "pmap"
     assert [run["name"] for run in summary["runs"]] == [
@@ -337,10 +338,10 @@ def test_a_single_node_has_nobody_to_talk_to(tmp_path):
 
 
 @pytest.mark.matrix
-def test_a_loss_that_is_no_number_is_null(tmp_path):
+def test_a_loss_that_is_not_finite_is_a_string(tmp_path):
     config = dataclasses.replace(SMALL, learning_rate=1e38, steps=3, out=str(tmp_path))
     summary = train(config)
-    assert metrics_of(config.folder)[-1]["loss"] is None
+    assert not math.isfinite(metrics_of(config.folder)[-1]["loss"])
     assert "NaN" not in (config.folder / "metrics.jsonl").read_text()
     assert json.loads((config.folder / "summary.json").read_text())["runs"][0]["steps"] == 3
     assert summary["runs"][0]["replica_agreement"] >= 0
@@ -424,6 +425,37 @@ def test_a_job_cut_off_goes_on_from_its_checkpoint(again, small, monkeypatch):
     train(again)
     assert steps[1:] == [2, 3]  # the first is the check of the batch size
     assert outcome(again) == small
+
+
+def test_a_job_cut_off_by_an_earlier_version_goes_on(tmp_path, monkeypatch):
+    run = RunConfig("noisy", fidelity=0.95)
+    config = dataclasses.replace(SMALL, runs=(run,), out=str(tmp_path))
+
+    def cut(path, state, step):
+        save(path, state, step)
+        raise CutError
+
+    save = loop.save_state
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "save_state", cut)
+        with pytest.raises(CutError):
+            train(config)
+    # Metrics of before there were codewords or a drift, and a configuration of before links had
+    # more than two parameters.
+    metrics = config.folder / "metrics.jsonl"
+    new = ("retransmissions", "repeated_qubits", "undelivered", "replica_drift")
+    lines = [json.loads(line) for line in metrics.read_text().splitlines()]
+    old = [{name: value for name, value in line.items() if name not in new} for line in lines]
+    metrics.write_text("".join(json.dumps(line) + "\n" for line in old))
+    (there,) = json.loads((config.folder / "config.json").read_text())["runs"]
+    assert "readout_error" not in there
+    (result,) = train(config)["runs"]
+    assert result["steps"] == 4
+    assert result["symbol_errors"] == sum(x["symbol_errors"] for x in metrics_of(config.folder)) > 0
+    assert result["retransmissions"] == result["undelivered"] == 0
+    assert result["online_qubits_per_link_step"] == run.ring().cost(result["parameters"], 2).qubits
+    there = [name in line for line in metrics_of(config.folder) for name in new]
+    assert there == [False] * 8 + [True] * 8
 
 
 @pytest.mark.matrix

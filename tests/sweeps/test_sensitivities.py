@@ -90,7 +90,7 @@ def test_intervals_are_those_of_student(per_link):
 
 def test_the_mean_at_fidelity_one_is_the_slope_of_the_chain():
     # No error is drawn, so that every seed says the same. A code v moves by 2 (2 v + 1) / 3 per
-    # unit of fidelity and hop (PROTOCOLS G1), and what is added afterwards by nothing.
+    # unit of fidelity and hop, and what is added afterwards by nothing.
     table = sensitivity(
         train, make, {"fidelity": 1.0}, seeds=2, calls=1, estimators=["mean"], mode="forward"
     )
@@ -162,7 +162,41 @@ def test_what_cannot_be_done_is_refused(change, message):
         sensitivity(train, make, {"fidelity": 0.98}, **options)
 
 
-def test_parameters_that_are_none_are_refused():
+def test_names_of_outcomes_and_parameters_may_hold_any_character(tmp_path):
+    # Names that are parts of each other, that look like columns, and that are encoded already.
+    outcomes = ("a", "a/b", "a[0]", "50% of a", "a%2Fb", "ä b")
+    at = {"f": np.array([0.97, 0.98]), "f[0]": 0.99, "b/f": 0.96, "g%5B0]": 0.95}
+
+    def named(ring, keys):
+        found = train(ring, keys)["sum"]
+        return {name: (1 + index) * found for index, name in enumerate(outcomes)}
+
+    def one(at):
+        fidelity = jnp.stack([at["f"][0], at["f"][1], at["f[0]"] * at["b/f"] * at["g%5B0]"]])
+        return make({"fidelity": fidelity})
+
+    options = {"seeds": 2, "calls": 1, "estimators": ["mean"], "folder": tmp_path}
+    table = sensitivity(named, one, at, **options)
+    links = [("b/f", -1), ("f", 0), ("f", 1), ("f[0]", -1), ("g%5B0]", -1)]
+    values = [0.96, 0.97, 0.98, 0.99, 0.95]
+    plain = rows(table, outcome="a")["derivative"]
+    assert (plain != 0).all()
+    for index, name in enumerate(outcomes):
+        found = rows(table, outcome=name)
+        pairs = zip(found["parameter"].tolist(), found["link"].tolist(), strict=True)
+        assert list(pairs) == links
+        np.testing.assert_allclose(found["value"], values, rtol=1e-6)
+        np.testing.assert_allclose(found["derivative"], (1 + index) * plain, rtol=1e-4)
+    # Read from the folder alone, the same; and ordinary names stand there as they are.
+    again = sensitivity(pytest.fail, one, at, **options)
+    for column, entries in table.items():
+        np.testing.assert_array_equal(entries, again[column])
+    header = next(csv.reader((tmp_path / "results.csv").read_text().splitlines()))
+    assert {"a/f[0]", "a/f[1]", "a/b/f", "a[0]/f[1]", "ä b/f[0]"} <= set(header)
+    assert len(header) == len(set(header)) == 2 + len(outcomes) * len(links)
+
+
+def test_parameters_that_are_not_finite_numbers_are_refused():
     for at in (None, {}, {"fidelity": np.nan}, {"fidelity": np.ones((2, 2))}):
         with pytest.raises(ValueError, match=r"must be (a dict|finite)"):
             sensitivity(train, make, at, seeds=2, calls=1)

@@ -21,11 +21,12 @@ from rich.console import Console
 
 import jaxqring as jq
 from jaxqring import cli
+from jaxqring.jobs._code_config import CodeConfig
 from jaxqring.jobs._link_config import PARAMETERS, LinkConfig
 from jaxqring.jobs._load import load_config
 from jaxqring.jobs._sweep_job import SweepConfig, run_sweep
-from jaxqring.show._study_tables import sweep_table
 from jaxqring.show._sweep_figures import draw_sweep
+from jaxqring.show._tables import sweep_table
 from jaxqring.sweeps._memory import live_bytes
 from jaxqring.sweeps._points import PointsFolder
 from jaxqring.sweeps._sweep import _widest, sweep
@@ -286,8 +287,8 @@ import jax
 from jaxqring.sweeps._sweep import sweep
 
 def slow(setting, key):
-    turn = lambda _, x: jax.numpy.sin(x + setting["x"])
-    return {"y": jax.lax.fori_loop(0, 400_000, turn, jax.random.normal(key))}
+    body = lambda _, x: jax.numpy.sin(x + setting["x"])
+    return {"y": jax.lax.fori_loop(0, 400_000, body, jax.random.normal(key))}
 
 sweep(slow, {"x": [0.1 * i for i in range(30)]}, 2, folder=sys.argv[1],
       devices=jax.devices()[:2], chunk=2)
@@ -374,9 +375,9 @@ def test_results_of_unknown_origin_are_refused(tmp_path):
         ({"devices": []}, "`devices` must hold at least one"),
         ({"chunk": 12}, "`chunk` must be a multiple of 8"),
         ({"chunk": 8, "batch": 2}, "`chunk` must be a multiple of 16"),
-        ({"chunk": 0}, "`chunk` must be a positive integer"),
-        ({"batch": 1.5}, "`batch` must be a positive integer"),
-        ({"memory": -1}, "`memory` must be a positive integer"),
+        ({"chunk": 0}, "`chunk` must be an integer of at least 1"),
+        ({"batch": 1.5}, "`batch` must be an integer of at least 1"),
+        ({"memory": -1}, "`memory` must be an integer of at least 1"),
     ],
     ids=str,
 )
@@ -427,7 +428,7 @@ def test_a_point_that_does_not_fit_is_refused():
     with pytest.raises(ValueError, match="`memory` must be at least") as refusal:
         sweep(large, {"x": [1.0]}, 1, memory=3_999_999)
     assert "but got 3999999" in str(refusal.value)
-    with pytest.raises(ValueError, match="the bytes of 10 at once"):
+    with pytest.raises(ValueError, match="the estimated bytes of 10 at once"):
         sweep(large, {"x": [1.0]}, 1, memory=20_000_000, batch=10)
 
 
@@ -485,6 +486,40 @@ def test_the_link_is_that_of_its_parameters():
         LinkConfig().channel({"t1": 1.0})
 
 
+def test_a_sweep_over_protected_links_learns_as_over_perfect_ones():
+    code = CodeConfig(n=63, k=47)
+    config = dataclasses.replace(JOB, grid={"fidelity": (0.99,)}, protection=code)
+    with pytest.raises(ValueError, match="`noise` must be "):
+        dataclasses.replace(config, noise="gaussian")
+    key = jax.random.key(0)
+
+    def outcomes(config):
+        found = jax.jit(lambda fidelity: config.train({"fidelity": fidelity}, key))(0.99)
+        return {name: float(value) for name, value in found.items()}
+
+    protected, bare = outcomes(config), outcomes(JOB)
+    perfect = outcomes(dataclasses.replace(JOB, noise="off"))
+    assert protected == perfect
+    assert bare["loss"] != perfect["loss"]
+
+
+def test_protection_tells_sweeps_apart_and_its_absence_changes_no_file(tmp_path, monkeypatch):
+    def cheap(config, setting, key):
+        return {"loss": setting["fidelity"], "accuracy": 1 - setting["fidelity"]}
+
+    monkeypatch.setattr(SweepConfig, "train", cheap)
+    plain = dataclasses.replace(JOB, out=str(tmp_path), grid={"fidelity": (0.99,)}, seeds=1)
+    run_sweep(plain)
+    about = json.loads((plain.folder / "sweep.json").read_text())["about"]
+    assert set(about) == {"task", "link", "bits", "noise"}
+    with pytest.raises(ValueError, match="`folder` must be empty or hold the same sweep"):
+        run_sweep(dataclasses.replace(plain, protection=CodeConfig()))
+    other = dataclasses.replace(plain, name="other", protection=CodeConfig())
+    run_sweep(other)
+    about = json.loads((other.folder / "sweep.json").read_text())["about"]
+    assert about["protection"] == dataclasses.asdict(CodeConfig())
+
+
 def test_the_shipped_configurations_load():
     config = load_config("configs/sweep_fidelity.toml", SweepConfig)
     fidelities = config.grid["fidelity"]
@@ -506,9 +541,9 @@ def test_the_shipped_configurations_load():
         ("[grid]\nnodes = [0]", ["`grid.nodes`", "0"]),
         ("[grid]\nfidelity = []", ["`grid.fidelity`", "at least one"]),
         ("[link]\ngamma = -0.1", ["`link.gamma`", "-0.1"]),
-        ("[task]\nsteps = 0", ["`task.steps`", "positive integer"]),
-        ("seeds = 0", ["`seeds`", "positive integer"]),
-        ("devices = 0", ["`devices`", "positive integer"]),
+        ("[task]\nsteps = 0", ["`task.steps`", "integer of at least 1"]),
+        ("seeds = 0", ["`seeds`", "integer of at least 1"]),
+        ("devices = 0", ["`devices`", "integer of at least 1"]),
         ("widgets = 3", ["unknown keys", "widgets"]),
     ],
 )

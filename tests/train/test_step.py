@@ -97,7 +97,35 @@ def test_a_sum_of_the_same_values_has_the_same_bits_under_every_mapping():
         jax.tree.map(np.testing.assert_array_equal, other, first)
 
 
-def test_a_mapping_that_is_none_is_refused():
+class Scaled:
+    """A callable object, whose second argument has a default."""
+
+    def __call__(self, x, factor=2.0, *, offset=0.0):
+        return {"mean": lax.pmean(x * factor, AXIS) + offset}
+
+
+@pytest.mark.parametrize("mapping", MAPPINGS)
+def test_every_callable_is_mapped(mapping):
+    values = np.float32([[1.0], [2.0], [6.0]])
+    mean, devices = 3 * np.ones((3, 1)), jax.devices()[:3]
+
+    def mapped(function):
+        return over_nodes(function, mapping, devices, shared=(1,))
+
+    for function, arguments, expected in (
+        (Scaled(), (values,), 2 * mean),
+        (functools.partial(Scaled(), offset=1.0), (values, 5.0), 5 * mean + 1),
+        (functools.partial(Scaled(), factor=3.0), (values,), 3 * mean),
+        (jax.jit(Scaled()), (values, 5.0), 5 * mean),
+        (lambda *xs: Scaled()(*xs), (values, 5.0), 5 * mean),
+    ):
+        np.testing.assert_allclose(mapped(function)(*arguments)["mean"], expected, rtol=1e-6)
+    once = mapped(Scaled())  # called with one argument, then with two
+    np.testing.assert_allclose(once(values)["mean"], 2 * mean, rtol=1e-6)
+    np.testing.assert_allclose(once(values, 4.0)["mean"], 4 * mean, rtol=1e-6)
+
+
+def test_a_mapping_that_is_unknown_is_refused():
     with pytest.raises(ValueError, match=r"`mapping` must be one of .*, but got 'auto'"):
         over_nodes(node_resync, "auto", jax.devices()[:2], shared=())
 

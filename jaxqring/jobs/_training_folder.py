@@ -1,0 +1,89 @@
+"""The folder of a training job: what it holds, and up to where it is done."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from jaxqring import _checks as checks
+from jaxqring._fields import as_written
+from jaxqring._files import load_state, to_json, write_whole
+from jaxqring.jobs._training_config import TrainConfig
+from jaxqring.train._placement import Placement
+
+
+def result_path(folder: Path, run: str) -> Path:
+    """The file with the result of a run."""
+    return folder / "results" / f"{run}.json"
+
+
+def checkpoint_path(folder: Path, run: str) -> Path:
+    """The file with the last checkpoint of a run."""
+    return folder / "checkpoints" / f"{run}.msgpack"
+
+
+def finished_summary(config: TrainConfig) -> dict[str, Any] | None:
+    """The contents of `summary.json` of a finished job; None if it is to be trained.
+
+    A job is trained if it is not finished, or if `config.resume` is off.
+    """
+    summary = config.folder / "summary.json"
+    there, _ = _marker(config.folder)
+    if not config.resume or there != _identity(config) or not summary.exists():
+        return None
+    return json.loads(summary.read_text())
+
+
+def prepare_folder(config: TrainConfig, placement: Placement) -> bool:
+    """Marks the folder as that of this job, emptied of other results unless the job goes on.
+
+    Returns:
+      True if the folder held a job of another configuration.
+
+    Raises:
+      ValueError: if the job was cut off on another platform or under another mapping.
+    """
+    folder = config.folder
+    there, where = _marker(folder)
+    wanted = _identity(config)
+    here = {"platform": placement.platform, "mapping": placement.mapping}
+    same = there == wanted
+    goes_on = same and config.resume
+    if goes_on and where and where != here:
+        rule = f"be {where['mapping']!r} on platform {where['platform']}, where the job was cut off"
+        got = f"{placement.mapping} on {placement.platform}"
+        checks.refuse("mapping", f"{rule}, unless it starts over (--restart)", got)
+    if not goes_on:
+        # The marker first: once it is gone, whatever else is left, the job starts afresh.
+        stale = [*folder.glob("results/*.json"), *folder.glob("checkpoints/*.msgpack")]
+        names = ("metrics.jsonl", "summary.json")
+        for path in [folder / "config.json", *stale, *(folder / name for name in names)]:
+            path.unlink(missing_ok=True)
+    write_whole(folder / "config.json", to_json({**wanted, "placement": here}).encode())
+    return there is not None and not same
+
+
+def resume_points(config: TrainConfig) -> dict[str, float]:
+    """The step of the checkpoint of each run, by name; infinity for a finished run."""
+    points: dict[str, float] = {}
+    for run in config.runs:
+        _, points[run.name] = load_state(checkpoint_path(config.folder, run.name))
+        if result_path(config.folder, run.name).exists():
+            points[run.name] = math.inf
+    return points
+
+
+def _identity(config: TrainConfig) -> dict[str, Any]:
+    """The part of a configuration that tells a job from others, as it is read back from JSON."""
+    fields = as_written(config)
+    del fields["resume"]
+    return json.loads(to_json(fields))
+
+
+def _marker(folder: Path) -> tuple[dict[str, Any] | None, dict[str, str]]:
+    """The configuration of the job that a folder holds, if any, and where it ran."""
+    marker = folder / "config.json"
+    if not marker.exists():
+        return None, {}
+    there = json.loads(marker.read_text())
+    return there, there.pop("placement", {})

@@ -1,0 +1,165 @@
+"""Tables for the terminal, of all commands."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+
+#: Rows of the table of a sweep that are shown before the middle is left out.
+MOST_ROWS = 40
+
+
+def _table(title: str, left: Sequence[str], right: Sequence[str] = (), tight: bool = True) -> Table:
+    """An empty table with columns of text, then of numbers; `tight` for terminals of 80 columns."""
+    spacing: dict[str, Any] = {"padding": (0, 1, 0, 0)} if tight else {}
+    table = Table(title=escape(title), box=box.SIMPLE_HEAD, pad_edge=False, **spacing)
+    for name in left:
+        table.add_column(escape(name), no_wrap=True)
+    for name in right:
+        table.add_column(escape(name), justify="right", no_wrap=True)
+    return table
+
+
+def summary_table(summary: dict[str, Any]) -> Table:
+    """The result of a training job, a row for each run."""
+    job = summary["config"]
+    title = f"{summary['name']}: {summary['parameters']:,} parameters, {job['nodes']} nodes, "
+    title += f"{job['steps']} steps; online traffic per link and step, one EPR pair per qubit"
+    columns = ("test\naccuracy", "online\ntraffic", "net bits\nper qubit", "error\nrate")
+    table = _table(title, ["run"], [*columns, "replicas\nagree"])
+    for run in summary["runs"]:
+        qubits, bits = run["online_qubits_per_link_step"], run["online_bits_per_link_step"]
+        net = run["net_bits_per_online_qubit"]
+        table.add_row(
+            escape(run["name"]),
+            f"{run['test_accuracy']:.4f}",
+            f"{qubits:,} qubits" if qubits else f"{bits:,} bits",
+            "-" if net is None else f"{net:.3f}",
+            f"{run['symbol_error_rate']:.1e}",
+            f"{run['replica_agreement']:.4f}",
+        )
+    return table
+
+
+def security_table(summary: dict[str, Any]) -> Table:
+    """The guarantees of the secure runs of a job and their cost, a row for each run."""
+    title = f"{summary['name']}: a copy is one GHZ state for every bit of a mask"
+    columns = (
+        *("GHZ\nfidelity", "eps.\na step", "eps.\nin all", "copies\na mask", "1e6\na step"),
+        *("steps\nlost", "sums\nwrong", "still\nwrong"),
+    )
+    table = _table(title, ["run"], columns)
+    for run in summary["runs"]:
+        if "security" not in run:
+            continue
+        security = run["security"]
+        table.add_row(
+            escape(run["name"]),
+            f"{security['ghz_fidelity']:.6g}",
+            _short(security["epsilon_per_step"]),
+            "vacuous" if security["is_vacuous"] else _short(security["epsilon_total"]),
+            f"{security['overhead']:.1f}",
+            f"{security['copies_per_step'] / 1e6:.3f}",
+            str(security["aborted_steps"]),
+            _short(security["wrong_sum_rate"]),
+            _short(security["uncorrected_sum_rate"]),
+        )
+    return table
+
+
+def _short(value: float) -> str:
+    """Two digits and an exponent without a zero in front; 0 for zero."""
+    return f"{value:.1e}".replace("e-0", "e-") if value else "0"
+
+
+def budget_tables(results: dict[str, Any]) -> list[Table]:
+    """The contents of `budget.json`: net rates, one all-reduce, and derivatives."""
+    return [_rates(results), _one_all_reduce(results), _derivatives(results)]
+
+
+def _code_names(results: dict[str, Any]) -> list[str]:
+    # On three lines, so that several codes fit on a terminal of 80 columns.
+    names = [code["name"] for code in results["codes"]]
+    return [name.replace("(", "\n(").replace(", ", "\n") for name in names]
+
+
+def _rates(results: dict[str, Any]) -> Table:
+    codes = results["codes"]
+    title = "net bits per online qubit, by fidelity F of Werner pairs"
+    table = _table(title, ["F"], [*_code_names(results), "capacity"])
+    for row, fidelity in enumerate(results["config"]["fidelities"]):
+        rates = [code["net_rates"][row] for code in codes] + [results["capacity"][row]]
+        table.add_row(f"{fidelity:g}", *(f"{rate:.3f}" for rate in rates))
+    evens = [code["break_even_fidelity"] for code in codes]
+    table.add_row("even at F", *("never" if even is None else f"{even:.4f}" for even in evens))
+    return table
+
+
+def _one_all_reduce(results: dict[str, Any]) -> Table:
+    job, supply = results["config"], results["supply"]
+    title = (
+        f"one all-reduce of {job['size']:,} values, {job['nodes']} nodes, {job['bits']} bits, per"
+        f" link; pairs of fidelity {supply['pair_fidelity']:.4f}, {supply['pairs_per_second']:.3g}"
+        " a second"
+    )
+    names = ("net_bits_per_qubit", "online_qubits", "raw_pairs", "lifetime_uses", "seconds")
+    columns = ("net bits\nper qubit", "online\nuses", "raw\npairs", "lifetime\nuses", "seconds")
+    table = _table(title, ["code"], columns)
+    for code in results["codes"]:
+        net, *values = [code["budget"][name] for name in names]
+        table.add_row(escape(code["name"]), f"{net:.3f}", *(f"{value:.4g}" for value in values))
+    one = results["codes"][0]["budget"]
+    bits = f"{one['bits']:.4g}"
+    table.add_row("classical ring", "1", bits, "0", bits, f"{one['classical_seconds']:.4g}")
+    return table
+
+
+def _derivatives(results: dict[str, Any]) -> Table:
+    codes = results["codes"]
+    title = "derivative of the net bits per qubit, per unit (SI) of each parameter"
+    table = _table(title, ["parameter"], _code_names(results))
+    for name in codes[0]["derivatives"]:
+        slopes = [f"{code['derivatives'][name]:.2g}" for code in codes]
+        table.add_row(name, *slopes)
+    return table
+
+
+def sweep_table(table: dict[str, np.ndarray], title: str) -> Table:
+    """Mean and standard deviation of the accuracy over the seeds, a row for each setting."""
+    names = list(table)[: list(table).index("seed")]
+    seeds = len(np.unique(table["seed"]))
+    accuracy = table["accuracy"].reshape(-1, seeds)
+    shown = _table(title, [], [*names, "accuracy", "std over seeds"], tight=False)
+    rows = [
+        [f"{table[name][setting * seeds]:g}" for name in names]
+        + [f"{of_seeds.mean():.4f}", f"{of_seeds.std():.4f}"]
+        for setting, of_seeds in enumerate(accuracy)
+    ]
+    if len(rows) > MOST_ROWS:
+        half = MOST_ROWS // 2
+        left_out = [f"{len(rows) - 2 * half} more"] + [""] * (len(names) + 1)
+        rows = [*rows[:half], left_out, *rows[-half:]]
+    for row in rows:
+        shown.add_row(*row)
+    return shown
+
+
+def sensitivity_table(table: dict[str, np.ndarray], title: str) -> Table:
+    """A row for each parameter of each link, a column for each estimator."""
+    estimators = list(dict.fromkeys(table["estimator"].tolist()))
+    columns = [f"{name}\nderivative" for name in estimators]
+    shown = _table(title, ["outcome", "parameter", "link", "value"], columns, tight=False)
+    for row in np.flatnonzero(table["estimator"] == estimators[0]):
+        cells = [str(table["outcome"][row]), str(table["parameter"][row])]
+        cells.append("all" if table["link"][row] < 0 else str(table["link"][row]))
+        cells.append(f"{table['value'][row]:g}")
+        same = np.logical_and.reduce(
+            [table[name] == table[name][row] for name in ("outcome", "parameter", "link")]
+        )
+        for other in np.flatnonzero(same):
+            cells.append(f"{table['derivative'][other]:.3g} ± {table['standard_error'][other]:.2g}")
+        shown.add_row(*(escape(cell) for cell in cells))
+    return shown
