@@ -37,7 +37,7 @@ class Journey(NamedTuple):
     Attributes:
       result: pytree, (k, N, ...) the chunks as read if the call gathers, else (k, ...) the last.
       outputs: the outputs of all hops, stacked.
-      sent: what every hop of the loop sent, stacked; None unless it is kept.
+      sent: everything that was sent in a hop of the loop, stacked; None unless it is kept.
     """
 
     result: PyTree
@@ -59,13 +59,13 @@ def travel(
 
     Args:
       spec: of the call.
-      start: the chunks (k,) that nodes send first -> what travels, arrays (k, ...). None instead
-        of numbers where each node has one chunk only, as nothing is added.
+      start: makes what nodes send first, a pytree of arrays (k, ...), of the numbers of the chunks
+        (k,); of None where each node has one chunk only, as nothing is added.
       cross: sends what travels over one link, and returns what the other end receives.
       add: adds each node's own chunk to a partial sum that it received.
-      read: what travels -> arrays (k, ...), as they are collected.
-      put: puts chunks that arrived, as they are read, among those collected, arrays (k, N, ...). A
-        chunk is put more than once if it is also added up; the last time it is whole.
+      read: decodes what travels: a pytree of arrays (k, ...), as they are collected.
+      put: decodes chunks that arrived and puts them into the tables (k, N, ...) of those collected.
+        A chunk is put more than once if it is also added up; the last time it is whole.
       slices: pytree with a leading axis, one slice for each hop of the loop.
     """
     place, first = spec.place, spec.first_chunk(spec.place.nodes())
@@ -77,14 +77,7 @@ def travel(
         if not (spec.reduce and spec.rounds):
             collected = put(collected, first, begun)
     held, collected, (outputs, sent) = _around(
-        spec,
-        begun,
-        collected,
-        cross,
-        add if spec.reduce else None,
-        put if collected is not None else None,
-        first,
-        slices,
+        spec, begun, collected, cross, add, put, first, slices
     )
     if by_gather:
         collected = _gathered(spec, read, held)
@@ -110,17 +103,17 @@ def _around(
     held: PyTree,
     collected: PyTree,
     cross: Cross,
-    add: Add | None,
-    put: Put | None,
+    add: Add,
+    put: Put,
     first: jax.Array,
     slices: PyTree,
 ) -> tuple[PyTree, PyTree, tuple[PyTree, PyTree]]:
-    """N - 1 rounds of adding, if `add` is given, and N - 1 of passing on, if `put` is.
+    """N - 1 rounds of adding, if the call reduces, and N - 1 of passing on, if it collects here.
 
-    One loop for both halves, so that what a hop does is compiled once. Chunks arrive in descending
-    order, from the one before the first that was sent.
+    One loop for both halves, so that a hop is compiled once. Chunks arrive in descending order,
+    from the one before the first that was sent.
     """
-    place = spec.place
+    place, collects = spec.place, collected is not None
 
     def hop(state: tuple, given: tuple) -> tuple[tuple, tuple]:
         held, collected = state
@@ -129,16 +122,16 @@ def _around(
         received, output = cross(held, index, own)
         held = jax.tree.map(place.shift, received)
         arrived = (first - 1 - index) % place.num_nodes
-        if add is not None and put is not None:
+        if spec.reduce and collects:
             adding = functools.partial(add, arrived)
             held = lax.cond(index < spec.rounds, adding, lambda held: held, held)
-        elif add is not None:
+        elif spec.reduce:
             held = add(arrived, held)
-        if put is not None:
+        if collects:
             collected = put(collected, arrived, held)
         return (held, collected), (output, sent)
 
-    hops = spec.rounds * ((add is not None) + (put is not None))
+    hops = spec.rounds * (spec.reduce + collects)
     indices = jnp.arange(hops, dtype=jnp.int32)
     (held, collected), outputs = lax.scan(hop, (held, collected), (indices, slices))
     return held, collected, outputs
