@@ -1,4 +1,4 @@
-"""The report of a secure collective, and the branch between a result and none."""
+"""The report of a secure collective, and the branch that undoes an aborted one."""
 
 import jax
 import jax.numpy as jnp
