@@ -51,7 +51,7 @@ def gradients(weights):
 def levels_of(values):
     """(N, P) int32 levels that the nodes put into the ring."""
     wire = jq.FixedPoint(BITS)
-    return wire.encode(values, wire.step(jnp.max(jnp.abs(values)), NODES), NODES)
+    return wire.encode(values, wire.scale_of(jnp.max(jnp.abs(values)), NODES), NODES)
 
 
 @jax.jit
@@ -204,7 +204,7 @@ def main():
     now = gradients(weights)
     later = gradients(weights - 0.5 * jnp.mean(now, axis=0).reshape(64, 10))
     wire = jq.FixedPoint(BITS)
-    step = wire.step(jnp.max(jnp.abs(jnp.stack([now, later]))), NODES)
+    step = wire.scale_of(jnp.max(jnp.abs(jnp.stack([now, later]))), NODES)
     levels, next_levels = (wire.encode(each, step, NODES) for each in (now, later))
     keys = jax.random.split(jax.random.key(0), 5)
     attacks = (

@@ -15,7 +15,12 @@ Key: TypeAlias = jax.Array
 Noise: TypeAlias = Literal["sampled", "gaussian", "mean", "off"]
 Simulate: TypeAlias = Literal["attempts", "symbol"]
 Rounding: TypeAlias = Literal["nearest", "stochastic"]
+DistillationProtocol: TypeAlias = Literal["dejmps", "bbpssw"]
+HeraldingScheme: TypeAlias = Literal["midpoint", "direct"]
 NonFinite: TypeAlias = Literal["propagate", "clip"]
+Derivative: TypeAlias = Literal["mean", "exact"]
+Collective: TypeAlias = Literal["psum", "psum_scatter", "all_gather"]
+Estimator: TypeAlias = Literal["mean", "gaussian", "score", "russo", "exact"]
 
 #: The arithmetic in which masks add up to zero: mod 2^bits, mod a prime, or bitwise XOR.
 Realisation: TypeAlias = Literal["qft", "prime", "xor"]

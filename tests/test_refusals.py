@@ -560,7 +560,7 @@ RINGS = {
     "no nodes on a device": (
         lambda: Ring(nodes_per_device=0),
         ValueError,
-        ["`nodes_per_device`", "be a positive integer", "0"],
+        ["`nodes_per_device`", "be an integer of at least 1", "0"],
     ),
     "missing axis of the nodes on a device": (
         lambda: summed(Ring(noise="off", nodes_per_device=2), x=np.ones(3, np.float32)),
@@ -670,7 +670,7 @@ RINGS = {
     "cost for no nodes": (
         lambda: NOISELESS.cost(10, 0),
         ValueError,
-        ["`num_nodes`", "be a positive integer", "0"],
+        ["`num_nodes`", "be an integer of at least 1", "0"],
     ),
     "cost of a negative size": (
         lambda: NOISELESS.cost(-1, 2),

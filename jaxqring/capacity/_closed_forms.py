@@ -1,13 +1,10 @@
-"""How many bits one online qubit carries, in closed form.
+"""Capacities of one online qubit, in closed form.
 
 Two families: `assisted_*` is the entanglement-assisted capacity C_E (perfect pairs, the best
 code), `unassisted_*` the classical capacity of the bare qubit. `dense_coding_capacity` is for
 noisy pairs on a noiseless channel.
 
-Derivatives are of first order: where a capacity is a maximum over inputs, the envelope theorem
-gives the exact first derivative at the optimal input held fixed, and a second one is not exact.
-Where a derivative is infinite in truth (the entropy of a probability that starts at zero), the
-one computed here is large, finite and of the right sign.
+Derivatives are of first order; see `jaxqring.physics.information`.
 """
 
 from collections.abc import Callable
@@ -40,7 +37,7 @@ def dense_coding_capacity(pair: Pair) -> jax.Array:
     Returns:
       (...) 1 + S(rho_B) - S(rho_AB) bits, B the kept half: the best that unitary encodings and
       joint measurements reach. For a Bell-diagonal pair it is 2 - H(bell_probs), which a Bell
-      measurement attains. Below one the pair is worse than none.
+      measurement attains. Below one the pair is worse than no pair.
 
     Raises:
       TypeError: if `pair` is not a Pair.
@@ -54,8 +51,8 @@ def dense_coding_capacity(pair: Pair) -> jax.Array:
     """
     checks.instance("pair", pair, Pair)
     both = pair.density_matrix()
-    kept = jnp.einsum("...abad->...bd", both.reshape(*both.shape[:-2], 2, 2, 2, 2))
-    return 1 + von_neumann_entropy(kept) - von_neumann_entropy(both)
+    stored = jnp.einsum("...abad->...bd", both.reshape(*both.shape[:-2], 2, 2, 2, 2))
+    return 1 + von_neumann_entropy(stored) - von_neumann_entropy(both)
 
 
 def _depolarized_entropy(mix: jax.Array) -> jax.Array:
@@ -72,7 +69,7 @@ def assisted_depolarizing(*, mix: ArrayLike) -> jax.Array:
       (...) 2 - H(1 - 3 mix/4, mix/4, mix/4, mix/4), bits per online qubit.
 
     Raises:
-      ValueError: if a value known now is out of range.
+      ValueError: if a concrete value is out of range.
 
     Reference: Bennett, Shor, Smolin and Thapliyal, Phys. Rev. Lett. 83, 3081 (1999).
 
@@ -86,13 +83,13 @@ def assisted_erasure(*, erasure_prob: ArrayLike) -> jax.Array:
     """Entanglement-assisted capacity of the erasure channel.
 
     Args:
-      erasure_prob: (...) probability that the qubit is lost and known to be, in [0, 1].
+      erasure_prob: (...) probability that the qubit is lost and the loss flagged, in [0, 1].
 
     Returns:
       (...) 2 (1 - erasure_prob), bits per online qubit.
 
     Raises:
-      ValueError: if a value known now is out of range.
+      ValueError: if a concrete value is out of range.
 
     Reference: Bennett, Shor, Smolin and Thapliyal, Phys. Rev. Lett. 83, 3081 (1999).
 
@@ -112,7 +109,7 @@ def assisted_dephasing(*, error_prob: ArrayLike) -> jax.Array:
       (...) 2 - h(error_prob), bits per online qubit; never below one.
 
     Raises:
-      ValueError: if a value known now is out of range.
+      ValueError: if a concrete value is out of range.
 
     Reference: Bennett, Shor, Smolin and Thapliyal, IEEE Trans. Inf. Theory 48, 2637 (2002).
 
@@ -135,8 +132,8 @@ def _damping_information(
     up, down = gamma * e, gamma * (1 - e)  # probabilities to be excited and to decay
     output = u * (1 - down) + (1 - u) * up
     stay_low, stay_high = (1 - u) * (1 - up), u * (1 - down)
-    gap = safe_sqrt((stay_low - stay_high) ** 2 + 4 * u * (1 - u) * (1 - gamma))
-    larger = (stay_low + stay_high + gap) / 2
+    splitting = safe_sqrt((stay_low - stay_high) ** 2 + 4 * u * (1 - u) * (1 - gamma))
+    larger = (stay_low + stay_high + splitting) / 2
     smaller = u * (1 - u) * up * down / larger
     environment = jnp.stack([(1 - u) * up, u * down, larger, smaller], axis=-1)
     return binary_entropy_bits(u) + binary_entropy_bits(output) - entropy_bits(environment)
@@ -152,10 +149,10 @@ def _damping_holevo(excited_input: jax.Array, gamma: jax.Array) -> jax.Array:
 
 @partial(jax.jit, static_argnums=0)
 def _best_input(information: Callable[..., jax.Array], *parameters: jax.Array) -> jax.Array:
-    """The u in [0, 1] where a concave `information(u, *parameters)` has slope zero.
+    """The u in [0, 1] at which a concave `information(u, *parameters)` has slope zero.
 
-    Bisects the slope, because near the maximum the values themselves differ by less than
-    rounding and would fix u to half the digits only.
+    Bisects the slope: near the maximum the values themselves differ by less than rounding and
+    would determine u to half the digits only.
     """
 
     def halve(_: int, bracket: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
@@ -200,7 +197,7 @@ def damping_mutual_information(
       (...) S(rho) + S(N rho) - S(environment), bits per online qubit.
 
     Raises:
-      ValueError: if a value known now is out of range.
+      ValueError: if a concrete value is out of range.
 
     >>> half = damping_mutual_information(gamma=0.1, excited_population=0.0, excited_input=0.5)
     >>> round(float(half), 4)
@@ -230,7 +227,7 @@ def assisted_generalized_amplitude_damping(
       input is diagonal and the search is over one number.
 
     Raises:
-      ValueError: if a value known now is out of range.
+      ValueError: if a concrete value is out of range.
 
     Reference: Bennett, Shor, Smolin and Thapliyal, IEEE Trans. Inf. Theory 48, 2637 (2002).
 
@@ -258,7 +255,7 @@ def assisted_amplitude_damping(*, gamma: ArrayLike) -> jax.Array:
       gamma = 1/2.
 
     Raises:
-      ValueError: if a value known now is out of range.
+      ValueError: if a concrete value is out of range.
 
     Reference: Giovannetti and Fazio, Phys. Rev. A 71, 032314 (2005).
 
@@ -279,7 +276,7 @@ def unassisted_depolarizing(*, mix: ArrayLike) -> jax.Array:
       (...) 1 - h(mix / 2), bits per qubit. Towards mix = 1 assistance triples it.
 
     Raises:
-      ValueError: if a value known now is out of range.
+      ValueError: if a concrete value is out of range.
 
     Reference: King, IEEE Trans. Inf. Theory 49, 221 (2003).
 
@@ -293,13 +290,13 @@ def unassisted_erasure(*, erasure_prob: ArrayLike) -> jax.Array:
     """Classical capacity of the erasure channel.
 
     Args:
-      erasure_prob: (...) probability that the qubit is lost and known to be, in [0, 1].
+      erasure_prob: (...) probability that the qubit is lost and the loss flagged, in [0, 1].
 
     Returns:
       (...) 1 - erasure_prob, bits per qubit.
 
     Raises:
-      ValueError: if a value known now is out of range.
+      ValueError: if a concrete value is out of range.
 
     Reference: Bennett, DiVincenzo and Smolin, Phys. Rev. Lett. 78, 3217 (1997).
 
@@ -316,10 +313,10 @@ def unassisted_dephasing(*, error_prob: ArrayLike) -> jax.Array:
       error_prob: (...) probability of Z, in [0, 1].
 
     Returns:
-      (...) one bit per qubit, whatever the noise: |0> and |1> pass unharmed.
+      (...) one bit per qubit at any noise: |0> and |1> pass unharmed.
 
     Raises:
-      ValueError: if a value known now is out of range.
+      ValueError: if a concrete value is out of range.
 
     >>> float(unassisted_dephasing(error_prob=0.3))
     1.0
@@ -335,11 +332,11 @@ def unassisted_amplitude_damping(*, gamma: ArrayLike) -> jax.Array:
 
     Returns:
       (...) max over u of h((1 - gamma) u) - h((1 + sqrt(1 - 4 gamma (1 - gamma) u^2)) / 2), bits
-      per qubit. Whether inputs entangled across uses do better (additivity) is open, so this is
-      a lower bound on the classical capacity.
+      per qubit. It is open whether inputs entangled across uses do better (additivity), so
+      this is a lower bound on the classical capacity.
 
     Raises:
-      ValueError: if a value known now is out of range.
+      ValueError: if a concrete value is out of range.
 
     Reference: Giovannetti and Fazio, Phys. Rev. A 71, 032314 (2005).
 

@@ -1,4 +1,4 @@
-"""Where superdense coding stops paying, what no protocol can beat, and what pairs cost."""
+"""Break-even noise of superdense coding, a bound on all protocols, and the price of pairs."""
 
 from collections.abc import Callable
 
@@ -29,8 +29,8 @@ def break_even(capacity: Callable[[jax.Array], jax.Array], low: float, high: flo
       high: the other end; `capacity` must be above one at one end and below at the other.
 
     Returns:
-      The parameter where `capacity` is one. The search runs in float64 whatever the precision
-      of the program, which is left as it was.
+      The parameter where `capacity` is one. The search runs in float64 and
+      leaves the precision of the program as it was.
 
     Raises:
       ValueError: if `capacity` does not cross one bit between `low` and `high`.
@@ -40,8 +40,8 @@ def break_even(capacity: Callable[[jax.Array], jax.Array], low: float, high: flo
     """
 
     def surplus(parameter: float) -> float:
-        # The context is local to this thread. In float32 the root would be good to 1e-7 divided
-        # by the slope only.
+        # The context is local to this thread. In float32 the root would be accurate to 1e-7
+        # divided by the slope only.
         with jax.enable_x64(True):
             return float(capacity(jnp.asarray(parameter, dtype=float))) - 1.0
 
@@ -65,7 +65,7 @@ def _damped_bell(gamma: jax.Array) -> jax.Array:
 
 
 def thresholds() -> dict[str, float]:
-    """Where superdense coding stops beating one bit per online qubit.
+    """Noise at which superdense coding stops beating one bit per online qubit.
 
     Returns:
       For each kind of noise acting alone, the parameter at which one online qubit carries one
@@ -78,7 +78,7 @@ def thresholds() -> dict[str, float]:
       * `amplitude_damping_bell`: most gamma on the sent half, with a Bell measurement;
       * `amplitude_damping_assisted`: most gamma with the best code and measurement.
 
-    Dephasing has none: its assisted capacity is never below one.
+    Dephasing has no threshold: its assisted capacity is never below one.
 
     >>> {name: round(value, 4) for name, value in thresholds().items()}["werner_fidelity"]
     0.8107
@@ -101,7 +101,7 @@ def thresholds() -> dict[str, float]:
 
 
 def _counts(value: ArrayLike) -> jax.Array | np.ndarray:
-    """`value`, with integers known now in 64 bits."""
+    """`value`, with concrete integers in 64 bits."""
     if checks.is_traced(value):
         return jnp.asarray(value)
     known = np.asarray(value)
@@ -111,7 +111,7 @@ def _counts(value: ArrayLike) -> jax.Array | np.ndarray:
 
 
 def one_shot_success_bound(*, qubits: ArrayLike, bits: ArrayLike) -> jax.Array:
-    """The most often that `bits` uniform bits can be decoded from `qubits` qubits.
+    """Upper bound on the probability of decoding `bits` uniform bits from `qubits` qubits.
 
     Args:
       qubits: (...) online qubits m, at least zero.
@@ -122,7 +122,7 @@ def one_shot_success_bound(*, qubits: ArrayLike, bits: ArrayLike) -> jax.Array:
       beforehand.
 
     Raises:
-      ValueError: if a value known now is negative.
+      ValueError: if a concrete value is negative.
 
     Reference: Nayak and Salzman, J. ACM 53, 184 (2006).
 
@@ -139,7 +139,7 @@ def one_shot_success_bound(*, qubits: ArrayLike, bits: ArrayLike) -> jax.Array:
 def lifetime_uses(
     *, online: ArrayLike, generation_prob: ArrayLike, purification_cost: ArrayLike = 1.0
 ) -> jax.Array:
-    """Uses of a link by online qubits and by the pairs that had to be shared for them.
+    """Uses of a link by online qubits and by the pairs shared for them beforehand.
 
     Args:
       online: (...) online qubits, at least zero.
@@ -149,11 +149,11 @@ def lifetime_uses(
 
     Returns:
       (...) online (1 + purification_cost / generation_prob) qubit uses, expected. With perfect
-      generation and no purification that is two per online qubit, as many as the two bits that
+      generation and no purification that is two per online qubit, the same as the two bits that
       it carries would take unassisted.
 
     Raises:
-      ValueError: if a value known now is out of range.
+      ValueError: if a concrete value is out of range.
 
     >>> float(lifetime_uses(online=100, generation_prob=0.5, purification_cost=2.0))
     500.0

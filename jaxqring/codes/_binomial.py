@@ -11,7 +11,7 @@ from jax.scipy.special import xlog1py, xlogy
 
 
 def binomial_pmf(counts: np.ndarray | int, totals: np.ndarray | int, prob: jax.Array) -> jax.Array:
-    """The probability of exactly so many successes.
+    """The probability of exactly `counts` successes.
 
     Args:
       counts: (...) integers, static; a count outside [0, total] has probability zero.
@@ -20,7 +20,7 @@ def binomial_pmf(counts: np.ndarray | int, totals: np.ndarray | int, prob: jax.A
 
     Returns:
       (...) C(total, count) prob^count (1 - prob)^(total - count), of the type of `prob`. It can
-      be differentiated any number of times, and nowhere is a derivative infinite.
+      be differentiated any number of times, and no derivative is infinite.
 
     >>> round(float(binomial_pmf(2, 4, jnp.float32(0.5))), 4)
     0.375
@@ -50,7 +50,7 @@ def binomial_pmf(counts: np.ndarray | int, totals: np.ndarray | int, prob: jax.A
 
 
 def binomial_tail(counts: np.ndarray | int, totals: np.ndarray | int, prob: jax.Array) -> jax.Array:
-    """The probability of more than so many successes.
+    """The probability of more than `counts` successes.
 
     Args:
       counts: (...) integers, static; below zero the answer is one, from the total on it is zero.
@@ -59,20 +59,20 @@ def binomial_tail(counts: np.ndarray | int, totals: np.ndarray | int, prob: jax.
 
     Returns:
       (...) of the type of `prob`: the regularised incomplete beta function I_prob(count + 1,
-      total - count). Summed from its terms, all positive, on the smaller side: in float32 that is
-      better than JAX's `betainc`, which `shard_map` besides does not allow on mapped values. The
-      derivative is total binomial_pmf(count, total - 1), finite everywhere.
+      total - count). It is summed from its terms, all positive, on the smaller side: in float32
+      that is more accurate than JAX's `betainc`, which `shard_map` also refuses on mapped
+      values. The derivative is total binomial_pmf(count, total - 1), finite everywhere.
 
     >>> round(float(binomial_tail(2, 4, jnp.float32(0.5))), 4)
     0.3125
     """
     count, total = np.broadcast_arrays(counts, totals)
-    several = np.arange(int(total.max()) + 1)
-    below = several <= count[..., None]
+    number = np.arange(int(total.max()) + 1)
+    below = number <= count[..., None]
 
     @jax.custom_jvp
     def probability(p: jax.Array) -> jax.Array:
-        terms = binomial_pmf(several, total[..., None], p[..., None])
+        terms = binomial_pmf(number, total[..., None], p[..., None])
         low = jnp.sum(jnp.where(below, terms, 0), axis=-1)
         high = jnp.sum(jnp.where(below, 0, terms), axis=-1)
         return jnp.where(high < low, high, 1 - low)
@@ -86,10 +86,10 @@ def binomial_tail(counts: np.ndarray | int, totals: np.ndarray | int, prob: jax.
 
 
 def any_of(total: int, prob: jax.Array) -> jax.Array:
-    """(...) the probability that at least one of very many independent events happens.
+    """The probability (...) that at least one of very many independent events happens.
 
     Args:
-      total: how many.
+      total: number of events.
       prob: (...) probability of each, in [0, 1].
 
     >>> round(float(any_of(1_000_000, jnp.float32(1e-6))), 4)

@@ -1,11 +1,11 @@
-"""The codewords of one message: whole ones, and a last one that is shortened to what is left."""
+"""The codewords of one message: full ones, and a last one shortened to the remaining payload."""
 
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from jaxqring.codes._block_codes import Codewords
+from jaxqring.codes._codewords import Codewords
 from jaxqring.codes._protection import IdealCode, Protection, protected_part, qubits_per_symbol
 from jaxqring.link._symbol_channel import SymbolChannel
 
@@ -15,10 +15,10 @@ class Message(NamedTuple):
 
     Attributes:
       symbols: two-bit symbols of payload.
-      codewords: how many.
-      code: of all but the last.
-      last: the code of the last, shortened to what is left for it; `code` if that fills it. Of a
-        message of one word, `code` is this one, too.
+      codewords: number of codewords.
+      code: the code of all but the last.
+      last: the code of the last, shortened to the remaining payload; `code` if that fills it. In a
+        message of one codeword, `code` is the same as `last`.
     """
 
     symbols: int
@@ -28,35 +28,35 @@ class Message(NamedTuple):
 
     @property
     def parts(self) -> list[tuple[int, int, Codewords]]:
-        """Codewords of one length each: their number, symbols of payload, and their code."""
+        """Groups of codewords of equal length: their number, symbols of payload, and code."""
         if self.code == self.last:
             return [(self.codewords, self.symbols, self.code)] if self.codewords else []
         full = self.codewords - 1
-        held = full * self.code.payload_symbols
-        return [(full, held, self.code), (1, self.symbols - held, self.last)]
+        symbols = full * self.code.payload_symbols
+        return [(full, symbols, self.code), (1, self.symbols - symbols, self.last)]
 
     @property
     def qubits(self) -> int:
-        """Online qubits if every word is sent once."""
+        """Online qubits if every codeword is sent once."""
         return sum(count * code.block.symbols for count, _, code in self.parts)
 
     def repeated_qubits(self, repeated: jax.Array, of_last: jax.Array) -> jax.Array:
-        """(...) float32 qubits of repetitions.
+        """Qubits (...) float32 of repetitions.
 
         Args:
           repeated: (...) uint32 codewords sent again.
-          of_last: (...) uint32 of those, the times that it was the last word of its message.
+          of_last: (...) uint32 number of those that were the last codeword of their message.
         """
         full, short = (repeated - of_last).astype(jnp.float32), of_last.astype(jnp.float32)
         return full * float(self.code.block.symbols) + short * float(self.last.block.symbols)
 
 
 def message_of(code: Codewords, symbols: int) -> Message:
-    """The codewords of so many two-bit symbols of payload.
+    """Divides two-bit symbols of payload into codewords.
 
     >>> from jaxqring.codes._block_codes import reed_solomon
     >>> message = message_of(reed_solomon(255, 223), 1000)
-    >>> [(words, symbols, code.n) for words, symbols, code in message.parts]
+    >>> [(codewords, symbols, code.n) for codewords, symbols, code in message.parts]
     [(1, 892, 255), (1, 108, 59)]
     """
     full, rest = divmod(symbols, code.payload_symbols)
@@ -70,15 +70,15 @@ def message_qubits(
     """The codewords and qubits of one message if every codeword is sent once.
 
     Args:
-      protection: of the link.
-      size: codes in the message.
-      bits: of a code.
+      protection: the protection of the link.
+      size: number of levels in the message.
+      bits: width of a level.
       channel: the link, batch shape (...); only an `IdealCode` looks at it.
 
     Returns:
-      The codewords, of which the last is shortened to what is left for it, and the qubits: an
-      integer, or (...) floats for an `IdealCode`, infinite where the link has no capacity to
-      spare.
+      The number of codewords, of which the last is shortened to the remaining payload, and that of
+      qubits: an integer, or (...) floats for an `IdealCode`, infinite where the link has no
+      capacity to spare.
 
     >>> from jaxqring.codes._block_codes import reed_solomon
     >>> from jaxqring.codes._protection import Retransmit
@@ -90,11 +90,11 @@ def message_qubits(
     bare = size * (bits // 2 - count)
     if isinstance(strong, IdealCode):
         return 0, bare + size * count * qubits_per_symbol(strong, channel)
-    words = message_words(protection, size, bits)
-    return (0, bare) if words is None else (words.codewords, bare + words.qubits)
+    message = protected_message(protection, size, bits)
+    return (0, bare) if message is None else (message.codewords, bare + message.qubits)
 
 
-def message_words(protection: Protection | None, size: int, bits: int) -> Message | None:
-    """The codewords of a message of `size` codes of `bits` bits; None where there are none."""
+def protected_message(protection: Protection | None, size: int, bits: int) -> Message | None:
+    """The codewords of `size` levels of `bits` bits; None if the protection has no codewords."""
     strong, count = protected_part(protection, bits)
     return message_of(strong, size * count) if isinstance(strong, Codewords) else None

@@ -1,11 +1,10 @@
-"""What a ring does about errors: codes, retransmission, and protection where it matters most.
+"""Protection of a ring against errors: codes, retransmission, and unequal protection.
 
-`link.codes` has the block codes; here are the ways of using them, which `Ring(protection=...)`
-takes: a `BlockCode` alone, `Retransmit`, `IdealCode` as the limit of all codes, and `Unequal`.
+`Ring(protection=...)` takes a `BlockCode` alone, `Retransmit`, `IdealCode` as the bound on all
+codes, or `Unequal`.
 """
 
 import dataclasses
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,22 +12,24 @@ import numpy as np
 
 from jaxqring import _checks as checks
 from jaxqring.codec._formats import FixedPoint
-from jaxqring.codes._block_codes import BlockCode, Codewords, as_probability, check_count
+from jaxqring.codes._block_codes import BlockCode
+from jaxqring.codes._codewords import Codewords, as_probability
 from jaxqring.link._symbol_channel import SymbolChannel, check_transition
 from jaxqring.physics.information import entropy_bits
 
 
 @dataclasses.dataclass(frozen=True)
 class Retransmit(Codewords):
-    """A block code with a checksum inside each word; a word that fails is sent again.
+    """A block code with a checksum in each codeword; a codeword that fails is sent again.
 
     Attributes:
-      code: of each word.
-      max_attempts: how often a word is sent at most; after the last it is delivered as it is and
-        counted as undelivered.
-      checksum_bits: of payload given to the checksum. A word that is not corrected passes it with
-        probability 2^-checksum_bits, and is then delivered wrong: counted as undelivered, too,
-        though a receiver would not know. What the code itself detects is not relied on.
+      code: the code of each codeword.
+      max_attempts: largest number of times that a codeword is sent; after the last it is delivered
+        as it is and counted as undelivered.
+      checksum_bits: bits of payload given to the checksum. A codeword that is not corrected passes
+        it with probability 2^-checksum_bits, and is then delivered wrong: counted as undelivered,
+        too, though a receiver would not know. Errors that the code itself detects are not relied
+        on.
 
     Requests for repetition travel over the error-free classical control channel.
 
@@ -50,8 +51,8 @@ class Retransmit(Codewords):
 
     def __post_init__(self) -> None:
         checks.instance("code", self.code, BlockCode)
-        check_count("max_attempts", self.max_attempts, 1)
-        check_count("checksum_bits", self.checksum_bits, 1)
+        checks.integer("max_attempts", self.max_attempts, 1)
+        checks.integer("checksum_bits", self.checksum_bits, 1)
         payload = self.code.k * self.code.symbol_bits
         if payload - self.checksum_bits < 2:
             rule = f"leave two of the {payload} bits of payload in a codeword"
@@ -80,7 +81,7 @@ class Retransmit(Codewords):
 
 @dataclasses.dataclass(frozen=True)
 class IdealCode:
-    """An error-free code at the capacity of the link, less a gap: what no real code exceeds.
+    """An error-free code at the capacity of the link, less a gap: a bound on every real code.
 
     Attributes:
       gap: bits per online qubit below capacity, at least zero.
@@ -100,7 +101,7 @@ class IdealCode:
         checks.within("gap", self.gap, 0.0, 2.0)
 
     def net_rate(self, channel: SymbolChannel) -> jax.Array:
-        """(...) bits per online qubit: the capacity of the scrambled link less the gap, or zero."""
+        """Bits (...) per online qubit: the capacity of the scrambled link less the gap, or zero."""
         check_transition("channel", channel)
         q, arrived = channel.xor_probs, 1 - channel.erasure_prob
         # Scrambled, so that uniform symbols are best: eta (2 - H(q / eta)), without a division.
@@ -118,11 +119,11 @@ class IdealCode:
 
 @dataclasses.dataclass(frozen=True)
 class Unequal:
-    """The most significant symbols of each integer code in codewords, the others bare.
+    """Protection of the most significant symbols of each level in codewords, the others bare.
 
     Attributes:
       strong: the code of the most significant symbols.
-      symbols: how many two-bit symbols of each integer code it protects.
+      symbols: number of two-bit symbols of each level that it protects.
 
     Raises:
       TypeError: if `strong` is not a BlockCode, Retransmit or IdealCode.
@@ -133,14 +134,14 @@ class Unequal:
     3
     """
 
-    strong: "BlockCode | Retransmit | IdealCode"
+    strong: BlockCode | Retransmit | IdealCode
     symbols: int
 
     def __post_init__(self) -> None:
         if not isinstance(self.strong, BlockCode | Retransmit | IdealCode):
             rule = "be a BlockCode, Retransmit or IdealCode"
             checks.refuse("strong", rule, self.strong, TypeError)
-        check_count("symbols", self.symbols, 1)
+        checks.integer("symbols", self.symbols, 1)
 
 
 Protection = BlockCode | Retransmit | IdealCode | Unequal
@@ -149,22 +150,23 @@ Protection = BlockCode | Retransmit | IdealCode | Unequal
 def hop_error(
     wire: FixedPoint, channel: SymbolChannel, protection: Protection | None
 ) -> tuple[jax.Array, jax.Array]:
-    """Mean square error of one hop, and what it costs.
+    """Mean square error of one hop, and its cost in qubits.
 
     Args:
-      wire: how codes are written.
+      wire: the format of the levels.
       channel: the link, scrambled; batch shape (...).
       protection: of the link; None for bare symbols.
 
     Returns:
-      (...) mean square error of a code in units of one code squared, with arithmetic mod 2^bits
-      left aside, averaged over uniformly distributed codes (errors of different bits then do not
-      correlate); and (...) expected online qubits per code. Both of full codewords: the last word
-      of a message, shortened to what is left, fails less often and costs more for each symbol.
+      (...) mean square error of a level in units of one level squared, arithmetic mod 2^bits left
+      aside, averaged over uniformly distributed levels (errors of different bits then do not
+      correlate); and (...) expected online qubits per level. Both are of full codewords: the last
+      codeword of a message, shortened to the remaining payload, fails less often and costs more
+      for each symbol.
 
     Raises:
-      TypeError: if the wire is not a FixedPoint.
-      ValueError: if more symbols are to be protected than the wire has.
+      TypeError: if `wire` is not a FixedPoint or `channel` not a SymbolChannel.
+      ValueError: if more symbols are to be protected than a level has.
 
     >>> from jaxqring.link._symbol_channel import superdense
     >>> from jaxqring.physics.pairs import werner
@@ -193,8 +195,10 @@ def hop_error(
     return error, qubits
 
 
-def qubits_per_symbol(strong: "BlockCode | Retransmit | IdealCode", channel: SymbolChannel) -> Any:
-    """(...) expected online qubits per symbol of payload in full words, with repetitions."""
+def qubits_per_symbol(
+    strong: BlockCode | Retransmit | IdealCode, channel: SymbolChannel
+) -> jax.Array:
+    """Expected online qubits (...) per symbol of payload in full codewords, with repetitions."""
     if isinstance(strong, IdealCode):
         rate = strong.net_rate(channel)
         return jnp.where(rate > 0, 2 / jnp.where(rate > 0, rate, 1.0), jnp.inf)
@@ -205,7 +209,7 @@ def qubits_per_symbol(strong: "BlockCode | Retransmit | IdealCode", channel: Sym
 def protected_part(
     protection: Protection | None, bits: int
 ) -> tuple[BlockCode | Retransmit | IdealCode | None, int]:
-    """The code in use, and how many of the highest symbols of a code of `bits` bits it holds."""
+    """The code in use, and the number of the highest symbols of a level that it protects."""
     if isinstance(protection, Unequal):
         if protection.symbols > bits // 2:
             rule = f"be at most the {bits // 2} symbols of the wire"

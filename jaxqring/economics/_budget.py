@@ -1,9 +1,9 @@
-"""What one all-reduce leaves of the factor of two, once links are protected and pairs are paid for.
+"""The factor of two of an all-reduce, once links are protected and pairs are paid for.
 
 The factor of two is a saving on the synchronisation critical path, and total lifetime channel use
-is unchanged: so the paper says of perfect pairs. What noise, codes and the supply of pairs do to
-either is a reconstruction of ours. Everything here is in closed form and can be differentiated
-with respect to the hardware that made the pairs.
+is unchanged: so the paper says of perfect pairs. The effects of noise, codes and the supply of
+pairs on either are a reconstruction of ours. Everything here is in closed form and can be
+differentiated with respect to the hardware that made the pairs.
 """
 
 import dataclasses
@@ -17,15 +17,16 @@ from flax import struct
 from jax.typing import ArrayLike
 
 from jaxqring import _checks as checks
+from jaxqring._types import Collective, PyTree
 from jaxqring.capacity._limits import break_even, lifetime_uses
 from jaxqring.codes._binomial import any_of
 from jaxqring.codes._block_codes import BlockCode
-from jaxqring.codes._messages import Message, message_qubits, message_words
+from jaxqring.codes._messages import Message, message_qubits, protected_message
 from jaxqring.codes._protection import IdealCode, Retransmit
 from jaxqring.link._symbol_channel import SymbolChannel, check_transition, superdense
 from jaxqring.physics._pair import werner
 from jaxqring.ring._ring import Ring
-from jaxqring.supply._pair_supply import Supply
+from jaxqring.supply._generation import Supply
 
 WholeCode = BlockCode | Retransmit | IdealCode
 
@@ -39,15 +40,15 @@ class Budget:
 
     Attributes:
       net_bits_per_qubit: (...) bits of payload that arrive exact per online qubit. The paper's
-        factor of two, less codes, checksums, padding, repetitions and what stays wrong. The last
-        codeword of a message is shortened to what is left for it.
-      capacity: (...) bits per online qubit that no code on this link exceeds (words of a few bits
-        that are right by chance aside; see `BlockCode.net_rate`).
+        factor of two, less codes, checksums, padding, repetitions and codewords that stay wrong.
+        The last codeword of a message is shortened to the payload that is left for it.
+      capacity: (...) bits per online qubit that no code on this link exceeds (codewords of a few
+        bits that are right by chance aside; see `BlockCode.net_rate`).
       bits: (...) payload; also the uses of a classical link that carries one bit a use.
       control_bits: (...) over the classical control channel, for the scale.
       online_qubits: (...) sent on the critical path, repetitions included.
       pairs: (...) used, one for each of them.
-      raw_pairs: (...) used up to make those pairs.
+      raw_pairs: (...) consumed to make those pairs.
       lifetime_uses: (...) of the link by online qubits and by all attempts to share the pairs.
       undelivered: (...) codewords that stay wrong.
       pair_seconds: (...) seconds to make the pairs.
@@ -93,7 +94,7 @@ class Budget:
 
 def budget(
     ring: Ring,
-    size: Any,
+    size: PyTree | int,
     nodes: int,
     supply: Supply,
     *,
@@ -103,19 +104,19 @@ def budget(
     encode_time: ArrayLike = 0.0,
     measure_time: ArrayLike = 0.0,
     compute_time: ArrayLike = 0.0,
-    collective: str = "psum",
+    collective: Collective = "psum",
 ) -> Budget:
     """The budget of one collective.
 
     Args:
       ring: its channel is made of the pairs of the supply, and every symbol is protected; or
         noise is off, which stands for perfect pairs.
-      size: what one node puts in: a pytree of arrays, or its number of values.
+      size: the payload of one node: a pytree of arrays, or its number of values.
       nodes: N.
-      supply: where the pairs come from; batch shapes of it and of the channel broadcast.
+      supply: of the pairs; batch shapes of it and of the channel broadcast.
       qubit_rate: (...) qubits per second on a link, in hertz, above zero.
       bit_rate: (...) bits per second on the same link used classically, in hertz, above zero. The
-        default is that of as many uses per second.
+        default is the same number of uses per second.
       latency: (...) seconds of one hop.
       encode_time: (...) seconds of one hop, to encode.
       measure_time: (...) seconds of one hop, to measure.
@@ -125,12 +126,12 @@ def budget(
     Returns:
       A `Budget`. Seconds follow the alpha-beta model: hops (latency + encode_time + measure_time)
       + online_qubits / qubit_rate + max(0, pair_seconds - compute_time). All links wait for the
-      word that needs most attempts; a repetition takes a request and a latency more.
+      codeword that needs most attempts; a repetition takes a request and a latency more.
 
     Raises:
-      TypeError: if `ring` is not a Ring, or `supply` no Supply.
-      ValueError: if the ring is noisy and not protected as a whole, or a value known now is out
-        of range.
+      TypeError: if `ring` is not a Ring, or `supply` not a Supply.
+      ValueError: if the ring is noisy and not protected as a whole, or a concrete value is out of
+        range.
 
     >>> from jaxqring.codes import Retransmit, reed_solomon
     >>> from jaxqring.supply import generate
@@ -144,15 +145,7 @@ def budget(
     """
     checks.instance("ring", ring, Ring)
     checks.instance("supply", supply, Supply)
-    protection, channel = ring.protection, ring.channel
-    code = protection if isinstance(protection, WholeCode) else None
-    if code is not protection or (code is None and ring.noise != "off"):
-        rule = "protect every symbol of a noisy ring (no bit on a bare link is sure)"
-        checks.refuse("ring.protection", rule, protection)
-    if ring.noise == "off":
-        channel = SymbolChannel(jnp.eye(4))
-    check_transition("ring.channel", channel)  # type: ignore[arg-type]
-    assert channel is not None
+    code, channel = _protected_link(ring)
     qubit_rate, bit_rate = (
         checks.bounded(name, value, 1e-9, 1e18)[0]
         for name, value in (("qubit_rate", qubit_rate), ("bit_rate", bit_rate))
@@ -168,17 +161,17 @@ def budget(
     )
     bare = dataclasses.replace(ring, protection=None).cost(size, nodes, collective=collective)
     chunk = bare.bits // (bare.rounds * ring.wire.bits) if bare.rounds else 0
-    _, first = message_qubits(code, chunk, ring.wire.bits, channel)
-    message = message_words(code, chunk, ring.wire.bits)
-    undelivered, lost, repeated, turns = _repetition(message, channel, nodes)
-    online = bare.rounds * (jnp.asarray(first, dtype=repeated.dtype) + repeated)
+    _, qubits = message_qubits(code, chunk, ring.wire.bits, channel)
+    message = protected_message(code, chunk, ring.wire.bits)
+    undelivered, lost, repeated, attempts = _repetition(message, channel, nodes)
+    online = bare.rounds * (jnp.asarray(qubits, dtype=repeated.dtype) + repeated)
     wrong = lost / max(chunk * ring.wire.bits // 2, 1)
     pairs_rate = supply.pairs_per_second
     pair_seconds = jnp.where(
         pairs_rate > 0, online / jnp.where(pairs_rate > 0, pairs_rate, 1), jnp.inf
     )
-    turn = latency + encode_time + measure_time
-    busy = bare.rounds * (turn + (turns - 1) * (turn + latency)) + online / qubit_rate
+    attempt = latency + encode_time + measure_time
+    busy = bare.rounds * (attempt + (attempts - 1) * (attempt + latency)) + online / qubit_rate
     late = pair_seconds - compute_time
     fields = {
         "net_bits_per_qubit": bare.bits * (1 - wrong) / jnp.where(online > 0, online, 1),
@@ -190,7 +183,7 @@ def budget(
         "raw_pairs": online * supply.raw_pairs_per_pair,
         "lifetime_uses": lifetime_uses(
             online=online,
-            # A dark supply takes for ever, which the pairs' seconds say; here it is a large number.
+            # A dark supply takes for ever, as `pair_seconds` says; here it is a large number.
             generation_prob=jnp.where(
                 supply.generation_prob > 1e-18, supply.generation_prob, 1e-18
             ),
@@ -203,28 +196,47 @@ def budget(
     }
     arrays = [jnp.asarray(value, dtype=online.dtype) for value in fields.values()]
     shape = jnp.broadcast_shapes(*(array.shape for array in arrays))
-    spread = [jnp.broadcast_to(array, shape) for array in arrays]
-    return Budget(**dict(zip(fields, spread, strict=True)), protection=code)
+    batched = [jnp.broadcast_to(array, shape) for array in arrays]
+    return Budget(**dict(zip(fields, batched, strict=True)), protection=code)
+
+
+def _protected_link(ring: Ring) -> tuple[WholeCode | None, SymbolChannel]:
+    """The code and the channel of the links; perfect ones where noise is off.
+
+    Raises:
+      TypeError: if the channel is missing or not a SymbolChannel.
+      ValueError: if the ring is noisy and not protected as a whole, or a matrix not stochastic.
+    """
+    protection, channel = ring.protection, ring.channel
+    code = protection if isinstance(protection, WholeCode) else None
+    if code is not protection or (code is None and ring.noise != "off"):
+        rule = "protect every symbol of a noisy ring (no bit on a bare link is sure)"
+        checks.refuse("ring.protection", rule, protection)
+    if ring.noise == "off":
+        channel = SymbolChannel(jnp.eye(4))
+    check_transition("ring.channel", channel)  # type: ignore[arg-type]
+    assert channel is not None
+    return code, channel
 
 
 def _repetition(
-    message: Message | None, channel: SymbolChannel, nodes: int
+    message: Message | None, channel: SymbolChannel, num_nodes: int
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
     """The expected fate of one message, (...) each.
 
     Args:
       message: its codewords, the last of which may be shorter.
       channel: the link.
-      nodes: how many links carry such a message at once.
+      num_nodes: N, the number of links that carry such a message at once.
 
     Returns:
-      Words that stay wrong; symbols of payload in them; qubits of repetitions; and turns of a hop,
-      the attempts of that one of all the words sent at once that needs most.
+      Codewords that stay wrong; symbols of payload in them; qubits of repetitions; and attempts of
+      a hop, those of the codeword that needs most among all that are sent at once.
     """
     nothing = channel.error_prob * 0
-    undelivered, lost, repeated, turns = nothing, nothing, nothing, nothing + 1
+    undelivered, lost, repeated = nothing, nothing, nothing
     if message is None or not message.codewords:
-        return undelivered, lost, repeated, turns
+        return undelivered, lost, repeated, nothing + 1
     running: Any = None
     for count, symbols, code in message.parts:
         wrong = code.undelivered_prob(channel)
@@ -232,8 +244,8 @@ def _repetition(
         lost += symbols * wrong
         repeated += count * code.block.symbols * (code.expected_attempts(channel) - 1)
         again = code.failure_prob(channel) * (1 - code.missed_fraction)
-        # The chance that a word is still running after a attempts, for each a.
-        some = any_of(count * nodes, again[..., None] ** np.arange(code.attempts))
+        # The chance that a codeword is still running after a attempts, for each a.
+        some = any_of(count * num_nodes, again[..., None] ** np.arange(code.attempts))
         running = some if running is None else running + (1 - running) * some
     return undelivered, lost, repeated, jnp.sum(running, axis=-1)
 
@@ -250,7 +262,7 @@ def break_even_fidelity(protection: WholeCode | None) -> float | None:
       `IdealCode()` it is the threshold of superdense coding, 0.8107.
 
     Raises:
-      TypeError: if `protection` is of no such kind.
+      TypeError: if `protection` is of another kind.
 
     >>> round(break_even_fidelity(IdealCode()), 4)
     0.8107

@@ -1,13 +1,14 @@
-"""Finite differences with common random numbers, which estimators are held against."""
+"""Finite differences with common random numbers, the measure of the estimators."""
 
 import dataclasses
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.typing import ArrayLike
 
 from jaxqring import _checks as checks
+from jaxqring._types import Key, PyTree
 from jaxqring.gradients._reruns import Loss, each_sample
 from jaxqring.link._symbol_channel import SymbolChannel
 from jaxqring.ring._overrides import Overrides
@@ -17,9 +18,8 @@ from jaxqring.ring._ring import Ring
 def couple(*rings: Ring) -> tuple[Ring, ...]:
     """Rings that share their random numbers: common random numbers for finite differences.
 
-    With the same key an error on a link of one ring is the same error on the other rings, as far
-    as their links are likely to have it. Bare links only; protected ones share no more than their
-    keys.
+    With the same key rings share errors: an error drawn on the quieter link also occurs, as the
+    same error, on the noisier one. Bare links only; protected ones share no more than their keys.
 
     Args:
       rings: of the same number of links.
@@ -52,13 +52,13 @@ def finite_difference(
     loss: Loss,
     low: Ring,
     high: Ring,
-    width: Any,
-    key: jax.Array,
+    width: ArrayLike,
+    key: Key,
     *,
     samples: int = 1,
     calls: int = 1,
     batch: int | None = None,
-) -> Any:
+) -> PyTree:
     """Differences of the loss between two rings with common random numbers.
 
     Args:
@@ -69,24 +69,25 @@ def finite_difference(
       key: typed key of the samples.
       samples: independent pairs of runs.
       calls: how many keys the loss takes.
-      batch: samples that run in step; all by default.
+      batch: samples that run side by side; all by default.
 
     Returns:
       (high - low) / width of each sample, (samples,) for each () of the loss: unbiased for the
       difference quotient, with a variance of the order 1 / width.
 
     Raises:
-      TypeError, ValueError: as `couple`; for rings that differ in more than their links, or a
-        count that is not positive.
+      TypeError: as `couple`, and if the key is not a typed key.
+      ValueError: as `couple`; for rings that differ in more than their links, or a count that is
+        not a positive integer.
     """
-    check_counts(samples=samples, calls=calls, batch=batch)
+    check_counts(samples, calls, batch)
     checks.prng_key("key", key)
     low, high = couple(low, high)
     if len({jax.tree.structure(ring) for ring in (low, high)}) > 1:
         checks.refuse("high", "differ from `low` in the noise of its links alone", high)
     both = jax.tree.map(lambda a, b: jnp.stack([a, b]), low, high)
 
-    def difference(own: jax.Array) -> Any:
+    def difference(own: Key) -> PyTree:
         keys = jax.random.split(own, calls)
         ends = lax.map(lambda ring: loss(ring, keys), both)
         return jax.tree.map(lambda end: (end[1] - end[0]) / width, ends)
@@ -94,14 +95,13 @@ def finite_difference(
     return each_sample(difference, key, samples, batch)
 
 
-def check_counts(**counts: int | None) -> None:
-    """Refuses numbers of runs that are none; None leaves one open.
+def check_counts(samples: int, calls: int, batch: int | None) -> None:
+    """Refuses numbers of runs that are not positive integers; `batch` may be None.
 
     Raises:
       ValueError: if one is not a positive integer.
     """
-    for name, count in counts.items():
-        if count is None and name == "batch":
-            continue
-        if not isinstance(count, int) or isinstance(count, bool) or count < 1:
-            checks.refuse(name, "be a positive integer", count)
+    checks.integer("samples", samples)
+    checks.integer("calls", calls)
+    if batch is not None:
+        checks.integer("batch", batch)

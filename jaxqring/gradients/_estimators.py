@@ -1,7 +1,7 @@
-"""Derivatives of an expected outcome with respect to the noise of the links (PROTOCOLS G2).
+"""Derivatives of an expected outcome with respect to the noise of the links.
 
 A sampled symbol error is a step function of its probability: its derivative is zero wherever it
-has one, and says nothing about the expectation. Each estimator here stands for the derivative of
+has one, and says nothing about the expectation. Each estimator here estimates the derivative of
 the expectation, at a price of its own:
 
 * "mean": sampled values, tangents of the mean of every hop given what was sent (see
@@ -10,7 +10,7 @@ the expectation, at a price of its own:
 * "gaussian": normal noise of the same mean and variance, reparameterised. Unbiased for its own
   noise up to rounding; its noise differs from symbol errors in the second order of their
   probability, and in how sums wrap.
-* "exact": sampled values, tangents of the exact mean and variance of what the ring delivers, wraps
+* "exact": sampled values, tangents of the exact mean and variance of the results of the ring, wraps
   included. Unbiased for losses that are quadratic in one all-reduce; wires of up to 12 bits.
 * "score": unbiased for any loss. Its spread diverges as error^(-1/2).
 * "russo": unbiased for any loss, with a bounded spread at low noise that grows with the number of
@@ -28,7 +28,7 @@ spread of all that are unbiased, but needs two trainings for each parameter.
 
 import dataclasses
 import functools
-from typing import Any
+from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
@@ -37,6 +37,7 @@ from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
 from jaxqring import _checks as checks
+from jaxqring._types import Estimator, Key, PyTree
 from jaxqring.codec._formats import FixedPoint
 from jaxqring.gradients import _reruns as reruns
 from jaxqring.gradients._differences import check_counts
@@ -44,21 +45,21 @@ from jaxqring.gradients._reruns import Loss
 from jaxqring.ring._cost import Cost
 from jaxqring.ring._ring import Ring
 
-ESTIMATORS = ("mean", "gaussian", "score", "russo", "exact")
+ESTIMATORS: tuple[Estimator, ...] = get_args(Estimator)
 
 
 def expected(
     loss: Loss,
     ring: Ring,
-    key: jax.Array,
+    key: Key,
     *,
-    estimator: str | None = None,
+    estimator: Estimator | None = None,
     samples: int = 1,
     calls: int = 1,
     cost: Cost | None = None,
     every_site: bool = False,
     batch: int | None = None,
-) -> Any:
+) -> PyTree:
     """An estimate of the expected loss, with a derivative with respect to the links.
 
     Args:
@@ -67,23 +68,23 @@ def expected(
         It may map its nodes itself, or run on one of them within a mapping; it is traced once.
       ring: of sampled noise. Traced where a derivative is asked for.
       key: typed key of the samples.
-      estimator: "gaussian", "mean", "exact", "score" or "russo"; see the module for what each is
-        good for. Their derivatives work in forward and in reverse mode. "gaussian" by default, on
-        bare links with a FixedPoint wire; on others it must be named.
+      estimator: "gaussian", "mean", "exact", "score" or "russo"; the module documents the bias and
+        the price of each. Their derivatives work in forward and in reverse mode. "gaussian" by
+        default, on bare links with a FixedPoint wire; on others it must be named.
       samples: independent runs that are averaged; "score" needs two for its baseline, the mean of
         the others.
       calls: how many keys the loss takes. A key that it leaves unused costs spread, no bias.
-      cost: of a call, `ring.cost(payload, num_nodes)`; for "score" and "russo", which must know
-        how many symbols are sent. Every call must be of that cost.
+      cost: of a call, `ring.cost(payload, num_nodes)`; for "score" and "russo", which need the
+        number of symbols sent. Every call must be of that cost.
       every_site: for "russo", sum over all symbols of all calls and not over one at random: 3
         runs for each symbol and sample.
-      batch: samples that run in step; all by default. Fewer need less memory.
+      batch: samples that run side by side; all by default. Fewer need less memory.
 
     Returns:
       Estimates like the loss. "gaussian" estimates its own normal noise.
 
     Raises:
-      TypeError: if an argument is of another type.
+      TypeError: if the ring is not a Ring, the key not a typed key, or the cost not a Cost.
       ValueError: if the ring has no sampled noise, the estimator cannot give its derivative, or
         the samples are too few; for a loss with calls of another cost; for a derivative of a loss
         that has none, such as an accuracy, unless the estimator is "score" or "russo".
@@ -95,10 +96,10 @@ def expected(
     >>> from jaxqring.link import superdense
     >>> from jaxqring.physics.pairs import werner
     >>> from jaxqring.ring import psum
-    >>> codes = jnp.array([3.0, 1.0, 2.0])[:, None]
+    >>> values = jnp.array([3.0, 1.0, 2.0])[:, None]
     >>> def loss(ring, keys):
     ...     add = lambda x: psum(x, "nodes", ring=ring, key=keys[0])
-    ...     return jnp.mean((jax.vmap(add, axis_name="nodes")(codes) - 6) ** 2)
+    ...     return jnp.mean((jax.vmap(add, axis_name="nodes")(values) - 6) ** 2)
     >>> def error(fidelity):
     ...     ring = Ring(superdense(werner(fidelity=fidelity)), FixedPoint(6, clip=7.0))
     ...     cost = ring.cost(1, num_nodes=3)
@@ -111,20 +112,20 @@ def expected(
     _check(ring, estimator, samples, calls, cost, batch)
     checks.prng_key("key", key)
     if estimator in ("mean", "gaussian", "exact"):
-        held = dataclasses.replace(
+        followed = dataclasses.replace(
             ring,
             noise="gaussian" if estimator == "gaussian" else "sampled",
             derivative="exact" if estimator == "exact" else "mean",
         )
 
-        def run(own: jax.Array) -> Any:
-            return loss(held, jax.random.split(own, calls))
+        def run(own: Key) -> PyTree:
+            return loss(followed, jax.random.split(own, calls))
 
         runs = reruns.each_sample(run, key, samples, batch)
-        # A () of each outcome, so that one without a derivative is seen.
+        # Outcome by outcome, so that one without a derivative is seen.
         mean = jax.tree.map(lambda run: jnp.mean(run, axis=0), runs)
         return jax.tree.map(lambda value: _followed(value, ring.transition, estimator), mean)
-    assert cost is not None  # `_check` has refused that
+    assert cost is not None  # `_check` has refused None
     weigh = reruns.every_site if every_site else reruns.one_site
     if estimator == "score":
         weigh = reruns.score
@@ -133,7 +134,7 @@ def expected(
     return jax.tree.map(lambda mean, weight: _attach(mean, weight, links), outcomes, weights)
 
 
-def _default_estimator(ring: Ring) -> str:
+def _default_estimator(ring: Ring) -> Estimator:
     checks.instance("ring", ring, Ring)
     if ring.protection is not None or not isinstance(ring.wire, FixedPoint):
         rule = "be named on protected links and float wires, which have no normal noise"
@@ -142,11 +143,16 @@ def _default_estimator(ring: Ring) -> str:
 
 
 def _check(
-    ring: Ring, estimator: str, samples: int, calls: int, cost: Cost | None, batch: int | None
+    ring: Ring,
+    estimator: Estimator,
+    samples: int,
+    calls: int,
+    cost: Cost | None,
+    batch: int | None,
 ) -> None:
     checks.instance("ring", ring, Ring)
     checks.one_of("estimator", estimator, ESTIMATORS)
-    check_counts(calls=calls, samples=samples, batch=batch)
+    check_counts(samples, calls, batch)
     if ring.noise != "sampled" or ring.channel is None:
         checks.refuse("ring.noise", 'be "sampled", on links, for its derivative', ring.noise)
     if estimator == "mean":
@@ -171,24 +177,24 @@ def _check(
             checks.refuse("samples", "be at least 2 for a baseline of the other samples", samples)
         if not checks.is_traced(ring.transition):
             with jax.ensure_compile_time_eval():
-                known = np.asarray(reruns.error_probs(ring))
-            if np.any(known[..., 1:] <= 0):
+                probs = np.asarray(reruns.error_probs(ring))
+            if np.any(probs[..., 1:] <= 0):
                 rule = 'have every kind of error for the estimator "score"; "russo" needs none'
-                checks.refuse("ring.channel", rule, known)
+                checks.refuse("ring.channel", rule, probs)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
-def _followed(value: jax.Array, transition: jax.Array, estimator: str) -> jax.Array:
-    """A value that must have a derivative if the links have one."""
+def _followed(value: jax.Array, transition: jax.Array, estimator: Estimator) -> jax.Array:
+    """The value; its derivative is refused where the links have a tangent and it has none."""
     return value
 
 
-def _followed_jvp(estimator: str, primals: tuple, tangents: tuple) -> tuple[jax.Array, Any]:
-    moved, links = tangents
-    if isinstance(moved, SymbolicZero) and not isinstance(links, SymbolicZero):
+def _followed_jvp(estimator: Estimator, primals: tuple, tangents: tuple) -> tuple[jax.Array, Any]:
+    d_value, links = tangents
+    if isinstance(d_value, SymbolicZero) and not isinstance(links, SymbolicZero):
         rule = 'be "score" or "russo" for a loss that has no derivative, as an accuracy has none'
         checks.refuse("estimator", rule, estimator)
-    return primals[0], moved
+    return primals[0], d_value
 
 
 _followed.defjvp(_followed_jvp, symbolic_zeros=True)
@@ -203,8 +209,8 @@ def _attach(mean: jax.Array, weights: jax.Array, probs: jax.Array) -> jax.Array:
 @_attach.defjvp
 def _attach_jvp(primals: tuple, tangents: tuple) -> tuple[jax.Array, jax.Array]:
     mean, weights, probs = primals
-    moved = jnp.sum(_last(lax.stop_gradient(weights), probs) * tangents[2])
-    return mean, tangents[0] + moved.astype(mean.dtype)
+    d_mean = jnp.sum(_last(lax.stop_gradient(weights), probs) * tangents[2])
+    return mean, tangents[0] + d_mean.astype(mean.dtype)
 
 
 @jax.custom_jvp

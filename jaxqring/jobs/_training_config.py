@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from jaxqring import _checks as checks
 from jaxqring._fields import check_fields, check_file_name, no_other_keys
 from jaxqring.codec import BFloat16, FixedPoint, Float32
-from jaxqring.codec._formats import Wire
+from jaxqring.codec._formats import WireFormat
 from jaxqring.codes._protection import Protection
 from jaxqring.jobs._code_config import CodeConfig
 from jaxqring.jobs._security_config import SecurityConfig
@@ -73,7 +73,7 @@ class RunConfig:
         if self.noise not in ("sampled", "off"):
             checks.refuse("runs.noise", 'be "sampled" or "off" under masks', self.noise)
 
-    def codes(self) -> Wire:
+    def codes(self) -> WireFormat:
         """The wire of this run."""
         if self.wire == "fixed":
             return FixedPoint(self.bits, rounding=self.rounding)

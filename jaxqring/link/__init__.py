@@ -1,4 +1,4 @@
-"""One directed link of the ring: from physics to symbols, and symbols across."""
+"""One directed link of the ring: its symbol channel, and the transmission of symbols over it."""
 
 from jaxqring.link._symbol_channel import SymbolChannel, superdense
 from jaxqring.link._transport import moments, transmit

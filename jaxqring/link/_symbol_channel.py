@@ -28,12 +28,12 @@ from jaxqring.physics.information import discrete_memoryless_capacity
 
 @struct.dataclass
 class SymbolChannel:
-    """What becomes of a two-bit symbol on one link, or on a batch of links.
+    """The noisy channel of a two-bit symbol on one link, or on a batch of links.
 
     Attributes:
       transition: (..., 4, 4) T[r, m] = P(received r | sent m), or (..., 5, 4) with the
         probability of a flagged erasure in row 4; columns sum to one.
-      clipped: (...) how many traced parameters were moved into their domain, or None.
+      clipped: (...) number of traced parameters that were moved into their domain, or None.
 
     Build it with `superdense`, or from any column-stochastic matrix:
 
@@ -46,7 +46,7 @@ class SymbolChannel:
 
     @property
     def is_heralded(self) -> bool:
-        """Whether there is an erasure row."""
+        """True if losses are flagged, in an erasure row."""
         return self.transition.shape[-2] == 5
 
     @property
@@ -88,7 +88,7 @@ class SymbolChannel:
 
     @property
     def invalid_columns(self) -> jax.Array:
-        """() float32 how many columns, on all links, are no probability distributions (to 1e-5)."""
+        """() float32 number of columns, on all links, that are not distributions (to 1e-5)."""
         fits = jnp.all((self.transition > -1e-5) & (self.transition < 1 + 1e-5), axis=-2)
         fits &= jnp.abs(jnp.sum(self.transition, axis=-2) - 1) < 1e-5
         return jnp.sum(~fits).astype(jnp.float32)
@@ -129,7 +129,7 @@ def superdense(
     survival: ArrayLike = 1.0,
     heralded: bool = False,
 ) -> SymbolChannel:
-    """The symbol channel of superdense coding with noise at every stage.
+    """Builds the symbol channel of superdense coding with noise at every stage.
 
     Batch shapes of all arguments broadcast.
 
@@ -145,14 +145,14 @@ def superdense(
         for both; or two (..., 2, 2) column-stochastic matrices P(read | true), for bit a and b.
       survival: (...) probability in [0, 1] that both halves arrive. A lost half is replaced by
         white noise, so that the outcome is uniform before readout.
-      heralded: whether a loss is flagged; then it becomes row 4 of the transition matrix.
+      heralded: whether a loss is flagged; if so, it becomes row 4 of the transition matrix.
 
     Returns:
       A `SymbolChannel`.
 
     Raises:
       TypeError: if `pair` is not a Pair or a channel not a Channel.
-      ValueError: if a probability known now is out of range.
+      ValueError: if a concrete probability is out of range.
 
     Reference: Bennett and Wiesner, Phys. Rev. Lett. 69, 2881 (1992); the noisy form is derived
     here and checked against dense matrices.
@@ -181,12 +181,12 @@ def superdense(
         at_encoding = jnp.swapaxes(correlation, -1, -2)
     else:
         at_encoding = product(kept.ptm, jnp.swapaxes(correlation, -1, -2))
-    way = jnp.eye(4, dtype=correlation.dtype) if sent is None else sent.ptm
-    gain = way * at_encoding
+    on_the_way = jnp.eye(4, dtype=correlation.dtype) if sent is None else sent.ptm
+    gain = on_the_way * at_encoding
     signs = jnp.asarray(SIGNS, dtype=gain.dtype)
     perfect = jnp.asarray(PHI_PLUS, dtype=gain.dtype)
     transition = product(product(signs * perfect[None, :], gain), signs.T) / 4
-    # What is absent by default costs nothing.
+    # Noise that is absent by default costs nothing.
     if not heralded and not _is_plain(survival, 1.0):
         transition = _mix_in_noise(transition, arrives[..., None, None])
     if not _is_plain(gate_error, 0.0):
@@ -204,30 +204,30 @@ def superdense(
 
 
 def _table(entry: Callable[[int, int], jax.Array]) -> jax.Array:
-    """(..., 4, 4) from its entries (...), all of them slices: a gather would be slower."""
+    """Stacks entries (...), all of them slices, to (..., 4, 4): a gather would be slower."""
     rows = [jnp.stack([entry(row, column) for column in range(4)], axis=-1) for row in range(4)]
     return jnp.stack(rows, axis=-2)
 
 
 def xor_symmetric(patterns: jax.Array) -> jax.Array:
-    """(..., 4, 4) the transition matrix that XORs every symbol with a pattern of (..., 4)."""
+    """The transition matrix (..., 4, 4) of XOR with a pattern, given its probabilities (..., 4)."""
     return _table(lambda received, sent: patterns[..., received ^ sent])
 
 
 def _is_plain(value: Any, default: float) -> bool:
-    """Whether an argument is a number that changes nothing."""
+    """True if an argument is a number that changes nothing."""
     return isinstance(value, int | float) and value == default
 
 
 def _mix_in_noise(transition: jax.Array, weight: ArrayLike) -> jax.Array:
-    """`weight` times the transition matrix, the rest uniform noise."""
+    """Mixes a transition matrix, with this weight, with uniform noise."""
     return transition * weight + (1 - weight) / 4
 
 
 def _readout_matrix(
     readout_error: ArrayLike | tuple[ArrayLike, ArrayLike],
 ) -> tuple[jax.Array, jax.Array]:
-    """(..., 4, 4) P(read | true) of both bits, and the count of clipped entries (...)."""
+    """The matrix (..., 4, 4) of P(read | true) of both bits, and the clipped entries (...)."""
     if isinstance(readout_error, tuple | list):
         if len(readout_error) != 2 or any(np.shape(m)[-2:] != (2, 2) for m in readout_error):
             shapes = tuple(np.shape(m) for m in readout_error)
@@ -252,12 +252,12 @@ def _readout_matrix(
 
 
 def check_transition(argument: str, channel: SymbolChannel) -> None:
-    """Refuses a symbol channel whose matrix cannot be one.
+    """Refuses a symbol channel whose matrix is not column-stochastic.
 
     Raises:
       TypeError: if it is not a SymbolChannel.
-      ValueError: if its matrix has another shape, or is known now and has columns that are not
-        probability distributions, to 1e-5.
+      ValueError: if its matrix does not have the shape (..., 4, 4) or (..., 5, 4), or is concrete
+        and has columns that are not probability distributions, to 1e-5.
     """
     checks.instance(argument, channel, SymbolChannel)
     if not isinstance(channel.transition, jax.Array | np.ndarray):

@@ -1,4 +1,4 @@
-"""Codes through a symbol channel: sampled exactly, or through their first two moments."""
+"""Transmission over a symbol channel: sampled exactly, or through the first two moments."""
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +8,7 @@ from jax.custom_batching import sequential_vmap
 
 from jaxqring import _checks as checks
 from jaxqring._threefry import KeyWords, cipher_key
+from jaxqring._types import Key
 from jaxqring.codec._formats import FixedPoint
 from jaxqring.codec._packing import wrap
 from jaxqring.link import _error_sampler as sampling
@@ -22,13 +23,14 @@ def receive(
     scramble: bool,
     envelope: jax.Array | None = None,
 ) -> jax.Array:
-    """`transmit` without its checks.
+    """Sends packed words over one link, like `transmit` but without its checks.
 
     Args:
       key: see `jaxqring._threefry`.
       words: (W,) uint32, 16 symbols each.
       channel: one link. Its erased symbols are replaced by a uniform guess.
-      scramble: whether a pad makes errors independent of the words; then only their shape counts.
+      scramble: if True, symbols are XORed with a shared pad, so that the errors do not depend on
+        `words`, of which only the size is used.
       envelope: (4, 4) error table that links with common random numbers share; see
         `sampling.through`.
 
@@ -37,25 +39,25 @@ def receive(
     """
     table = channel.guessed().error_table.astype(jnp.float32)
     known = jnp.all(jnp.isfinite(table), axis=-1, keepdims=True)
-    table = jnp.where(known, table, 0.25)  # white noise for NaN, which only a trace can bring
+    table = jnp.where(known, table, 0.25)  # white noise in place of a traced NaN
     if scramble:
         table = jnp.mean(table, axis=0, keepdims=True)
     tables = [table]
     if envelope is not None:
         shared = envelope.astype(jnp.float32)
         tables.append(jnp.mean(shared, axis=0, keepdims=True) if scramble else shared)
-    send = _in_step if words.size <= sampling.FEW_WORDS else _one_by_one
+    send = _together if words.size <= sampling.FEW_WORDS else _one_by_one
     return send(key, words, *map(lax.stop_gradient, tables))
 
 
-_in_step = jax.jit(sampling.through)
-# The work depends on the noise, so that links that are mapped over take turns: in step, each
-# would wait for the noisiest.
-_one_by_one = sequential_vmap(_in_step)
+_together = jax.jit(sampling.through)
+# The work depends on the noise, so that links that are mapped over are done one after the other:
+# together, each would wait for the noisiest.
+_one_by_one = sequential_vmap(_together)
 
 
 def transmit(
-    words: jax.Array, channel: SymbolChannel, key: jax.Array, *, scramble: bool = True
+    words: jax.Array, channel: SymbolChannel, key: Key, *, scramble: bool = True
 ) -> jax.Array:
     """Sends packed symbols over one link, sampling its errors exactly.
 
@@ -71,7 +73,7 @@ def transmit(
       (...) uint32, the words received.
 
     Raises:
-      TypeError: if the words are not uint32, the channel not a SymbolChannel or the key raw.
+      TypeError: if `words` is not uint32, `channel` not a SymbolChannel or `key` not a typed key.
       ValueError: if the channel has batch axes, its matrix is not stochastic, or the key is a
         batch.
 
@@ -95,18 +97,18 @@ def transmit(
 
 
 def count_symbol_errors(errors: jax.Array) -> jax.Array:
-    """(...) uint32, how many of the symbols in each word of errors are not zero."""
+    """Number (...) uint32 of the symbols in each packed word of errors that are not zero."""
     return lax.population_count((errors | (errors >> 1)) & np.uint32(0x55555555))
 
 
 def moments(
     codes: jax.Array, wire: FixedPoint, channel: SymbolChannel
 ) -> tuple[jax.Array, jax.Array]:
-    """Exact mean and variance of a code after one hop, in units of one code.
+    """Exact mean and variance of a level after one hop, in units of one level.
 
     Args:
-      codes: (...) integers in two's complement of `wire.bits` bits.
-      wire: the wire that they are written with.
+      codes: (...) levels sent, integers in two's complement of `wire.bits` bits.
+      wire: the format of the levels.
       channel: one link, used as it is; pass `channel.scrambled()` for a scrambled one. Symbols
         that it flags as erased are replaced by a uniform guess.
 
@@ -115,8 +117,9 @@ def moments(
       transition matrix, the variance quadratic.
 
     Raises:
-      TypeError: if the wire is not a FixedPoint, the codes not integers or the channel no
+      TypeError: if `wire` is not a FixedPoint, `codes` are not integers or `channel` is not a
         SymbolChannel.
+      ValueError: if the channel has batch axes, or its matrix is not stochastic.
 
     >>> from jaxqring.link import superdense
     >>> from jaxqring.physics.pairs import werner
@@ -131,41 +134,40 @@ def moments(
     kind = codes.dtype if hasattr(codes, "dtype") else np.asarray(codes).dtype
     if not jnp.issubdtype(kind, jnp.integer):
         checks.refuse("codes", "be integers", str(kind), TypeError)
-    codes = jnp.asarray(codes)
     transition = channel.guessed().transition
-    values = wrap(codes.astype(jnp.int32), wire.bits)
-    jump, variance = jump_moments(values, wire, transition)
-    return values.astype(transition.dtype) + jump, variance
+    levels = wrap(jnp.asarray(codes).astype(jnp.int32), wire.bits)
+    jump, variance = jump_moments(levels, wire, transition)
+    return levels.astype(transition.dtype) + jump, variance
 
 
 def jump_moments(
-    codes: jax.Array, wire: FixedPoint, transition: jax.Array
+    levels: jax.Array, wire: FixedPoint, transition: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Mean and variance of what a hop adds to a code: each (...) of (...) codes."""
-    first, spread = _jump_law(wire.bits, transition)
-    return _sum_over_symbols(first, codes), _sum_over_symbols(spread, codes)
+    """Mean and variance of the jump that a hop adds to a level: each (...) of (...) levels."""
+    mean, variance = _symbol_jumps(wire.bits, transition)
+    return _sum_over_symbols(mean, levels), _sum_over_symbols(variance, levels)
 
 
-def mean_jump(codes: jax.Array, wire: FixedPoint, transition: jax.Array) -> jax.Array:
-    """How far a hop moves the mean of a code: (...) of (...) codes.
+def mean_jump(levels: jax.Array, wire: FixedPoint, transition: jax.Array) -> jax.Array:
+    """Mean jump (...) that a hop adds to each of (...) levels.
 
-    Linear in the matrix, (4, 4) or (bits / 2, 4, 4) with one for each symbol of a code, so that a
+    Linear in the matrix, (4, 4) or (bits / 2, 4, 4) with one for each symbol of a level, so that a
     tangent of T gives the tangent of the mean.
     """
-    return _sum_over_symbols(_jump_law(wire.bits, transition)[0], codes)
+    return _sum_over_symbols(_symbol_jumps(wire.bits, transition)[0], levels)
 
 
 def mean_slope(wire: FixedPoint, transition: jax.Array) -> jax.Array:
-    """How far the mean of a received code follows the code sent: 1 - 2f for uniform flips f.
+    """Slope of the mean of a received level in the level sent: 1 - 2f for uniform flips f.
 
     Args:
-      wire: the wire of the codes.
-      transition: (4, 4), or (bits / 2, 4, 4) with one for each symbol of a code.
+      wire: the format of the levels.
+      transition: (4, 4), or (bits / 2, 4, 4) with one for each symbol of a level.
 
     Returns:
-      () the regression slope of the mean on the code, over uniformly distributed codes. Where
-      the mean is affine in the code (equal flip probabilities of both bits) this is its slope;
-      elsewhere it is the best affine approximation.
+      () the regression slope of the mean on the level, over uniformly distributed levels. Where
+      the mean is affine in the level (equal flip probabilities of both bits) this is its slope;
+      elsewhere it is that of the best affine approximation.
     """
     centred = _centred_values(wire.bits, transition)
     transition = jnp.broadcast_to(transition, (wire.bits // 2, 4, 4))
@@ -174,13 +176,13 @@ def mean_slope(wire: FixedPoint, transition: jax.Array) -> jax.Array:
 
 
 def variance_slope(wire: FixedPoint, transition: jax.Array) -> jax.Array:
-    """() how far the variance of a received code follows the code sent, as `mean_slope`.
+    """Slope () of the variance of a received level in the level sent, like `mean_slope`.
 
-    Zero for XOR-symmetric channels.
+    It is zero for XOR-symmetric channels.
     """
     centred = _centred_values(wire.bits, transition)
-    _, spread = _jump_law(wire.bits, transition)
-    return jnp.sum(centred * spread) / jnp.sum(centred**2)
+    _, variance = _symbol_jumps(wire.bits, transition)
+    return jnp.sum(centred * variance) / jnp.sum(centred**2)
 
 
 def _centred_values(bits: int, transition: jax.Array) -> jax.Array:
@@ -189,18 +191,18 @@ def _centred_values(bits: int, transition: jax.Array) -> jax.Array:
 
 
 def symbol_values(bits: int) -> np.ndarray:
-    """(bits / 2, 4) what symbol s at position j adds to a code in two's complement."""
+    """Contribution (bits / 2, 4) of symbol s at position j to a level in two's complement."""
     weights = 2.0 ** np.arange(bits)
     weights[-1] *= -1
     symbols = np.arange(4)
     return np.outer(weights[1::2], symbols >> 1) + np.outer(weights[::2], symbols & 1)
 
 
-def _jump_law(bits: int, transition: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """(bits / 2, 4) mean and variance of received less sent value, by symbol sent.
+def _symbol_jumps(bits: int, transition: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Mean and variance (bits / 2, 4) of the received less the sent value, by symbol sent.
 
-    Of differences, and not of values, so that little noise does not drown in rounding. Symbols
-    are independent, so that both add up over those of a code.
+    Both are of differences, not of values, so that little noise does not drown in rounding. Symbols
+    are independent, so that both add up over the symbols of a level.
     """
     values = symbol_values(bits)
     jumps = jnp.asarray(values[:, :, None] - values[:, None, :], dtype=transition.dtype)
@@ -209,19 +211,19 @@ def _jump_law(bits: int, transition: jax.Array) -> tuple[jax.Array, jax.Array]:
     return mean, jnp.where(variance >= 0, variance, 0)  # jnp.maximum halves the slope at zero
 
 
-def _sum_over_symbols(table: jax.Array, codes: jax.Array) -> jax.Array:
-    """(...) sum over positions j of table[j, symbol j of the code]; the table is (bits / 2, 4)."""
+def _sum_over_symbols(table: jax.Array, levels: jax.Array) -> jax.Array:
+    """Sum (...) over positions j of table[j, symbol j of the level]; the table is (bits / 2, 4)."""
 
     def add(total: jax.Array, position: tuple) -> tuple[jax.Array, None]:
         shift, row = position
-        return total + _look_up(row, (codes >> shift) & 3), None
+        return total + _look_up(row, (levels >> shift) & 3), None
 
-    shifts = jnp.arange(2, 2 * table.shape[0], 2, dtype=codes.dtype)
+    shifts = jnp.arange(2, 2 * table.shape[0], 2, dtype=levels.dtype)
     # Starting from the first position, not from zeros, gives the sum the type of a mapped value.
-    return lax.scan(add, _look_up(table[0], codes & 3), (shifts, table[1:]))[0]
+    return lax.scan(add, _look_up(table[0], levels & 3), (shifts, table[1:]))[0]
 
 
 def _look_up(table: jax.Array, symbol: jax.Array) -> jax.Array:
-    """table[symbol] for a (4,) table; selects are faster than a gather and transpose to sums."""
+    """Looks up table[symbol] in a (4,) table; selects beat a gather and transpose to sums."""
     low, high = (symbol & 1).astype(bool), symbol >= 2
     return jnp.where(high, jnp.where(low, table[3], table[2]), jnp.where(low, table[1], table[0]))

@@ -21,8 +21,9 @@ class Pair:
     """Two qubits that were meant to be in the Bell state Phi+.
 
     Attributes:
-      correlation: (..., 4, 4) R_ij = Tr[rho s_i x s_j]; rows are the sent half, columns the kept.
-      clipped: (...) how many traced parameters were moved into their domain, or None.
+      correlation: (..., 4, 4) R_ij = Tr[rho s_i x s_j]; rows are of the sent half, columns of
+        the kept one.
+      clipped: (...) number of traced parameters that were moved into their domain, or None.
 
     >>> pair = werner(fidelity=0.95).apply(kept=Channel(jnp.eye(4)))
     >>> print(np.asarray(pair.bell_probs).round(4))
@@ -82,14 +83,14 @@ def werner(*, fidelity: ArrayLike | None = None, weight: ArrayLike | None = None
     """An EPR pair mixed with white noise. Give exactly one of its two parametrisations.
 
     Args:
-      fidelity: (...) overlap with Phi+, in [1/4, 1]; white noise alone at 1/4.
+      fidelity: (...) overlap with Phi+, in [1/4, 1]; 1/4 is white noise alone.
       weight: (...) weight of Phi+ in the mixture, in [0, 1]; fidelity = (1 + 3 weight) / 4.
 
     Returns:
       A `Pair` with batch shape (...).
 
     Raises:
-      ValueError: if both or neither are given, or a value known now is out of range.
+      ValueError: if both or neither are given, or a concrete value is out of range.
 
     Reference: Werner, Phys. Rev. A 40, 4277 (1989).
 
@@ -113,7 +114,7 @@ def bell_diagonal(probs: ArrayLike) -> Pair:
       probs: (..., 4) weights of [Phi+, Phi-, Psi+, Psi-]: in [0, 1], summing to one.
 
     Raises:
-      ValueError: if the last axis is not 4, or weights known now are out of range or do not sum
+      ValueError: if the last axis is not 4, or concrete weights are out of range or do not sum
         to one within 1e-5. Traced weights are clipped and rescaled.
 
     >>> print(np.asarray(bell_diagonal([0.7, 0.1, 0.15, 0.05]).bell_probs).round(4))
@@ -130,7 +131,7 @@ def bell_diagonal(probs: ArrayLike) -> Pair:
         total = jnp.sum(value, axis=-1)
         off = jnp.where(jnp.abs(total - 1) > 1e-5, 1.0, 0.0).astype(value.dtype)
         flag = jnp.sum(flag, axis=-1) + off
-        empty = (total == 0)[..., None]  # nothing is left but white noise
+        empty = (total == 0)[..., None]  # becomes white noise
         value = jnp.where(empty, 0.25, value / jnp.where(empty, 1.0, total[..., None]))
     else:
         flag = jnp.sum(flag, axis=-1)
@@ -146,8 +147,8 @@ def from_density_matrix(rho: ArrayLike) -> Pair:
       rho: (..., 4, 4) complex density matrix; the sent qubit is the left factor.
 
     Raises:
-      ValueError: if the shape is another, or a matrix known now is not Hermitian, of trace one
-        and positive, to 1e-5. Traced ones are flagged if their trace is not one.
+      ValueError: if the shape is not (..., 4, 4), or a concrete matrix is not Hermitian, of trace
+        one and positive, to 1e-5. Traced ones are flagged if their trace is not one.
 
     >>> import numpy as np
     >>> float(from_density_matrix(np.eye(4) / 4).fidelity)

@@ -1,11 +1,12 @@
-"""What stations do to pairs: swapping, distillation, hashing, and when to purify.
+"""Operations on pairs: swapping, distillation, hashing, and the best time to purify.
 
 All of it is exact for any two-qubit states, not only for mixtures of Bell states. A measurement
 is a sum over Paulis of products of correlations, so that no density matrix larger than 4 x 4 is
-ever written down.
+ever formed.
 """
 
 import functools
+from typing import get_args
 
 import jax
 import jax.numpy as jnp
@@ -13,15 +14,16 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from jaxqring import _checks as checks
+from jaxqring._types import DistillationProtocol
 from jaxqring.physics._pair import Pair
 from jaxqring.physics._paulis import PHI_PLUS
 from jaxqring.physics.channels import add_clipped
 from jaxqring.physics.information import entropy_bits
 
-PROTOCOLS = ("dejmps", "bbpssw")
+PROTOCOLS = get_args(DistillationProtocol)
 
-#: Below this probability distillation is said never to succeed. What would be left of the
-#: correlations after the division is rounding.
+#: Probability of success below which distillation counts as impossible: dividing by it would
+#: leave rounding errors in place of correlations.
 NEVER = 1e-6
 
 #: Weight of Phi+ in a Werner pair at which a wait before purification costs nothing to first
@@ -53,7 +55,7 @@ def flagged_pair(correlation: jax.Array, *flags: jax.Array | None) -> Pair:
 def swap_gain(
     pair: Pair, gate_error: ArrayLike, readout_error: ArrayLike
 ) -> tuple[jax.Array, jax.Array]:
-    """What swapping with `pair` multiplies the columns of another pair's correlations by.
+    """Factors by which swapping with `pair` multiplies the columns of another pair's correlations.
 
     Args:
       pair: the pair whose sent half is measured, of batch shape (...).
@@ -61,10 +63,10 @@ def swap_gain(
       readout_error: (...) as in `swap`.
 
     Returns:
-      (..., 4) factors in the order [I, X, Y, Z], and (...) how many parameters were clipped.
+      (..., 4) factors in the order [I, X, Y, Z], and (...) number of clipped parameters.
 
     Raises:
-      ValueError: if a probability known now is out of range.
+      ValueError: if a concrete probability is out of range.
 
     >>> from jaxqring.physics.pairs import werner
     >>> print(np.asarray(swap_gain(werner(weight=0.5), 0.0, 0.1)[0]).round(4))
@@ -72,10 +74,11 @@ def swap_gain(
     """
     gate, gate_flag = checks.bounded("gate_error", gate_error)
     readout, readout_flag = checks.bounded("readout_error", readout_error)
-    right, kept = 1 - 2 * readout, 1 - gate
-    right, kept = jnp.broadcast_arrays(right, kept)
+    right, intact = 1 - 2 * readout, 1 - gate
+    right, intact = jnp.broadcast_arrays(right, intact)
     # A wrong bit of the outcome becomes a wrong X or Z in the correction at the far end.
-    noise = jnp.stack([jnp.ones_like(kept), kept * right, kept * right**2, kept * right], axis=-1)
+    factors = [jnp.ones_like(intact), intact * right, intact * right**2, intact * right]
+    noise = jnp.stack(factors, axis=-1)
     diagonal = jnp.diagonal(pair.correlation, axis1=-2, axis2=-1)
     return diagonal * jnp.asarray(PHI_PLUS, diagonal.dtype) * noise, gate_flag + readout_flag
 
@@ -87,7 +90,7 @@ def swap(
 
     The station holds the kept half of `first` and the sent half of `second`, measures both in the
     Bell basis and sends the two bits to the holder of the kept half of `second`, who undoes the
-    Pauli that they name. What is left joins the sent half of `first` and the kept half of
+    Pauli that they name. The result joins the sent half of `first` and the kept half of
     `second`. Batch shapes of all arguments broadcast.
 
     Args:
@@ -100,11 +103,11 @@ def swap(
 
     Returns:
       The `Pair`, averaged over outcomes, R_ik = R1_ik eta_k R2_kk with eta the correlations of
-      Phi+: the correction is drawn with the outcome and leaves of `second` its diagonal only.
+      Phi+: averaging over the corrections removes all of R2 but its diagonal.
 
     Raises:
       TypeError: if `first` or `second` is not a Pair.
-      ValueError: if a probability known now is out of range.
+      ValueError: if a concrete probability is out of range.
 
     Reference: Zukowski, Zeilinger, Horne and Ekert, Phys. Rev. Lett. 71, 4287 (1993), and for
     chains Briegel, Duer, Cirac and Zoller, Phys. Rev. Lett. 81, 5932 (1998); the form for any
@@ -131,12 +134,16 @@ def _twirled(correlation: jax.Array) -> jax.Array:
 
 @functools.partial(jax.jit, static_argnames="protocol")
 def recurrence(
-    first: jax.Array, second: jax.Array, gate: jax.Array, readout: jax.Array, protocol: str
+    first: jax.Array,
+    second: jax.Array,
+    gate: jax.Array,
+    readout: jax.Array,
+    protocol: DistillationProtocol,
 ) -> tuple[jax.Array, jax.Array]:
-    """One step of `distill` on correlation matrices, with parameters that have been checked.
+    """One round of `distill` on correlation matrices, with parameters that have been checked.
 
     Args:
-      first: (..., 4, 4) correlations of the pair that is kept.
+      first: (..., 4, 4) correlations of the pair that remains.
       second: (..., 4, 4) correlations of the pair that is measured.
       gate: (...) gate error.
       readout: (...) readout error.
@@ -180,14 +187,14 @@ def distill(
     first: Pair,
     second: Pair,
     *,
-    protocol: str = "dejmps",
+    protocol: DistillationProtocol = "dejmps",
     gate_error: ArrayLike = 0.0,
     readout_error: ArrayLike = 0.0,
 ) -> tuple[Pair, jax.Array]:
     """One better pair out of two, if two measured bits coincide.
 
     Each party applies a CNOT from its half of `first` to its half of `second` and measures the
-    latter in the Z basis; `first` is kept if both read the same, else both pairs are lost. Batch
+    latter in the Z basis; `first` remains if both read the same, else both pairs are lost. Batch
     shapes of all arguments broadcast.
 
     Args:
@@ -203,11 +210,11 @@ def distill(
 
     Returns:
       The `Pair` given success, and the (...) probability of success. Where that is below 1e-6 it
-      is given as zero and the pair as white noise, both with a zero derivative.
+      is returned as zero and the pair as white noise, both with a zero derivative.
 
     Raises:
       TypeError: if `first` or `second` is not a Pair.
-      ValueError: if a probability known now is out of range, or `protocol` is another.
+      ValueError: if a concrete probability is out of range, or `protocol` is not one of these.
 
     Reference: Bennett et al., Phys. Rev. Lett. 76, 722 (1996), for "bbpssw"; Deutsch et al., Phys.
     Rev. Lett. 77, 2818 (1996), for "dejmps"; Duer, Briegel, Cirac and Zoller, Phys. Rev. A 59, 169
@@ -234,18 +241,18 @@ def distill(
 
 
 def hashing_yield(pair: Pair) -> jax.Array:
-    """Perfect pairs per pair, if very many are measured together.
+    """Yield of perfect pairs per pair, if very many are measured together.
 
     Args:
       pair: one of many alike, of batch shape (...).
 
     Returns:
       (...) max(0, 1 - H(bell_probs)) in [0, 1], pairs per pair, reached in the limit of many
-      pairs with noiseless gates and one-way communication. A pair that is no mixture of Bell
-      states counts as the mixture of its overlaps, which random Paulis make of it. Where the
-      entropy is a bit or more the yield and its derivative are zero; at the kink itself, zero
-      is the one of its subgradients that is used. At a perfect pair the slope is infinite in
-      truth; see `shannon_entropy`.
+      pairs with noiseless gates and one-way communication. A pair that is not a
+      mixture of Bell states counts as the mixture with the same overlaps, into which random
+      Paulis turn it. Where the entropy is a bit or more the yield and its derivative are zero,
+      at the kink itself too. At a perfect pair the true slope is infinite; see
+      `shannon_entropy`.
 
     Raises:
       TypeError: if `pair` is not a Pair.
@@ -260,16 +267,16 @@ def hashing_yield(pair: Pair) -> jax.Array:
     """
     checks.instance("pair", pair, Pair)
     probs = pair.bell_probs
-    left = 1 - entropy_bits(jnp.where(probs > 0, probs, 0.0))  # rounding may end below zero
-    return jnp.where(left > 0, left, 0.0)
+    rate = 1 - entropy_bits(jnp.where(probs > 0, probs, 0.0))  # rounding may end below zero
+    return jnp.where(rate > 0, rate, 0.0)
 
 
 def best_purification_time(
     weight: ArrayLike, decay_rate: ArrayLike, deadline: ArrayLike
 ) -> jax.Array:
-    """How long two Werner pairs should decay before they are distilled into one.
+    """The time for which two Werner pairs should decay before they are distilled into one.
 
-    Both pairs have weight w and are there now; one pair is used at the deadline T. Memories
+    Both pairs have weight w now; one pair is used at the deadline T. Memories
     depolarise, w(t) = w exp(-kappa t), before the distillation and after it. Distillation makes
     f(w) = (2 w + 4 w^2) / (3 + 3 w^2) of w, so the weight at the deadline goes as f(w) / w at the
     moment of distillation, which is largest at w = (sqrt(5) - 1) / 2, fidelity 0.713525.
@@ -283,11 +290,11 @@ def best_purification_time(
     Returns:
       (...) seconds from now, clip(ln(w / 0.618034) / kappa, 0, T): as late as possible while
       pairs are better than that. It is T without decay if w is above the optimum, and zero at it
-      or below. The distillation that is counted is one that succeeds; earlier ones do so more
-      often. The derivative is zero where the time is held at 0 or T.
+      or below. The weight is that given success; earlier distillations succeed more often. The
+      derivative is zero where the time is clipped to 0 or T.
 
     Raises:
-      ValueError: if a value known now is out of range.
+      ValueError: if a concrete value is out of range.
 
     Reference: derived here.
 
@@ -300,7 +307,7 @@ def best_purification_time(
     rate, _ = checks.bounded("decay_rate", decay_rate, 0.0, 1e12)
     last, _ = checks.bounded("deadline", deadline, 0.0, 1e10)
     above = jnp.log(jnp.where(weight > GOLDEN, weight / GOLDEN, 1.0))
-    # What passes is a rate whose square, by which the derivative divides, is a normal number.
+    # The square of any rate that passes, by which the derivative divides, is a normal number.
     falls_in_time = (above > 0) & (above < rate * last)
     time = above / jnp.where(falls_in_time, rate, 1.0)
     return jnp.where(above > 0, jnp.where(falls_in_time, time, last), 0.0)

@@ -51,25 +51,3 @@ def product(left: jax.Array, right: jax.Array) -> jax.Array:
     )
     terms = [left[:, k, None] * right[None, k] for k in range(right.shape[0])]
     return jnp.moveaxis(sum(terms[1:], terms[0]), (0, 1), (-2, -1))
-
-
-def xor_convolve(p: jax.Array, q: jax.Array) -> jax.Array:
-    """The distribution of the XOR of two independent symbols.
-
-    Args:
-      p: (..., 4) probabilities of the first symbol.
-      q: (..., 4) probabilities of the second symbol.
-
-    Returns:
-      (..., 4) sum over m of p(m) q(m XOR e).
-
-    Multiplies Walsh-Hadamard transforms; `SIGNS` with its columns in the order [I, Z, X, Y] is
-    that transform, and the order of the columns does not matter to a product.
-
-    >>> q = jnp.array([0.9, 0.1, 0.0, 0.0])
-    >>> [round(float(probability), 4) for probability in abs(xor_convolve(q, q))]
-    [0.82, 0.18, 0.0, 0.0]
-    """
-    signs = jnp.asarray(SIGNS, dtype=jnp.result_type(p, q))
-    spectrum = jnp.matmul(p, signs, precision="highest") * jnp.matmul(q, signs, precision="highest")
-    return jnp.matmul(spectrum, signs.T, precision="highest") / 4

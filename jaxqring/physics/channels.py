@@ -24,8 +24,8 @@ class Channel:
 
     Attributes:
       ptm: (..., 4, 4) Pauli transfer matrix, rows and columns in the order [I, X, Y, Z].
-      clipped: (...) how many traced parameters lay outside their domain and were moved to its
-        edge, or None if none was checked.
+      clipped: (...) number of traced parameters that lay outside their domain and were moved to
+        its edge, or None if no parameter was checked.
 
     >>> channel = amplitude_damping(gamma=0.1).then(dephasing(error_prob=0.02))
     >>> channel.ptm.shape, bool(channel.is_unital)
@@ -51,9 +51,9 @@ class Channel:
         """Kraus operators from the eigenvectors of the Choi matrix.
 
         Returns:
-          (..., 4, 2, 2) complex; some may be zero. Unique up to a unitary among themselves, and
-        for that reason not differentiable: the derivative is not a number where two of them have
-        the same weight.
+          (..., 4, 2, 2) complex; some may be zero. They are unique up to a unitary among
+          themselves, and for that reason not differentiable: the derivative is NaN where two of
+          them have the same weight.
         """
         paulis = jnp.asarray(PAULIS, dtype=complex_dtype(self.ptm.dtype))
         # Choi matrix with indices (out, in; out', in'): N(s_j) x conj(s_j) summed over j, halved.
@@ -75,7 +75,7 @@ class Channel:
 
 
 def add_clipped(*flags: jax.Array | None) -> jax.Array | None:
-    """The sum of those counts of clipped parameters that are there."""
+    """The sum of the counts of clipped parameters that are not None."""
     present = [flag for flag in flags if flag is not None]
     return sum(present[1:], present[0]) if present else None
 
@@ -92,7 +92,7 @@ def _channel(
         *(zero, zero, y, zero),
         *(shift, zero, zero, z),
     ]
-    # The batch stays innermost until the end, which XLA makes the faster code of.
+    # The batch stays innermost until the end: XLA then generates faster code.
     ptm = jnp.moveaxis(jnp.stack(rows).reshape(4, 4, *x.shape), (0, 1), (-2, -1))
     flag = add_clipped(*flags)
     return Channel(ptm, None if flag is None else jnp.broadcast_to(flag, x.shape))
@@ -108,7 +108,7 @@ def identity() -> Channel:
 
 
 def pauli(*, x: ArrayLike, y: ArrayLike, z: ArrayLike) -> Channel:
-    """X, Y or Z with the given probabilities, else nothing.
+    """The Pauli channel: X, Y or Z with the given probabilities, else nothing.
 
     Args:
       x: (...) probability of X, in [0, 1].
@@ -118,7 +118,7 @@ def pauli(*, x: ArrayLike, y: ArrayLike, z: ArrayLike) -> Channel:
     Mixing is complete at x = y = z = 1/4.
 
     Raises:
-      ValueError: if a value known now is out of range, or the three sum to more than one.
+      ValueError: if a concrete value is out of range, or the three sum to more than one.
 
     >>> print(np.asarray(pauli(x=0.1, y=0.0, z=0.05).ptm.diagonal()).round(4))
     [1. 0.9 0.7 0.8]
@@ -143,7 +143,7 @@ def depolarizing(*, error_prob: ArrayLike | None = None, mix: ArrayLike | None =
       mix: (...) weight of I/2, in [0, 1]: rho -> (1 - mix) rho + mix I/2; complete at 1.
 
     Raises:
-      ValueError: if both or neither are given, or a value known now is out of range.
+      ValueError: if both or neither are given, or a concrete value is out of range.
 
     >>> bool(jnp.allclose(depolarizing(error_prob=0.03).ptm, depolarizing(mix=0.04).ptm))
     True
@@ -155,13 +155,13 @@ def depolarizing(*, error_prob: ArrayLike | None = None, mix: ArrayLike | None =
 
 
 def dephasing(*, error_prob: ArrayLike) -> Channel:
-    """Z with probability `error_prob`, in [0, 1]; phases are lost completely at 1/2.
+    """The dephasing channel.
 
     Args:
-      error_prob: (...) probability of Z.
+      error_prob: (...) probability of Z, in [0, 1]; phases are lost completely at 1/2.
 
     Raises:
-      ValueError: if a value known now is out of range.
+      ValueError: if a concrete value is out of range.
 
     >>> print(np.asarray(dephasing(error_prob=0.1).ptm.diagonal()).round(4))
     [1.  0.8 0.8 1. ]
@@ -172,13 +172,13 @@ def dephasing(*, error_prob: ArrayLike) -> Channel:
 
 
 def bit_flip(*, error_prob: ArrayLike) -> Channel:
-    """X with probability `error_prob`, in [0, 1]; bits are lost completely at 1/2.
+    """The bit-flip channel.
 
     Args:
-      error_prob: (...) probability of X.
+      error_prob: (...) probability of X, in [0, 1]; bits are lost completely at 1/2.
 
     Raises:
-      ValueError: if a value known now is out of range.
+      ValueError: if a concrete value is out of range.
 
     >>> print(np.asarray(bit_flip(error_prob=0.1).ptm.diagonal()).round(4))
     [1. 1. 0.8 0.8]
@@ -189,16 +189,16 @@ def bit_flip(*, error_prob: ArrayLike) -> Channel:
 
 
 def amplitude_damping(*, gamma: ArrayLike) -> Channel:
-    """Decay from |1> to |0>; complete at gamma = 1.
+    """Amplitude damping: decay from |1> to |0>.
 
     Args:
-      gamma: (...) probability that |1> has decayed, in [0, 1].
+      gamma: (...) probability that |1> has decayed, in [0, 1]; complete at 1.
 
-    The coherence sqrt(1 - gamma) ends with an infinite slope at gamma = 1; at exactly that point,
-    and there alone, its derivative is given as zero, so that no NaN arises.
+    The coherence sqrt(1 - gamma) ends with an infinite slope at gamma = 1; exactly there, and
+    nowhere else, its derivative is defined as zero, so that no NaN arises.
 
     Raises:
-      ValueError: if a value known now is out of range.
+      ValueError: if a concrete value is out of range.
 
     >>> bool(amplitude_damping(gamma=0.1).is_unital)
     False
@@ -207,14 +207,14 @@ def amplitude_damping(*, gamma: ArrayLike) -> Channel:
 
 
 def generalized_amplitude_damping(*, gamma: ArrayLike, excited_population: ArrayLike) -> Channel:
-    """Relaxation towards a thermal state; complete at gamma = 1.
+    """Generalized amplitude damping: relaxation towards a thermal state.
 
     Args:
-      gamma: (...) fraction of the way to equilibrium, in [0, 1].
+      gamma: (...) fraction of the way to equilibrium, in [0, 1]; complete at 1.
       excited_population: (...) probability of |1> in equilibrium, in [0, 1].
 
     Raises:
-      ValueError: if a value known now is out of range.
+      ValueError: if a concrete value is out of range.
 
     >>> bool(generalized_amplitude_damping(gamma=0.1, excited_population=0.5).is_unital)
     True
@@ -232,7 +232,7 @@ def generalized_amplitude_damping(*, gamma: ArrayLike, excited_population: Array
 def thermal_relaxation(
     *, t1: ArrayLike, t2: ArrayLike, time: ArrayLike, excited_population: ArrayLike = 0.0
 ) -> Channel:
-    """A qubit that waits: relaxation with T1 and loss of phase with T2.
+    """The channel of a waiting qubit: relaxation with T1 and loss of phase with T2.
 
     Args:
       t1: (...) relaxation time in seconds, above zero; may be infinite.
@@ -241,42 +241,58 @@ def thermal_relaxation(
       excited_population: (...) probability of |1> in equilibrium, in [0, 1].
 
     Raises:
-      ValueError: if a value known now breaks one of these rules.
+      ValueError: if a concrete value breaks one of these rules.
 
     >>> print(np.asarray(thermal_relaxation(t1=10.0, t2=7.0, time=1.0).ptm.diagonal()).round(4))
     [1.     0.8669 0.8669 0.9048]
     """
     # Bounds for traced values: T^2, by which the derivative divides, must stay a normal number,
     # and a waiting time must not be infinite where T1 is.
-    tiny, longest = 1e-15, 1e30
+    shortest, longest = 1e-15, 1e30
     for name, value in (("t1", t1), ("t2", t2)):
         if not checks.is_traced(value) and not np.all(checks.numbers(name, value) > 0):
             checks.refuse(name, "be above 0", value)
-    if not checks.is_traced((t1, t2)) and np.any(np.asarray(t2) > 2 * np.asarray(t1) * (1 + 1e-6)):
-        checks.refuse("t2", f"be at most 2 t1 = {2 * np.asarray(t1)}", t2)
+    t1, t2, life_flag = relaxation_times(t1, t2, shortest)
     if not checks.is_traced(time):
         checks.within("time", time, 0.0, np.inf)
         if not np.all(np.isfinite(time)):
             checks.refuse("time", "be finite", time)
-    t1, t1_flag = checks.bounded("t1", t1, tiny, np.inf)
-    t2, t2_flag = checks.bounded("t2", t2, tiny, np.inf)
     time, time_flag = checks.bounded("time", time, 0.0, longest)
     excited, excited_flag = checks.bounded("excited_population", excited_population)
-    # Traced values may still break T2 <= 2 T1; flag it and take the largest T2 there is.
-    t2_high = jnp.where(t2 > 2 * t1 * (1 + 1e-6), 1.0, 0.0).astype(t1.dtype)
-    t2 = jnp.where(t2 > 2 * t1, 2 * t1, t2)
     population, coherence = jnp.exp(-time / t1), jnp.exp(-time / t2)
     return _channel(
         coherence,
         coherence,
         population,
         (1 - population) * (1 - 2 * excited),
-        t1_flag,
-        t2_flag,
-        t2_high,
+        life_flag,
         time_flag,
         excited_flag,
     )
+
+
+def relaxation_times(
+    t1: ArrayLike, t2: ArrayLike, shortest: float
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """T1 and T2 within their domain, and the number of times they had to be moved there.
+
+    Args:
+      t1: (...) seconds, at least `shortest`; may be infinite.
+      t2: (...) seconds, at least `shortest` and at most 2 `t1`; may be infinite.
+      shortest: seconds.
+
+    Raises:
+      ValueError: if a concrete value is out of range.
+    """
+    (life, life_flag), (coherence, coherence_flag) = (
+        checks.bounded(name, value, shortest, np.inf) for name, value in (("t1", t1), ("t2", t2))
+    )
+    if not checks.is_traced((t1, t2)) and np.any(np.asarray(t2) > 2 * np.asarray(t1) * (1 + 1e-6)):
+        checks.refuse("t2", f"be at most 2 t1 = {2 * np.asarray(t1)}", t2)
+    # Traced values may still break T2 <= 2 T1; flag it and use the largest T2 allowed.
+    high = jnp.where(coherence > 2 * life * (1 + 1e-6), 1.0, 0.0).astype(life.dtype)
+    coherence = jnp.where(coherence > 2 * life, 2 * life, coherence)
+    return life, coherence, life_flag + coherence_flag + high
 
 
 def from_kraus(kraus: ArrayLike) -> Channel:
@@ -286,8 +302,8 @@ def from_kraus(kraus: ArrayLike) -> Channel:
       kraus: (..., K, 2, 2) complex Kraus operators.
 
     Raises:
-      ValueError: if the shape is another, or operators known now do not preserve the trace to
-        1e-5. Traced ones are flagged.
+      ValueError: if the shape is not (..., K, 2, 2), or concrete operators do not preserve the
+        trace to 1e-5. Traced ones are flagged.
 
     >>> bool(jnp.allclose(from_kraus(dephasing(error_prob=0.2).kraus()).ptm,
     ...                   dephasing(error_prob=0.2).ptm, atol=1e-6))

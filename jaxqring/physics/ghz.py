@@ -1,8 +1,8 @@
 """N-party GHZ states under noise: exact statistics and samples, without a vector of length 2^N.
 
-Of a GHZ state four terms |a...a><b...b| / 2 are all there is, and local channels keep each of them
-a product. Every expectation of a product of local operators is then a sum of four products, and
-every outcome can be drawn party by party: both cost O(N).
+A GHZ state is the sum of four terms |a...a><b...b| / 2, and local channels turn each of them into
+another product. Every expectation of a product of local operators is therefore a sum of four
+products, and every outcome can be drawn party by party: both cost O(N).
 """
 
 from typing import NamedTuple
@@ -15,11 +15,12 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from jaxqring import _checks as checks
+from jaxqring._types import Key
 from jaxqring.physics._pair import Pair
 from jaxqring.physics._paulis import complex_dtype
 from jaxqring.physics.channels import Channel
 
-#: (4, 4) the terms |0><0|, |1><1|, |0><1|, |1><0|, twice, in the Paulis [I, X, Y, Z].
+#: (4, 4) twice the terms |0><0|, |1><1|, |0><1|, |1><0|, in the Paulis [I, X, Y, Z].
 _TERMS = np.array([[1, 0, 0, 1], [1, 0, 0, -1], [0, 1, 1j, 0], [0, 1, -1j, 0]])
 
 #: Operators in the Paulis: |0><0|, |1><1| and |0><1|.
@@ -31,21 +32,21 @@ _FLIP = np.array([0, 0.5, 0.5j, 0])
 class GHZSource:
     """A source of copies of (|0...0> + |1...1>)/sqrt(2), each with the same noise.
 
-    A pytree: what noise there is are leaves, the number of parties is static.
+    A pytree: the noise is made of leaves, the number of parties is static.
 
     Attributes:
       num_parties: N, at least 2.
-      noise: the channel on every party's qubit, or N of them along a leading axis; None for none.
+      noise: the channel on every party's qubit, or N of them along a leading axis, or None.
       white: () weight of white noise, I/2^N in place of the state, in [0, 1].
-      pair_probs: (N - 1, 4) Bell weights of the pairs between neighbours that the state was fused
-        from, before `noise` acts; None for a perfect state. See `fused`.
+      pair_probs: (N - 1, 4) Bell weights of the pairs between neighbours from which the state was
+        fused, before `noise` acts; None for a perfect state. See `fused`.
 
     Raises:
       TypeError: if the noise is not a Channel.
-      ValueError: if the number of parties is less than 2, or `white` is known now and outside
-        [0, 1]; once the source is used, if the noise is neither one channel nor one for each.
+      ValueError: if the number of parties is less than 2, or a concrete `white` is outside [0, 1];
+        once the source is used, if the noise is neither one channel nor one for each party.
 
-    Source of the fusion: our derivation. White noise has fidelity 1 - white + white / 2^N.
+    Reference: derived here. White noise has fidelity 1 - white + white / 2^N.
 
     >>> from jaxqring.physics.channels import depolarizing
     >>> source = GHZSource(4, noise=depolarizing(mix=0.05))
@@ -59,10 +60,8 @@ class GHZSource:
     pair_probs: jax.Array | None = None
 
     def __post_init__(self) -> None:
-        parties = self.num_parties
-        if isinstance(parties, bool) or not isinstance(parties, int) or parties < 2:
-            checks.refuse("num_parties", "be an integer of at least 2", parties)
-        # JAX rebuilds pytrees around other things than arrays: those are not ours to check.
+        checks.integer("num_parties", self.num_parties, 2)
+        # JAX rebuilds pytrees around objects that are not arrays; those are not checked.
         if isinstance(self.white, float | int | np.ndarray | np.generic | jax.Array):
             checks.bounded("white", self.white)
         if self.noise is not None and type(self.noise) is not object:
@@ -75,10 +74,10 @@ class GHZSource:
 
     @property
     def visibility(self) -> jax.Array:
-        """() how much of the coherence is left: overlap with the state less that with a minus.
+        """() remaining coherence: overlap with |0...0> + |1...1> less that with |0...0> - |1...1>.
 
-        The mean of the product of outcomes in any equatorial bases whose angles add up to zero,
-        once phases are twirled; see `x_error`.
+        It is the mean of the product of outcomes in any equatorial bases whose angles add up to
+        zero, once phases are twirled; see `x_error`.
         """
         return 2 * self.expectation(np.tile(_FLIP, (self.num_parties, 1))).real
 
@@ -86,11 +85,11 @@ class GHZSource:
     def x_error(self) -> jax.Array:
         """() probability that the outcomes of all parties in the Fourier basis have a wrong sum.
 
-        That of a twirled state: the parties turn their qubits by public random phases that add up
-        to zero, and all flip them or none does, which leaves the state as it is and makes errors
-        independent of the outcomes. It is also the probability to fail an XY test (Pappa et al.,
-        Phys. Rev. Lett. 108, 260502 (2012), with an even number of Y). For channels that treat X
-        and Y alike it is that of plain X measurements too.
+        It holds for the twirled state: the parties rotate their qubits by public random phases
+        that add up to zero, and either all or none of them flip, which preserves the GHZ state
+        and makes errors independent of the outcomes. It is also the probability of failing an XY
+        test (Pappa et al., Phys. Rev. Lett. 108, 260502 (2012), with an even number of Y), and,
+        for channels that treat X and Y alike, the probability for plain X measurements.
         """
         return (1 - self.visibility) / 2
 
@@ -98,13 +97,17 @@ class GHZSource:
     def disagreement(self) -> jax.Array:
         """() probability that the outcomes in the Z basis are not all equal.
 
-        Computed as one minus the rest: to 1e-7 in float32.
+        Computed as one minus the probability that they are: accurate to 1e-7 in float32.
         """
         zeros, ones = (np.tile(end, (self.num_parties, 1)) for end in (_ZERO, _ONE))
         return 1 - self.expectation(zeros).real - self.expectation(ones).real
 
     def z_error(self, first: int, second: int) -> jax.Array:
-        """() probability that the outcomes of two different parties in the Z basis differ."""
+        """() probability that the outcomes of two different parties in the Z basis differ.
+
+        Raises:
+          ValueError: if `first` and `second` are not two different parties.
+        """
         if first == second or not {first, second} <= set(range(self.num_parties)):
             rule = f"be two different parties of 0, ..., {self.num_parties - 1}"
             checks.refuse("first, second", rule, (first, second))
@@ -120,6 +123,9 @@ class GHZSource:
 
         Returns:
           () complex.
+
+        Raises:
+          ValueError: if the shape is not (N, 4).
 
         >>> x = np.tile([0, 1, 0, 0], (5, 1))
         >>> print(GHZSource(5, white=0.25).expectation(x).real.round(6))
@@ -143,13 +149,16 @@ class GHZSource:
         return (1 - white) * jnp.sum(left) + white * jnp.prod(weights[:, 0])
 
     def _terms(self) -> jax.Array:
-        """(N, 4, 4) what each party's channel makes of |0><0|, |1><1|, |0><1| and |1><0|, twice."""
+        """Twice the images (N, 4, 4) of |0><0|, |1><1|, |0><1|, |1><0| under the parties' noise."""
         if self.noise is None:
             return jnp.broadcast_to(
                 jnp.asarray(_TERMS, complex_dtype(jnp.zeros(()).dtype)), (self.num_parties, 4, 4)
             )
         shape = self.noise.ptm.shape
-        if shape not in ((4, 4), (self.num_parties, 4, 4)):  # not before: sources may be stacked
+        if shape not in (
+            (4, 4),
+            (self.num_parties, 4, 4),
+        ):  # on use: sources may be stacked
             rule = f"be one channel or {self.num_parties}, one for each party"
             checks.refuse("noise", rule, shape)
         ptm = jnp.broadcast_to(self.noise.ptm, (self.num_parties, 4, 4))
@@ -157,7 +166,7 @@ class GHZSource:
         return jnp.sum(ptm.astype(inputs.dtype)[:, None] * inputs[:, None], axis=-1)
 
     def _transfer(self, dtype: jnp.dtype) -> tuple[jax.Array, jax.Array]:
-        """(N - 1, 2) weights to stay in a branch and to change it, in either sector."""
+        """Weights (N - 1, 2) of staying in a branch and of leaving it, in either sector."""
         if self.pair_probs is None:
             ones = jnp.ones((self.num_parties - 1, 2), dtype)
             return ones, jnp.zeros_like(ones)
@@ -170,15 +179,15 @@ class GHZSource:
 
 
 def fused(pair: Pair, num_parties: int) -> GHZSource:
-    """The GHZ states that N nodes in a row make of the pairs between neighbours.
+    """A source of GHZ states that N nodes in a row fuse from the pairs between neighbours.
 
     Each node but the last two joins its two halves by a CNOT and a Z measurement, which is
-    announced and corrected. An error of a pair that flips bits flips those of all nodes beyond it;
-    errors of phase add up. With Werner pairs of weight W the fidelity is
+    announced and corrected. A bit error of a pair flips the bits of all nodes beyond it; phase
+    errors add up. With Werner pairs of weight W the fidelity is
     ((1 + W) / 2)^(N - 1) / 2 + W^(N - 1) / 2.
 
-    Simplification: gates and readout are perfect, and of a pair its Bell weights count, as after a
-    public random Pauli on both halves; exact for Bell-diagonal pairs.
+    Simplification: gates and readout are perfect, and only the Bell weights of a pair count, as
+    after a public random Pauli on both halves; exact for Bell-diagonal pairs.
 
     Args:
       pair: one for all N - 1 links, or N - 1 along a leading axis.
@@ -186,17 +195,16 @@ def fused(pair: Pair, num_parties: int) -> GHZSource:
 
     Raises:
       TypeError: if the pair is not a Pair.
-      ValueError: if there are not one or N - 1 pairs.
+      ValueError: if `num_parties` is below 2, or there are not one or N - 1 pairs.
 
-    Source: our derivation.
+    Reference: derived here.
 
     >>> from jaxqring.physics._pair import werner
     >>> print(f"{fused(werner(fidelity=0.95), 3).fidelity:.6f}")
     0.902778
     """
     checks.instance("pair", pair, Pair)
-    if isinstance(num_parties, bool) or not isinstance(num_parties, int) or num_parties < 2:
-        checks.refuse("num_parties", "be an integer of at least 2", num_parties)
+    num_parties = checks.integer("num_parties", num_parties, 2)
     probs = pair.bell_probs
     if probs.shape not in ((4,), (num_parties - 1, 4)):
         checks.refuse("pair", f"be one pair or {num_parties - 1}", probs.shape[:-1])
@@ -204,29 +212,30 @@ def fused(pair: Pair, num_parties: int) -> GHZSource:
 
 
 class _Drawn(NamedTuple):
-    """What chance decided of each copy: bits flipped (..., N), phase (...), white (...)."""
+    """Random errors of each copy: bits flipped (..., N), phase flipped (...), white noise (...)."""
 
     flipped: jax.Array
     phase: jax.Array
     white: jax.Array
 
 
-def sample(key: jax.Array, source: GHZSource, axes: ArrayLike) -> jax.Array:
-    """Outcomes of measuring every party of many copies, each along an axis of its own.
+def sample(key: Key, source: GHZSource, axes: ArrayLike) -> jax.Array:
+    """Draws outcomes of measuring every party of many copies, each along an axis of its own.
 
     Exact for every source: all parties but the last are drawn from one of two product
-    distributions, the last one given the others. O(N) for each copy.
+    distributions, the last one given the others. The cost is O(N) for each copy.
 
     Args:
       key: typed PRNG key.
-      source: of the copies.
+      source: the source of the copies.
       axes: (..., N, 3) unit Bloch vectors of the measurements.
 
     Returns:
       (..., N) uint8, zero for the eigenvalue +1 and one for -1.
 
     Raises:
-      TypeError, ValueError: if the key or the source is none, or the shape of the axes another.
+      TypeError: if `key` is not a typed PRNG key or `source` not a GHZSource.
+      ValueError: if `key` is a batch of keys, or the shape of `axes` is not (..., N, 3).
 
     >>> axes = np.tile([1.0, 0, 0], (1000, 3, 1))  # X on three parties, a thousand times
     >>> outcomes = sample(jax.random.key(0), GHZSource(3), axes)
@@ -245,7 +254,7 @@ def sample(key: jax.Array, source: GHZSource, axes: ArrayLike) -> jax.Array:
     )
     errors_key, branch_key, outcome_key, last_key, white_key = jax.random.split(key, 5)
     drawn = _draw_errors(errors_key, source, axes.shape[:-2], terms.real.dtype)
-    # Rounding may take a mean beyond one, whose logarithm below would be none.
+    # Rounding may take a mean beyond one, whose logarithm below would be NaN.
     zero, one = (jnp.clip(means[..., branch].real, -1, 1) for branch in (0, 1))
     zero, one = jnp.where(drawn.flipped, one, zero), jnp.where(drawn.flipped, zero, one)
     branch = jax.random.bernoulli(branch_key, 0.5, axes.shape[:-2])
@@ -269,9 +278,7 @@ def sample(key: jax.Array, source: GHZSource, axes: ArrayLike) -> jax.Array:
     return jnp.where(drawn.white[..., None], noise, outcomes)
 
 
-def _draw_errors(
-    key: jax.Array, source: GHZSource, shape: tuple[int, ...], dtype: jnp.dtype
-) -> _Drawn:
+def _draw_errors(key: Key, source: GHZSource, shape: tuple[int, ...], dtype: jnp.dtype) -> _Drawn:
     pair_key, white_key = jax.random.split(key)
     white = jax.random.bernoulli(white_key, source._white(dtype), shape)
     if source.pair_probs is None:

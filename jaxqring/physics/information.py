@@ -1,9 +1,9 @@
-"""Entropies, and what a measured symbol tells of the one that was sent, in bits.
+"""Entropies and mutual informations, in bits.
 
-Derivatives are of first order: where a capacity is a maximum over inputs, the envelope theorem
-gives the exact first derivative at the optimal input held fixed, and a second one is not exact.
-Where a derivative is infinite in truth (the entropy of a probability that starts at zero), the
-one computed here is large, finite and of the right sign.
+Derivatives, here and in `jaxqring.capacity`, are of first order: where a capacity is a maximum
+over inputs, the envelope theorem gives the exact first derivative at the optimal input held fixed,
+and a second one is not exact. Where the true derivative is infinite (the entropy of a probability
+that starts at zero), the one computed here is large, finite and of the right sign.
 """
 
 import jax
@@ -14,13 +14,13 @@ from jax.typing import ArrayLike
 
 from jaxqring import _checks as checks
 
-#: Steps of Blahut-Arimoto. What they leave is below log2(M) / 1000 bits for any channel of M
-#: inputs, and far below for all but contrived ones.
-BLAHUT_ARIMOTO_STEPS = 1000
+#: Iterations of Blahut-Arimoto. The error they leave is below log2(M) / 1000 bits for any channel
+#: of M inputs, and far below for all but contrived ones.
+BLAHUT_ARIMOTO_ITERATIONS = 1000
 
 
 def entropy_bits(probs: jax.Array) -> jax.Array:
-    """(...) entropy of (..., K) probabilities that have been checked."""
+    """Entropy (...) of (..., K) probabilities that have been checked."""
     # The logarithm is kept above log(tiny): at zero, 0 * log(tiny) is 0 and the derivative is
     # about -log2(tiny), where 0 * log(0) would be NaN in both.
     logs = jnp.log(jnp.maximum(probs, jnp.finfo(probs.dtype).tiny))
@@ -28,17 +28,17 @@ def entropy_bits(probs: jax.Array) -> jax.Array:
 
 
 def binary_entropy_bits(prob: jax.Array) -> jax.Array:
-    """(...) entropy of a coin that has been checked."""
+    """Entropy (...) of a coin whose probability has been checked."""
     return entropy_bits(jnp.stack([prob, 1 - prob], axis=-1))
 
 
 def safe_sqrt(square: jax.Array) -> jax.Array:
-    """(...) square root, with a zero derivative at zero, where the true one is infinite."""
+    """Square root (...), with a zero derivative at zero, where the true one is infinite."""
     return jnp.sqrt(jnp.maximum(square, jnp.finfo(square.dtype).tiny))
 
 
 def _distribution(argument: str, value: ArrayLike, axis: int) -> jax.Array:
-    """`value` with rounding below zero removed, refused if it is no distribution along `axis`."""
+    """Refuses a concrete `value` that is no distribution along `axis`; removes rounding below 0."""
     if not checks.is_traced(value):
         known = np.asarray(checks.real(argument, value))
         if not np.all(known >= -1e-5):
@@ -58,12 +58,12 @@ def shannon_entropy(probs: ArrayLike) -> jax.Array:
       probs: (..., K) probabilities, summing to one.
 
     Returns:
-      (...) -sum_k p_k log2 p_k, in bits. Its derivative in p_k is infinite in truth at p_k = 0;
+      (...) -sum_k p_k log2 p_k, in bits. Its true derivative in p_k is infinite at p_k = 0;
       here it is -log2 of the smallest normal number, about 125 in float32, so that a chain rule
       that multiplies it by zero gives zero.
 
     Raises:
-      ValueError: if there is no axis, or values known now are negative or do not sum to one, to
+      ValueError: if there is no axis, or concrete values are negative or do not sum to one, to
         1e-5.
 
     >>> round(float(shannon_entropy([0.5, 0.25, 0.25, 0.0])), 4)
@@ -85,7 +85,7 @@ def binary_entropy(prob: ArrayLike) -> jax.Array:
       `shannon_entropy`.
 
     Raises:
-      ValueError: if a value known now is out of range.
+      ValueError: if a concrete value is out of range.
 
     >>> round(float(binary_entropy(0.11)), 4)
     0.4999
@@ -104,7 +104,7 @@ def von_neumann_entropy(rho: ArrayLike) -> jax.Array:
       where they coincide; where one is zero, see `shannon_entropy`.
 
     Raises:
-      ValueError: if the shape is another, or a matrix known now is not Hermitian, of trace one
+      ValueError: if the matrices are not square, or a concrete one is not Hermitian, of trace one
         and positive, to 1e-5.
 
     >>> round(float(von_neumann_entropy([[0.5, 0.0], [0.0, 0.5]])), 4)
@@ -139,13 +139,13 @@ def _blahut_arimoto(transition: jax.Array) -> jax.Array:
     """The (..., M) input distribution that maximises the mutual information."""
     kind = transition.dtype
     tiny, eps = jnp.finfo(kind).tiny, jnp.finfo(kind).eps
-    # A step may be as long as the channel contracts relative entropy. Pairs of inputs decide that
-    # contraction, and 1 - (overlap of sqrt T)^2 bounds it for a pair: noisy channels, slow under
-    # plain steps, get long ones.
+    # An iteration may move by the inverse of the channel's contraction of relative entropy. Pairs
+    # of inputs decide that contraction, and 1 - (overlap of sqrt T)^2 bounds it for a pair: noisy
+    # channels, slow to converge under plain iterations, get a long stride.
     roots = jnp.sqrt(jnp.swapaxes(transition, -1, -2))
     hellinger = jnp.sum((roots[..., :, None, :] - roots[..., None, :, :]) ** 2, axis=-1) / 2
     hellinger = hellinger.max((-1, -2))[..., None]
-    step = 1 / jnp.maximum(hellinger * (2 - hellinger), eps)
+    stride = 1 / jnp.maximum(hellinger * (2 - hellinger), eps)
 
     def improve(_: int, logits: jax.Array) -> jax.Array:
         outcomes = _outcomes(transition, jax.nn.softmax(logits, axis=-1))
@@ -153,10 +153,10 @@ def _blahut_arimoto(transition: jax.Array) -> jax.Array:
             jnp.log(jnp.maximum(transition, tiny)) - jnp.log(jnp.maximum(outcomes, tiny))[..., None]
         )
         divergence = jnp.sum(transition * log_ratio, axis=-2)
-        return jax.nn.log_softmax(logits + step * divergence, axis=-1)
+        return jax.nn.log_softmax(logits + stride * divergence, axis=-1)
 
     uniform = jnp.zeros(roots.shape[:-1], dtype=kind)
-    return jax.nn.softmax(lax.fori_loop(0, BLAHUT_ARIMOTO_STEPS, improve, uniform), axis=-1)
+    return jax.nn.softmax(lax.fori_loop(0, BLAHUT_ARIMOTO_ITERATIONS, improve, uniform), axis=-1)
 
 
 def mutual_information_uniform(transition: ArrayLike) -> jax.Array:
@@ -169,7 +169,7 @@ def mutual_information_uniform(transition: ArrayLike) -> jax.Array:
       (...) mutual information of m and r, bits per symbol.
 
     Raises:
-      ValueError: if there are fewer than two axes, or values known now are negative or their
+      ValueError: if there are fewer than two axes, or concrete values are negative or their
         columns do not sum to one, to 1e-5.
 
     >>> round(float(mutual_information_uniform([[1.0, 0.5], [0.0, 0.5]])), 4)
@@ -191,15 +191,16 @@ def discrete_memoryless_capacity(transition: ArrayLike) -> jax.Array:
       (...) max over input distributions of the mutual information, bits per symbol. If T is
       XOR-symmetric the uniform input is best and this is log2 M minus the entropy of a column.
 
-    Found by a fixed number of Blahut-Arimoto steps from the uniform input, each as long as the
-    contraction of the channel allows, so that none loses information. The result is a rate of
-    the channel at some input: never above the capacity, and at most log2(M) / 1000 bits below.
+    Found by a fixed number of Blahut-Arimoto iterations from the uniform input, with the longest
+    stride that the contraction of the channel allows, so that no iteration loses information. The
+    result is a rate of the channel at some input: never above the capacity, and at most
+    log2(M) / 1000 bits below.
 
     Raises:
-      ValueError: if there are fewer than two axes, or values known now are negative or their
+      ValueError: if there are fewer than two axes, or concrete values are negative or their
         columns do not sum to one, to 1e-5.
 
-    Reference: Blahut, IEEE Trans. Inf. Theory 18, 460 (1972). For long steps, Matz and Duhamel,
+    Reference: Blahut, IEEE Trans. Inf. Theory 18, 460 (1972). For long strides, Matz and Duhamel,
     Proc. IEEE Information Theory Workshop (2004); for the contraction, Ordentlich and
     Polyanskiy, arXiv:2010.01987.
 

@@ -1,4 +1,4 @@
-"""EPR pairs: how they are made, and what swapping, purification and hashing do to them."""
+"""EPR pairs, and their swapping, purification and hashing."""
 
 from jaxqring.physics._pair import Pair, bell_diagonal, from_density_matrix, werner
 from jaxqring.physics._pair_operations import best_purification_time, distill, hashing_yield, swap

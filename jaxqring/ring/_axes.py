@@ -1,7 +1,7 @@
 """The mapped axes around a call: which carry the ring, and which lie beside it.
 
 A ring runs along one axis, or along several that count as one. On a mesh with further axes there
-are as many rings side by side as those have places, each with links of its own.
+is one ring for each position along those, side by side, each with links of its own.
 
 Axes of a `shard_map` or a `pmap` are axes of devices. An axis of `vmap` lies within a device: named
 after axes of devices, it says which of its nodes a device carries (as `Ring(nodes_per_device=)`
@@ -18,10 +18,12 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxqring import _checks as checks
+from jaxqring._types import AxisName, PyTree
+from jaxqring._varying import as_varying, varying
 from jaxqring.ring._ring import Ring
 
 
-def names_of(axis_name: Any) -> tuple:
+def names_of(axis_name: AxisName) -> tuple:
     """The names in `axis_name`, which is one or a tuple of them.
 
     Raises:
@@ -33,7 +35,7 @@ def names_of(axis_name: Any) -> tuple:
     return names
 
 
-def axis_size(axis_name: Any) -> int:
+def axis_size(axis_name: AxisName) -> int:
     """The number of devices along a mapped axis, or several axes.
 
     Raises:
@@ -53,24 +55,9 @@ def device_axes() -> tuple:
     return tuple(jax.sharding.get_abstract_mesh().manual_axes)
 
 
-def varying(*values: Any) -> frozenset:
-    """The axes that `shard_map` knows any of the arrays to vary over; none without check_vma."""
-    return frozenset().union(*(jax.typeof(value).mat.varying for value in values))
-
-
-def tracked(axis_name: Any) -> frozenset:
+def tracked(axis_name: AxisName | None) -> frozenset:
     """The axes among `axis_name` that `shard_map` tracks (with check_vma); empty elsewhere."""
     return varying(lax.axis_index(axis_name))
-
-
-def as_varying(tree: Any, axes: frozenset) -> Any:
-    """The tree with every leaf varying over the axes, in the types of `shard_map`."""
-
-    def cast(leaf: Any) -> Any:
-        missing = tuple(name for name in sorted(axes - varying(leaf), key=str))
-        return lax.pcast(leaf, missing, to="varying") if missing else leaf
-
-    return jax.tree.map(cast, tree) if axes else tree
 
 
 def of_first(value: jax.Array, axes: frozenset) -> jax.Array:
@@ -100,7 +87,7 @@ def resharded(leaf: jax.Array, own: jax.Array, sharding: Any) -> jax.Array:
 
 
 def refuse_spmd_vmap(leaf: Any) -> None:
-    """Refuses what a `vmap(shard_map(...), spmd_axis_name=...)` with check_vma has batched.
+    """Refuses values that a `vmap(shard_map(...), spmd_axis_name=...)` with check_vma has batched.
 
     Inside, JAX hides from the type of a value that it varies over the axis of the `vmap`, and then
     fails in any `cond` or loop of ours, as in those of anybody.
@@ -152,11 +139,12 @@ def key_of_ring(key: jax.Array, axes: tuple) -> jax.Array:
     return jax.random.wrap_key_data(chosen, impl=jax.random.key_impl(key))
 
 
-def _split(axis_name: Any) -> tuple[Any, tuple]:
+def _split(axis_name: AxisName) -> tuple[AxisName, tuple]:
     """The part of `axis_name` that a ring of devices runs along, and the axes of `vmap` within.
 
     Raises:
-      ValueError: if JAX has no collectives over them.
+      ValueError: if an axis of `vmap` comes before one of devices, or lies within a `shard_map`
+        with check_vma=True, where JAX has no collectives over it.
     """
     names, devices = names_of(axis_name), device_axes()
     mapped = tuple(name for name in names if name not in devices)
@@ -177,7 +165,9 @@ def _split(axis_name: Any) -> tuple[Any, tuple]:
     return mapped[0], mapped[1:]
 
 
-def within_devices(act: Callable, x: Any, axis_name: Any, ring: Ring, with_report: bool) -> Any:
+def within_devices(
+    act: Callable, x: PyTree, axis_name: AxisName, ring: Ring, with_report: bool
+) -> Any:
     """`act(x, axis_name, ring)` with the nodes along axes of `vmap` carried by their device.
 
     Args:

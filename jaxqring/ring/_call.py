@@ -1,4 +1,4 @@
-"""One call of a collective: what is refused, and how leaves become codes and codes leaves."""
+"""One call of a collective: its refusals, and the conversion of leaves to levels and back."""
 
 import dataclasses
 import hashlib
@@ -12,9 +12,10 @@ import numpy as np
 from jax import lax
 
 from jaxqring import _checks as checks
+from jaxqring._types import AxisName, Key, PyTree
+from jaxqring._varying import as_varying, varying
 from jaxqring.codec._formats import FixedPoint
 from jaxqring.ring._axes import (
-    as_varying,
     axis_size,
     device_axes,
     key_of_ring,
@@ -24,13 +25,12 @@ from jaxqring.ring._axes import (
     resharded,
     tracked,
     unsharded,
-    varying,
 )
-from jaxqring.ring._call_spec import Counts, Plan
+from jaxqring.ring._call_spec import CallSpec, Counts
 from jaxqring.ring._engine import collective
-from jaxqring.ring._payload import agree, from_codes, in_codes, layout_of
+from jaxqring.ring._payload import agree, from_levels, in_levels, layout_of
+from jaxqring.ring._place import Place
 from jaxqring.ring._ring import Ring
-from jaxqring.ring._travel import Place
 
 
 class Call(NamedTuple):
@@ -42,19 +42,19 @@ class Call(NamedTuple):
       treedef: of the pytree.
       extra: axes that each leaf varies over in `leaves` and shall not vary over in the result.
       shardings: of each leaf, over explicit axes of the mesh that the ring does not run along.
-      place: where this device sits.
+      place: the position of this device in the ring.
       ring: of the call.
       key: of this ring, or None.
       stream: two numbers that stand for the kind, the sizes and the structure of the call.
     """
 
     leaves: list[jax.Array]
-    treedef: Any
+    treedef: jax.tree_util.PyTreeDef
     extra: list[frozenset]
     shardings: list[Any]
     place: Place
     ring: Ring
-    key: jax.Array | None
+    key: Key | None
     stream: tuple[int, int]
 
     @property
@@ -76,7 +76,7 @@ class Call(NamedTuple):
         gather: bool,
         report: bool,
         replicated: bool = False,
-        divisor: Any = 1,
+        divisor: int | jax.Array = 1,
         fits: bool = True,
     ) -> tuple[list[jax.Array], jax.Array, Counts | None, int]:
         """Sends leaves round the ring.
@@ -104,7 +104,7 @@ class Call(NamedTuple):
         if isinstance(wire, FixedPoint):
             terms = nodes if reduce else 1
             scales = agree(flat, layout, wire, terms, place.highest)
-            flat = in_codes(flat, layout, wire, scales)
+            flat = in_levels(flat, layout, wire, scales)
             ring = dataclasses.replace(ring, wire=wire.in_units(terms))
         size = flat.shape[2]
         if reduce and gather:
@@ -112,17 +112,17 @@ class Call(NamedTuple):
                 -1, nodes, -(-size // nodes)
             )
         values = flat if reduce else flat[:, 0]
-        plan = Plan(place, reduce, gather, replicated, report, self.stream)
-        codes, counts = collective(values, ring, self.key, plan)
+        spec = CallSpec(place, reduce, gather, replicated, report, self.stream)
+        levels, counts = collective(values, ring, self.key, spec)
         if reduce and gather:
-            codes = codes.reshape(place.nodes_per_device, 1, -1)[..., :size]
+            levels = levels.reshape(place.nodes_per_device, 1, -1)[..., :size]
         elif reduce:
-            codes = codes[:, None]
+            levels = levels[:, None]
             scales = None if scales is None else scales.of_rows(place.nodes())
-        result = from_codes(codes, layout, wire, scales, divisor=divisor, fits=fits)
+        result = from_levels(levels, layout, wire, scales, divisor=divisor, fits=fits)
         return layout.split(result), result, counts, values.shape[-1]
 
-    def restored(self, leaves: Sequence[jax.Array]) -> Any:
+    def restored(self, leaves: Sequence[jax.Array]) -> PyTree:
         """The pytree of leaves, in their own types, which do not vary over extra axes."""
         typed = [
             resharded(of_first(lax.convert_element_type(leaf, own.dtype), extra), own, sharding)
@@ -134,17 +134,17 @@ class Call(NamedTuple):
 
 
 def enter(
-    x: Any,
-    axis_name: Any,
+    x: PyTree,
+    axis_name: AxisName,
     ring: Ring,
-    key: jax.Array | None,
+    key: Key | None,
     kind: str,
     *,
     with_report: bool,
     replicated: bool = False,
     adds: bool = True,
 ) -> Call:
-    """Refuses a malformed call before anything is traced, else says what is to be done.
+    """Checks a call before anything is traced, and prepares its leaves.
 
     Args:
       x: as for `psum`.
@@ -157,7 +157,8 @@ def enter(
       adds: whether values are added up.
 
     Raises:
-      TypeError, ValueError: as `psum`.
+      TypeError: as `psum`.
+      ValueError: as `psum`.
     """
     checks.instance("ring", ring, Ring)
     checks.one_of("with_report", with_report, (True, False))
@@ -175,14 +176,13 @@ def enter(
         _check_leaf("x" + jax.tree_util.keystr(path), leaf, place, seen if adds else frozenset())
     given = [jnp.asarray(leaf) for _, leaf in named]
     leaves = [unsharded(leaf) for leaf in given]
+    shardings = [jax.typeof(leaf).sharding for leaf in given]
     # Sizes and not shapes: under some mappings a leaf has axes of length one that others take away.
     parts = [
         (jax.tree_util.keystr(path), leaf.size // place.nodes_per_device, str(leaf.dtype))
         for (path, _), leaf in zip(named, leaves, strict=True)
     ]
-    masked = "" if ring.masks is None else "masked "
-    digest = hashlib.blake2b(repr((masked + kind, parts)).encode(), digest_size=8).digest()
-    stream = int.from_bytes(digest[:4]), int.from_bytes(digest[4:])
+    stream = _stream(kind if ring.masks is None else f"masked {kind}", parts)
 
     names = frozenset(names_of(axis_name))
     aside = frozenset(device_axes()) - names
@@ -196,11 +196,16 @@ def enter(
         extra = [aside - varying(leaf) - of_all for leaf in leaves]
         leaves = as_varying(leaves, seen | aside)
         place = place._replace(beside=aside)
-    watched = ring.overrides is not None and ring.overrides.calls is not None
-    if key is not None and aside and not watched:
+    is_watched = ring.overrides is not None and ring.overrides.calls is not None
+    if key is not None and aside and not is_watched:
         key = key_of_ring(key, tuple(name for name in device_axes() if name in aside))
-    shardings = [jax.typeof(leaf).sharding for leaf in given]
     return Call(leaves, treedef, extra, shardings, place, ring, key, stream)
+
+
+def _stream(kind: str, parts: list[tuple[str, int, str]]) -> tuple[int, int]:
+    """Two numbers for the kind of a call and the names, sizes and types of its leaves."""
+    digest = hashlib.blake2b(repr((kind, parts)).encode(), digest_size=8).digest()
+    return int.from_bytes(digest[:4]), int.from_bytes(digest[4:])
 
 
 def _check_leaf(name: str, leaf: Any, place: Place, seen: frozenset) -> None:

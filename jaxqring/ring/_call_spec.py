@@ -1,4 +1,4 @@
-"""What is static about one call of a collective, and what one call leaves behind."""
+"""The static description of one call of a collective, and the counters that it leaves."""
 
 from typing import NamedTuple
 
@@ -6,11 +6,11 @@ import jax
 
 from jaxqring.codes._coded_hop import Tally
 from jaxqring.ring._axes import tracked
-from jaxqring.ring._travel import Place
+from jaxqring.ring._place import Place
 
 
-class Plan(NamedTuple):
-    """What is static about one call.
+class CallSpec(NamedTuple):
+    """The static description of one call.
 
     Attributes:
       place: the mapped axis and the nodes on each device.
@@ -19,7 +19,7 @@ class Plan(NamedTuple):
       replicated: whether the result must be known to `shard_map` as equal on all nodes.
       report: whether to count errors for a report.
       stream: two numbers that stand for the kind, the sizes and the structure of the call.
-      keep_codes: whether to hand out what every hop sent, for the derivative.
+      keep_sent: whether to return the words that every hop sent, for the derivative.
     """
 
     place: Place
@@ -28,14 +28,29 @@ class Plan(NamedTuple):
     replicated: bool
     report: bool
     stream: tuple[int, int]
-    keep_codes: bool = False
+    keep_sent: bool = False
 
     @property
     def num_terms(self) -> int:
-        """How many codes are added."""
+        """The number of levels that are added."""
         return self.place.num_nodes if self.reduce else 1
 
-    def first(self, nodes: jax.Array) -> jax.Array:
+    @property
+    def rounds(self) -> int:
+        """The rounds of one half, N - 1."""
+        return self.place.num_nodes - 1
+
+    @property
+    def rounds_of_adding(self) -> int:
+        """The number of the first hop that only passes on: the rounds of the first half."""
+        return self.rounds * self.reduce
+
+    @property
+    def num_hops(self) -> int:
+        """The hops over each link."""
+        return self.rounds * (self.reduce + self.gather)
+
+    def first_chunk(self, nodes: jax.Array) -> jax.Array:
         """(k,) the chunk that each node sends first.
 
         Its own number; one lower where nothing is gathered, so that node i is left with part i.
@@ -44,19 +59,19 @@ class Plan(NamedTuple):
 
     @property
     def mends(self) -> bool:
-        """Whether what no attempt delivers in the second half comes over the control channel."""
+        """True if codewords still undelivered while passing on come over the control channel."""
         return self.replicated and self.gather
 
     def ends_in_gather(self) -> bool:
-        """Whether the second half of the values is an `all_gather` that `shard_map` knows."""
+        """True if the second half of the values is an `all_gather` that `shard_map` knows."""
         return self.replicated and bool(tracked(self.place.axis_name))
 
 
 class Counts(NamedTuple):
-    """What this device saw, uint32: on its links, each (k,); () of its values the others.
+    """The counters of this device, uint32: (k,) each for its links, () for its values.
 
     Attributes:
-      links: what happened on its links.
+      links: counters of its links.
       saturated: values that were clipped.
       non_finite: values that were not finite.
       vanished: values that are not zero and were sent as zero.

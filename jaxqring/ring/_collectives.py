@@ -3,8 +3,8 @@
 They take the place of their `jax.lax` namesakes inside `pmap`, `shard_map` and
 `vmap(axis_name=...)`. The path of a payload:
 
-    pytree -> one float32 vector -> in units of the scale of each leaf -> N chunks -> codes
-           -> (N - 1 hops of adding) -> (N - 1 hops of passing on) -> codes -> float32 -> pytree
+    pytree -> one float32 vector -> in units of the scale of each leaf -> N chunks -> levels
+           -> (N - 1 hops of adding) -> (N - 1 hops of passing on) -> levels -> float32 -> pytree
 
 The same key gives the same bits under every mapping, whatever its implementation: the random
 stream of a hop is derived from the key, the kind and structure of the call, the number of the hop
@@ -23,32 +23,60 @@ Derivatives follow the mean of the channel; `jaxqring.ring._tangent` says how.
 """
 
 import functools
-from typing import Any
+from typing import Any, Literal, TypeVar, overload
 
-import jax
-import jax.numpy as jnp
-
-from jaxqring import _checks as checks
+from jaxqring._types import AxisName, Key, PyTree
 from jaxqring.ring._axes import within_devices
-from jaxqring.ring._call import Call, enter
-from jaxqring.ring._report import make_report
+from jaxqring.ring._call import enter
+from jaxqring.ring._leaves import gather, scatter, sum_of
+from jaxqring.ring._report import Report
 from jaxqring.ring._ring import Ring
 
-AxisName = Any
+T = TypeVar("T")
 
 
+@overload
 def psum(
-    x: Any,
+    x: T,
     axis_name: AxisName,
     *,
     ring: Ring,
-    key: jax.Array | None,
+    key: Key | None,
+    replicated: bool = False,
+    with_report: Literal[False] = False,
+) -> T: ...
+@overload
+def psum(
+    x: T,
+    axis_name: AxisName,
+    *,
+    ring: Ring,
+    key: Key | None,
+    replicated: bool = False,
+    with_report: Literal[True],
+) -> tuple[T, Report]: ...
+@overload
+def psum(
+    x: T,
+    axis_name: AxisName,
+    *,
+    ring: Ring,
+    key: Key | None,
+    replicated: bool = False,
+    with_report: bool,
+) -> T | tuple[T, Report]: ...
+def psum(
+    x: T,
+    axis_name: AxisName,
+    *,
+    ring: Ring,
+    key: Key | None,
     replicated: bool = False,
     with_report: bool = False,
-) -> Any:
+) -> T | tuple[T, Report]:
     """Sums a pytree over the nodes of a ring; `jax.lax.psum` over quantum links.
 
-    With `noise="off"` and a FixedPoint wire every node gets the exact sum of the codes, bit for
+    With `noise="off"` and a FixedPoint wire every node gets the exact sum of the levels, bit for
     bit. With noise each hop of the second half of the ring adds errors of its own, so that nodes
     hold different results: `Report.replica_agreement` says how different.
 
@@ -69,10 +97,10 @@ def psum(
         one key draw the same errors if they are the same kind of call on a pytree of the same
         structure, sizes and types (`psum` and `pmean` are of one kind), and independent ones
         otherwise.
-      replicated: end in a result that `shard_map` knows to be equal on all nodes, so that
-        `out_specs=P()` is allowed. Only where it provably is: with noise "off", or with protection
-        of every symbol. A codeword that no attempt brings across in the second half of the ring
-        then comes over the error-free control channel, and still counts as undelivered.
+      replicated: whether to end in a result that `shard_map` knows to be equal on all nodes, so
+        that `out_specs=P()` is allowed. Only where it provably is: with noise "off", or with
+        protection of every symbol. A codeword that no attempt delivers in the second half of the
+        ring then comes over the error-free control channel, and still counts as undelivered.
       with_report: whether to return a `Report` too.
 
     Returns:
@@ -83,6 +111,8 @@ def psum(
       ValueError: if the axis is not bound, the ring does not fit it, the key is a batch, or
         `shard_map` has summed `x` already.
 
+    >>> import jax
+    >>> import jax.numpy as jnp
     >>> ring = Ring(noise="off")
     >>> total = jax.vmap(lambda x: psum(x, "nodes", ring=ring, key=None), axis_name="nodes")
     >>> jax.jit(total)(jnp.arange(8.0).reshape(4, 2))[0]
@@ -91,19 +121,51 @@ def psum(
     return _summed(x, axis_name, ring, key, replicated, with_report, mean=False)
 
 
+@overload
 def pmean(
-    x: Any,
+    x: T,
     axis_name: AxisName,
     *,
     ring: Ring,
-    key: jax.Array | None,
+    key: Key | None,
+    replicated: bool = False,
+    with_report: Literal[False] = False,
+) -> T: ...
+@overload
+def pmean(
+    x: T,
+    axis_name: AxisName,
+    *,
+    ring: Ring,
+    key: Key | None,
+    replicated: bool = False,
+    with_report: Literal[True],
+) -> tuple[T, Report]: ...
+@overload
+def pmean(
+    x: T,
+    axis_name: AxisName,
+    *,
+    ring: Ring,
+    key: Key | None,
+    replicated: bool = False,
+    with_report: bool,
+) -> T | tuple[T, Report]: ...
+def pmean(
+    x: T,
+    axis_name: AxisName,
+    *,
+    ring: Ring,
+    key: Key | None,
     replicated: bool = False,
     with_report: bool = False,
-) -> Any:
+) -> T | tuple[T, Report]:
     """The mean over the nodes of a ring: `psum`, divided by the number of nodes.
 
     Arguments, results and errors as of `psum`.
 
+    >>> import jax
+    >>> import jax.numpy as jnp
     >>> ring = Ring(noise="off")
     >>> mean = jax.vmap(lambda x: pmean(x, "nodes", ring=ring, key=None), axis_name="nodes")
     >>> jax.jit(mean)(jnp.arange(8.0).reshape(4, 2))[0]
@@ -113,16 +175,16 @@ def pmean(
 
 
 def _summed(
-    x: Any,
+    x: PyTree,
     axis_name: AxisName,
     ring: Ring,
-    key: jax.Array | None,
+    key: Key | None,
     replicated: bool,
     with_report: bool,
     *,
     mean: bool,
 ) -> Any:
-    def act(x: Any, axis_name: AxisName, ring: Ring) -> Any:
+    def act(x: PyTree, axis_name: AxisName, ring: Ring) -> Any:
         call = enter(x, axis_name, ring, key, "sum", with_report=with_report, replicated=replicated)
         divisor = call.place.num_nodes if mean else 1
         return sum_of(call, replicated, with_report, divisor, fits=mean)
@@ -130,50 +192,49 @@ def _summed(
     return within_devices(act, x, axis_name, ring, with_report)
 
 
-def sum_of(
-    call: Call, replicated: bool, with_report: bool, divisor: int | jax.Array, *, fits: bool
-) -> Any:
-    """The sum of a call, divided, and its report if asked for.
-
-    Args:
-      call: to `psum` or `pmean`.
-      replicated: as for `psum`.
-      with_report: as for `psum`.
-      divisor: a number, or () float32 the same on all nodes.
-      fits: whether the result of values that fit the type of their leaf must fit it.
-    """
-    place, ring = call.place, call.ring
-    if sum(leaf.size for leaf in call.leaves) == 0:
-        same = call.restored(call.leaves)
-        return (same, make_report((), None, place, ring, 0, 0)) if with_report else same
-    rows = [leaf.reshape(place.nodes_per_device, 1, -1) for leaf in call.leaves]
-    parts, result, counts, size = call.run(
-        rows,
-        1,
-        reduce=True,
-        gather=True,
-        report=with_report,
-        replicated=replicated,
-        divisor=divisor,
-        fits=fits,
-    )
-    shaped = [part.reshape(leaf.shape) for part, leaf in zip(parts, call.leaves, strict=True)]
-    total = call.restored(shaped)
-    if not with_report:
-        return total
-    return total, make_report(result, counts, place, ring, 2 * (place.num_nodes - 1), size)
-
-
+@overload
 def psum_scatter(
-    x: Any,
+    x: T,
     axis_name: AxisName,
     *,
     ring: Ring,
-    key: jax.Array | None,
+    key: Key | None,
+    scatter_dimension: int = 0,
+    tiled: bool = False,
+    with_report: Literal[False] = False,
+) -> T: ...
+@overload
+def psum_scatter(
+    x: T,
+    axis_name: AxisName,
+    *,
+    ring: Ring,
+    key: Key | None,
+    scatter_dimension: int = 0,
+    tiled: bool = False,
+    with_report: Literal[True],
+) -> tuple[T, Report]: ...
+@overload
+def psum_scatter(
+    x: T,
+    axis_name: AxisName,
+    *,
+    ring: Ring,
+    key: Key | None,
+    scatter_dimension: int = 0,
+    tiled: bool = False,
+    with_report: bool,
+) -> T | tuple[T, Report]: ...
+def psum_scatter(
+    x: T,
+    axis_name: AxisName,
+    *,
+    ring: Ring,
+    key: Key | None,
     scatter_dimension: int = 0,
     tiled: bool = False,
     with_report: bool = False,
-) -> Any:
+) -> T | tuple[T, Report]:
     """The first half of `psum`: node i keeps the i-th part of the sum; `jax.lax.psum_scatter`.
 
     Args:
@@ -189,69 +250,65 @@ def psum_scatter(
       The node's part of the sum; with a report, the pair (part, Report).
 
     Raises:
-      TypeError, ValueError: as `psum`, and if a leaf cannot be split so.
+      TypeError: as `psum`.
+      ValueError: as `psum`, and if a leaf cannot be split in this way or `x` holds no value.
 
+    >>> import jax
+    >>> import jax.numpy as jnp
     >>> ring = Ring(noise="off")
     >>> part = lambda x: psum_scatter(x, "nodes", ring=ring, key=None)
     >>> jax.jit(jax.vmap(part, axis_name="nodes"))(jnp.arange(4.0).reshape(2, 2))
     Array([2., 4.], dtype=float32)
     """
     split = functools.partial(
-        _scatter, key=key, dimension=scatter_dimension, tiled=tiled, with_report=with_report
+        scatter, key=key, dimension=scatter_dimension, tiled=tiled, with_report=with_report
     )
     return within_devices(split, x, axis_name, ring, with_report)
 
 
-def _scatter(
-    x: Any,
-    axis_name: AxisName,
-    ring: Ring,
-    *,
-    key: jax.Array | None,
-    dimension: int,
-    tiled: bool,
-    with_report: bool,
-) -> Any:
-    call = enter(x, axis_name, ring, key, "scatter", with_report=with_report)
-    place, lead = call.place, call.lead
-    nodes = place.num_nodes
-    rows = []
-    for leaf in call.leaves:
-        at = lead + _dimension("scatter_dimension", dimension, leaf.ndim - lead)
-        length = leaf.shape[at]
-        if length % nodes if tiled else length != nodes:
-            rule = f"name a dimension of length {'a multiple of ' if tiled else ''}{nodes}"
-            checks.refuse("scatter_dimension", rule, length)
-        front = jnp.moveaxis(leaf, at, lead)
-        rows.append(front.reshape(place.nodes_per_device, nodes, -1))
-    _refuse_nothing(rows)
-    parts, result, counts, size = call.run(
-        rows, nodes, reduce=True, gather=False, report=with_report, fits=False
-    )
-
-    def shaped(part: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-        at = dimension % len(shape)
-        rest = [*shape[:at], *shape[at + 1 :]]
-        part = part.reshape(place.nodes_per_device, shape[at] // nodes, *rest)
-        part = jnp.moveaxis(part, 1, 1 + at) if tiled else part[:, 0]
-        return part if lead else part[0]
-
-    outputs = call.restored([shaped(*both) for both in zip(parts, call.shapes, strict=True)])
-    if not with_report:
-        return outputs
-    return outputs, make_report(result, counts, place, ring, nodes - 1, size, replicas=False)
-
-
+@overload
 def all_gather(
-    x: Any,
+    x: T,
     axis_name: AxisName,
     *,
     ring: Ring,
-    key: jax.Array | None,
+    key: Key | None,
+    axis: int = 0,
+    tiled: bool = False,
+    with_report: Literal[False] = False,
+) -> T: ...
+@overload
+def all_gather(
+    x: T,
+    axis_name: AxisName,
+    *,
+    ring: Ring,
+    key: Key | None,
+    axis: int = 0,
+    tiled: bool = False,
+    with_report: Literal[True],
+) -> tuple[T, Report]: ...
+@overload
+def all_gather(
+    x: T,
+    axis_name: AxisName,
+    *,
+    ring: Ring,
+    key: Key | None,
+    axis: int = 0,
+    tiled: bool = False,
+    with_report: bool,
+) -> T | tuple[T, Report]: ...
+def all_gather(
+    x: T,
+    axis_name: AxisName,
+    *,
+    ring: Ring,
+    key: Key | None,
     axis: int = 0,
     tiled: bool = False,
     with_report: bool = False,
-) -> Any:
+) -> T | tuple[T, Report]:
     """The second half of `psum`: every node gets the values of all; `jax.lax.all_gather`.
 
     A FixedPoint wire needs no guard bits here and uses all its bits.
@@ -269,58 +326,15 @@ def all_gather(
       The gathered values; with a report, the pair (values, Report).
 
     Raises:
-      TypeError, ValueError: as `psum`, and if a leaf has no such axis.
+      TypeError: as `psum`.
+      ValueError: as `psum`, and if a leaf has no such axis or `x` holds no value.
 
+    >>> import jax
+    >>> import jax.numpy as jnp
     >>> ring = Ring(noise="off")
     >>> gather = jax.vmap(lambda x: all_gather(x, "nodes", ring=ring, key=None), axis_name="nodes")
     >>> jax.jit(gather)(jnp.array([1.0, 2.0, 3.0]))[0]
     Array([1., 2., 3.], dtype=float32)
     """
-    join = functools.partial(_gather, key=key, axis=axis, tiled=tiled, with_report=with_report)
+    join = functools.partial(gather, key=key, axis=axis, tiled=tiled, with_report=with_report)
     return within_devices(join, x, axis_name, ring, with_report)
-
-
-def _gather(
-    x: Any,
-    axis_name: AxisName,
-    ring: Ring,
-    *,
-    key: jax.Array | None,
-    axis: int,
-    tiled: bool,
-    with_report: bool,
-) -> Any:
-    call = enter(x, axis_name, ring, key, "gather", with_report=with_report, adds=False)
-    place, lead = call.place, call.lead
-    for shape in call.shapes:
-        _dimension("axis", axis, len(shape) + (not tiled))
-    _refuse_nothing(call.leaves)
-    rows = [leaf.reshape(place.nodes_per_device, 1, -1) for leaf in call.leaves]
-    parts, result, counts, size = call.run(rows, 1, reduce=False, gather=True, report=with_report)
-
-    def joined(part: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-        at = axis % (len(shape) + (not tiled))
-        part = part.reshape(place.nodes_per_device, place.num_nodes, *shape)
-        part = jnp.moveaxis(part, 1, 1 + at)
-        if tiled:
-            merged = (*shape[:at], place.num_nodes * shape[at], *shape[at + 1 :])
-            part = part.reshape(place.nodes_per_device, *merged)
-        return part if lead else part[0]
-
-    outputs = call.restored([joined(*both) for both in zip(parts, call.shapes, strict=True)])
-    if not with_report:
-        return outputs
-    return outputs, make_report(result, counts, place, ring, place.num_nodes - 1, size)
-
-
-def _dimension(argument: str, dimension: int, rank: int) -> int:
-    """`dimension` counted from the front."""
-    if not isinstance(dimension, int) or not -rank <= dimension < rank:
-        rule = f"be an integer in [{-rank}, {rank}) for a leaf of this shape"
-        checks.refuse(argument, rule, dimension)
-    return dimension % rank
-
-
-def _refuse_nothing(leaves: list[jax.Array]) -> None:
-    if sum(leaf.size for leaf in leaves) == 0:
-        raise ValueError("`x` must hold at least one value, but got none.")

@@ -1,15 +1,16 @@
-"""What one collective costs, from shapes alone."""
+"""The cost of one collective, from shapes alone."""
 
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import get_args
 
 import jax
 import numpy as np
 
 from jaxqring import _checks as checks
-from jaxqring.codec._formats import FixedPoint, Wire
+from jaxqring._types import Collective, PyTree
+from jaxqring.codec._formats import FixedPoint, WireFormat
 from jaxqring.ring._payload import layout_of
 
 
@@ -24,7 +25,7 @@ class Cost:
     Attributes:
       num_nodes: N.
       rounds: sequential hops.
-      bits: payload bits per link; what a classical ring with the same wire would send.
+      bits: payload bits per link, as a classical ring with the same wire would send.
       qubits: online qubits per link if every codeword is sent once: half of `bits` on bare links,
         more with a code.
       pairs: EPR pairs used per link, one for each qubit.
@@ -33,7 +34,7 @@ class Cost:
         all values are finite; nothing is agreed on if `non_finite` is "clip" as well.
       codewords: per link, each sent once.
 
-    Source of the counts: Patarasuk and Yuan, J. Parallel Distrib. Comput. 69, 117 (2009).
+    Reference: Patarasuk and Yuan, J. Parallel Distrib. Comput. 69, 117 (2009).
     """
 
     num_nodes: int
@@ -98,29 +99,24 @@ def _check_times(**rates: float) -> None:
             checks.refuse(name, "be a positive finite rate", rate)
 
 
-COLLECTIVES = ("psum", "psum_scatter", "all_gather")
-
-
 def ring_cost(
-    wire: Wire,
-    tree_or_size: Any,
+    wire: WireFormat,
+    tree_or_size: PyTree | int,
     num_nodes: int,
-    collective: str,
+    collective: Collective,
     message: Callable[[int], tuple[int, int]],
 ) -> Cost:
     """The cost of a collective over a ring. See `Ring.cost`.
 
     Args:
-      wire: how codes are written.
+      wire: the format of numbers.
       tree_or_size: as for `Ring.cost`.
       num_nodes: N.
-      collective: one of `COLLECTIVES`.
+      collective: as for `Ring.cost`.
       message: size of a message -> its codewords and qubits.
     """
-    whole = isinstance(num_nodes, int | np.integer) and not isinstance(num_nodes, bool)
-    if not whole or num_nodes < 1:
-        checks.refuse("num_nodes", "be a positive integer", num_nodes)
-    checks.one_of("collective", collective, COLLECTIVES)
+    num_nodes = checks.integer("num_nodes", num_nodes)
+    checks.one_of("collective", collective, get_args(Collective))
     if tree_or_size is None or isinstance(tree_or_size, bool | float | str):
         rule = "be a pytree of arrays or an integer"
         checks.refuse("tree_or_size", rule, tree_or_size, TypeError)
@@ -133,8 +129,8 @@ def ring_cost(
         checks.refuse("tree_or_size", "be a pytree or a size of at least 0", size)
     if isinstance(wire, FixedPoint) and collective != "all_gather":
         wire.level_bits(num_nodes)  # refuses a wire without room for guard bits
-    steps = num_nodes - 1
-    rounds = (2 if collective == "psum" else 1) * steps if size else 0
+    around = num_nodes - 1  # rounds of one half
+    rounds = (2 if collective == "psum" else 1) * around if size else 0
     chunk = size if collective == "all_gather" else -(-size // num_nodes)
     bits = rounds * chunk * wire.bits
     codewords, qubits = message(chunk) if rounds else (0, 0)
@@ -143,9 +139,9 @@ def ring_cost(
         rows = num_nodes if collective == "psum_scatter" else 1
         scales = layout_of(wire, [size // rows for size in sizes], rows).num_scales
         width = 32 if wire.clip == "max" else int(wire.non_finite == "propagate")
-        control = 2 * steps * -(-scales // num_nodes) * width
+        control = 2 * around * -(-scales // num_nodes) * width
     return Cost(
-        num_nodes=int(num_nodes),
+        num_nodes=num_nodes,
         rounds=rounds,
         bits=bits,
         qubits=rounds * qubits,

@@ -1,4 +1,4 @@
-"""Chunks in lanes, as the wire packs them, one row of chunks for each node on a device."""
+"""Chunks in lanes, as the wire packs them, and in rows: one chunk for each node on a device."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -30,27 +30,39 @@ def one_lane(values: jax.Array, chunk: jax.Array, lane: jax.Array | int) -> jax.
     """
     size = values.shape[-1]
 
-    def own(rows: jax.Array, at: jax.Array) -> jax.Array:
+    def of_node(rows: jax.Array, at: jax.Array) -> jax.Array:
         start = at, jnp.int32(lane), np.int32(0)
         return lax.dynamic_slice(rows, start, (1, 1, size)).reshape(size)
 
-    return each_node(own, values, chunk)
+    return each_node(of_node, values, chunk)
 
 
 def put_lanes(values: jax.Array, chunk: jax.Array, lanes: Sequence[jax.Array]) -> jax.Array:
     """(k, N, L, G) values with one chunk of each node replaced by L lanes (k, G)."""
 
-    def own(rows: jax.Array, at: jax.Array, row: jax.Array, lane: int) -> jax.Array:
+    def on_node(rows: jax.Array, at: jax.Array, row: jax.Array, lane: int) -> jax.Array:
         return lax.dynamic_update_slice(rows, row[None, None], (at, np.int32(lane), np.int32(0)))
 
     for lane, row in enumerate(lanes):
-        values = each_node(functools.partial(own, lane=lane), values, chunk, row)
+        values = each_node(functools.partial(on_node, lane=lane), values, chunk, row)
     return values
+
+
+def one_row(values: jax.Array, chunk: jax.Array) -> jax.Array:
+    """(k, c) one chunk of each node's (k, N, c)."""
+    of_node = functools.partial(lax.dynamic_index_in_dim, keepdims=False)
+    return each_node(of_node, values, chunk)
+
+
+def put_row(values: jax.Array, chunk: jax.Array, row: jax.Array) -> jax.Array:
+    """(k, N, c) values with one chunk of each node replaced by a row (k, c)."""
+    on_node = functools.partial(lax.dynamic_update_index_in_dim, axis=0)
+    return each_node(on_node, values, row, chunk)
 
 
 def each_node(function: Callable, *arguments: Any) -> Any:
     """`vmap` over the nodes of a device, without its gathers and loops where there is one."""
     if jax.tree.leaves(arguments)[0].shape[0] > 1:
         return jax.vmap(function)(*arguments)
-    first = jax.tree.map(lambda leaf: leaf[0], arguments)
-    return jax.tree.map(lambda leaf: leaf[None], function(*first))
+    only = jax.tree.map(lambda leaf: leaf[0], arguments)
+    return jax.tree.map(lambda leaf: leaf[None], function(*only))

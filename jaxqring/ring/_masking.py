@@ -1,8 +1,8 @@
-"""Zero-sum masks on the codes of a ring, drawn where the codes are made.
+"""Zero-sum masks on the levels of a ring, drawn where the levels are made.
 
 N masks that are uniform but for their sum, zero mod 2^b, have the law of the differences of N
-uniform numbers in a ring, k_i = r_i - r_(i-1). Nobody in the protocol holds the r_i: this is how a
-node of the simulation draws its own mask without a word from the others, in two draws whatever N.
+uniform numbers in a ring, k_i = r_i - r_(i-1). Nobody in the protocol holds the r_i: a node of the
+simulation draws its own mask in this way without a word from the others, in two draws whatever N.
 (A protocol in which neighbours share the r_i would fail against them; see the attacks in
 `examples`.)
 """
@@ -24,31 +24,31 @@ class Masks:
 
     Attributes:
       cipher: two words of key, see `jaxqring._threefry`; used for nothing else.
-      errors: (k, c) int32 what the sum of the masks is off by, for the chunk that each node on
-        this device sends first; None if the masks sum to zero.
+      errors: (k, c) int32 error of the sum of the masks, for the chunk that each node on this
+        device sends first; None if the masks sum to zero.
     """
 
     cipher: KeyWords
     errors: jax.Array | None = None
 
     def lanes(
-        self, node: jax.Array, chunk: jax.Array, *, size: int, bits: int, nodes: int
+        self, node: jax.Array, chunk: jax.Array, *, size: int, bits: int, num_nodes: int
     ) -> list[jax.Array]:
         """The mask of one node for one chunk: its lanes, each (size,) int32, mod 2^bits.
 
         Args:
           node: () int32.
           chunk: () int32.
-          size: codes in a lane.
+          size: levels in a lane.
           bits: of the wire.
-          nodes: N.
+          num_nodes: N.
         """
         own = _uniform_lanes(derive(self.cipher, node, chunk), size, bits)
-        before = _uniform_lanes(derive(self.cipher, (node - 1) % nodes, chunk), size, bits)
-        return [a - b for a, b in zip(own, before, strict=True)]
+        previous = _uniform_lanes(derive(self.cipher, (node - 1) % num_nodes, chunk), size, bits)
+        return [a - b for a, b in zip(own, previous, strict=True)]
 
     def first_errors(self, lanes: int) -> jax.Array | None:
-        """(k, L, G) the errors in that many lanes."""
+        """(k, L, G) the errors in `lanes` lanes; None if there are none."""
         return None if self.errors is None else in_lanes(self.errors, lanes)
 
 
@@ -70,5 +70,5 @@ def _uniform_lanes(key: KeyWords, size: int, bits: int) -> list[jax.Array]:
     else:
         drawn = lax.map(draw, jnp.arange(draws, dtype=jnp.uint32))
         words = list(jnp.stack(drawn, axis=1).reshape(-1, size))
-    lanes = [word >> np.uint32(place * bits) for word in words for place in range(per_word)]
+    lanes = [word >> np.uint32(at * bits) for word in words for at in range(per_word)]
     return [lax.bitcast_convert_type(lane, jnp.int32) for lane in lanes[:count]]

@@ -8,7 +8,8 @@ import optax
 from jax import lax
 
 from jaxqring import _checks as checks
-from jaxqring.ring._collectives import AxisName, pmean
+from jaxqring._types import AxisName, Key, PyTree
+from jaxqring.ring._collectives import pmean
 from jaxqring.ring._ring import Ring
 
 
@@ -19,15 +20,15 @@ class AllReduceState(NamedTuple):
       step: () int32 updates so far.
       bits: () float32 payload bits over each link so far.
       qubits: () float32 online qubits over each link so far; with repetitions, the mean of links.
-      pairs: () float32 EPR pairs used on each link so far, as many.
+      pairs: () float32 EPR pairs used on each link so far, one for each qubit.
       symbol_errors: () float32 symbols that arrived wrong on all links so far.
       retransmissions: () float32 codewords sent again on all links so far.
       repeated_qubits: () float32 of `qubits`, those of codewords sent again.
       undelivered: () float32 codewords that stayed wrong on all links so far.
       replica_agreement: () float32 of the last update; one before the first.
 
-    Costs are the step times the cost of one update, rounded once to float32 (6e-8 relative), and
-    the repetitions. Those and other counts of events are added up in float32: exact below 2^24,
+    Costs are the number of updates times the cost of one, rounded once to float32 (6e-8 relative),
+    and the repetitions. Those and other counts of events are added up in float32: exact below 2^24,
     then off by 6e-8 an update at most.
     """
 
@@ -43,7 +44,7 @@ class AllReduceState(NamedTuple):
 
 
 def all_reduce(
-    ring: Ring, axis_name: AxisName, *, key: jax.Array | None
+    ring: Ring, axis_name: AxisName, *, key: Key | None
 ) -> optax.GradientTransformationExtraArgs:
     """Averages updates over the nodes of a quantum ring.
 
@@ -74,7 +75,7 @@ def all_reduce(
     if ring.draws or key is not None:
         checks.prng_key("key", key)
 
-    def init(params: Any) -> AllReduceState:
+    def init(params: PyTree) -> AllReduceState:
         del params
         zero = jnp.float32(0)
         return AllReduceState(
@@ -82,8 +83,8 @@ def all_reduce(
         )
 
     def update(
-        updates: Any, state: AllReduceState, params: Any = None, **extra: Any
-    ) -> tuple[Any, AllReduceState]:
+        updates: PyTree, state: AllReduceState, params: PyTree = None, **extra: Any
+    ) -> tuple[PyTree, AllReduceState]:
         del params, extra
         mean, report = pmean(
             updates,
@@ -96,17 +97,18 @@ def all_reduce(
         size = sum(jnp.size(leaf) for leaf in jax.tree.leaves(updates)) // ring.nodes_per_device
         cost = ring.cost(size, num_nodes)
         step = optax.safe_increment(state.step)
-        done = step.astype(jnp.float32)
-        again = state.retransmissions + report.retransmissions.astype(jnp.float32)
+        count = step.astype(jnp.float32)
+        retransmissions = state.retransmissions + report.retransmissions.astype(jnp.float32)
         repeated = state.repeated_qubits + report.repeated_qubits / num_nodes
-        qubits = done * float(cost.qubits) + repeated
+        qubits = count * float(cost.qubits) + repeated
+        assert report.replica_agreement is not None  # a mean leaves replicas
         new_state = AllReduceState(
             step,
-            done * float(cost.bits),
+            count * float(cost.bits),
             qubits,
             qubits,
             state.symbol_errors + report.symbol_errors.astype(jnp.float32),
-            again,
+            retransmissions,
             repeated,
             state.undelivered + report.undelivered.astype(jnp.float32),
             report.replica_agreement,

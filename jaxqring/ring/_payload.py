@@ -1,10 +1,10 @@
-"""A pytree as one vector in units of codes, and back.
+"""A pytree as one vector in units of levels, and back.
 
     leaves -> (k, R, P) float32 -> in units of their scales -> ring -> times their scales -> leaves
 
 k nodes share a device; a leaf has R rows, one for each node in a `psum_scatter` and one elsewhere.
 Every block of values has a scale of its own, a power of two that all nodes agree on: a block is a
-leaf, a run of so many values of a row, or the whole payload (`FixedPoint.scale`). What the ring
+leaf, a run of values of a row, or the whole payload (`FixedPoint.scale`). The vector that the ring
 carries is free of scales, so that multiplying by them is all that they cost.
 
 Leaves of equal length and type lie side by side in the vector. One operation serves all of them, so
@@ -23,16 +23,16 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxqring.codec._formats import FixedPoint, Wire, power_of_two
+from jaxqring.codec._formats import FixedPoint, WireFormat, power_of_two
 
 _INFINITY = np.int32(0x7F800000)
 _TOP = np.finfo(np.float32).max
-#: More pieces than this are cut out at places that the compiler does not know; see `_cut`.
+#: More pieces than this are cut out at offsets that the compiler does not know; see `_cut`.
 _FEW_PIECES = 32
 
 
 class Group(NamedTuple):
-    """Leaves of equal length and type: their numbers, values in a row, type, and first place."""
+    """Leaves of equal length and type: their numbers, values in a row, type, and first position."""
 
     members: tuple[int, ...]
     size: int
@@ -46,7 +46,7 @@ class Group(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """The places of all leaves in the vector. Static.
+    """The positions of all leaves in the vector. Static.
 
     Attributes:
       sizes: values in a row of each leaf.
@@ -66,10 +66,10 @@ class Layout:
         for number, kind in enumerate(zip(self.sizes, self.dtypes, strict=True)):
             if kind[0]:  # a leaf without values is nowhere
                 kinds.setdefault(kind, []).append(number)
-        ends = itertools.accumulate(len(found) * size for (size, _), found in kinds.items())
+        ends = itertools.accumulate(len(members) * size for (size, _), members in kinds.items())
         return tuple(
-            Group(tuple(found), size, dtype, end - len(found) * size)
-            for ((size, dtype), found), end in zip(kinds.items(), ends, strict=True)
+            Group(tuple(members), size, dtype, end - len(members) * size)
+            for ((size, dtype), members), end in zip(kinds.items(), ends, strict=True)
         )
 
     @property
@@ -87,12 +87,12 @@ class Layout:
         return self.own_rows * self.row_scales
 
     def runs(self, group: Group) -> int:
-        """How many scales a row of one leaf has."""
+        """The number of scales of a row of one leaf."""
         return -(-group.size // self.block) if self.block > 0 else 1
 
     @property
     def row_scales(self) -> int:
-        """How many scales a row has, S."""
+        """S, the number of scales of a row."""
         if self.block < 0:
             return int(bool(self.groups))
         return sum(len(group.members) * self.runs(group) for group in self.groups)
@@ -116,8 +116,8 @@ class Layout:
 
         Args:
           values: (k, R', P).
-          act: (k, R', leaves, runs, b) values, what each table has for them, and the type of the
-            leaves -> values.
+          act: (k, R', leaves, runs, b) values, the entries of each table for them, and the type of
+            the leaves -> values.
           tables: (1 or k, 1 or R', S).
         """
         done, first = [], 0
@@ -141,8 +141,8 @@ class Layout:
         runs = self.runs(group)
         length = self.block if self.block > 0 else group.size
         if runs * length > group.size:
-            gap = runs * length - group.size
-            part = jnp.pad(part.reshape(*shape, group.size), [(0, 0)] * 3 + [(0, gap)])
+            padding = runs * length - group.size
+            part = jnp.pad(part.reshape(*shape, group.size), [(0, 0)] * 3 + [(0, padding)])
         return part.reshape(*shape, runs, length)
 
     def peaks(self, values: jax.Array, *, finite: bool) -> jax.Array:
@@ -154,7 +154,7 @@ class Layout:
 
         Args:
           values: (k, R, P).
-          finite: whether to leave aside what is not finite.
+          finite: whether to leave aside values that are not finite.
         """
 
         # Of both ends and not of magnitudes, and of one array of runs: XLA would write out others.
@@ -165,48 +165,48 @@ class Layout:
             bad = jnp.isnan(jnp.sum(runs - runs, axis))
             return jnp.where(bad, np.float32(np.inf), tops(runs, axis))
 
-        found = self._by_block(values, marked)
+        peaks = self._by_block(values, marked)
         if finite:  # in a branch, as XLA would write out all masked values first
-            found = lax.cond(
-                jnp.any(jnp.isinf(found)),
+            peaks = lax.cond(
+                jnp.any(jnp.isinf(peaks)),
                 lambda: self._by_block(jnp.where(jnp.isfinite(values), values, 0), tops),
-                lambda: found,
+                lambda: peaks,
             )
-        return lax.bitcast_convert_type(found, jnp.int32)
+        return lax.bitcast_convert_type(peaks, jnp.int32)
 
     def _by_block(self, values: jax.Array, reduce: Callable) -> jax.Array:
         """(R or 1, S) one number of each block of values (k, R, P)."""
         if self.block < 0:
             return reduce(values).reshape(1, 1)
         axes = (0, 4) if self.block > 0 else (0, 1, 4)
-        found = [
+        blocks = [
             reduce(self._runs_of(values, group), axis=axes).reshape(self.own_rows, -1)
             for group in self.groups
         ]
-        return lax.concatenate(found, 1) if len(found) > 1 else found[0]
+        return lax.concatenate(blocks, 1) if len(blocks) > 1 else blocks[0]
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
 def _cut(values: jax.Array, sizes: tuple[int, ...]) -> list[jax.Array]:
     """Consecutive pieces of the last axis.
 
-    A slice at a place that the compiler knows is a program of its own for each piece, 15 ms of
-    compilation for each of a thousand leaves. Places that come out of a branch are unknown to it:
+    A slice at an offset that the compiler knows is a program of its own for each piece, 15 ms of
+    compilation for each of a thousand leaves. Offsets that come out of a branch are unknown to it:
     pieces of equal length then share one program.
     """
     if len(sizes) <= _FEW_PIECES:
         return list(lax.split(values, sizes, axis=values.ndim - 1))
     starts = [0, *itertools.accumulate(sizes)][:-1]
     unknown = lax.fori_loop(0, 2, lambda _, z: (5 * z) & 7, np.int32(0)) == 0  # true
-    places = lax.cond(  # of constants that all differ, which XLA copies least
+    offsets = lax.cond(  # of constants that all differ, which XLA copies least
         unknown, lambda: [np.int32(at) for at in starts], lambda: [np.int32(~at) for at in starts]
     )
     front = [np.int32(0)] * (values.ndim - 1)
     return [
         lax.dynamic_slice(
-            values, (*front, place), (*values.shape[:-1], size), allow_negative_indices=False
+            values, (*front, offset), (*values.shape[:-1], size), allow_negative_indices=False
         )
-        for place, size in zip(places, sizes, strict=True)
+        for offset, size in zip(offsets, sizes, strict=True)
     ]
 
 
@@ -218,7 +218,7 @@ def _cut_jvp(sizes: tuple[int, ...], primals: tuple, tangents: tuple) -> tuple:
 
 
 def layout_of(
-    wire: Wire, sizes: Sequence[int], rows: int = 1, dtypes: Sequence[Any] | None = None
+    wire: WireFormat, sizes: Sequence[int], rows: int = 1, dtypes: Sequence[Any] | None = None
 ) -> Layout:
     """The layout of leaves with `sizes` values in each of `rows` rows; float32 without `dtypes`."""
     scale = wire.scale if isinstance(wire, FixedPoint) else "payload"
@@ -231,7 +231,7 @@ class Scales(NamedTuple):
     """The scales of a payload, the same on all nodes, each (1, R or 1, S).
 
     Attributes:
-      power: int32, the value of one code is 2^power.
+      power: int32, the value of one level is 2^power.
       lost: float32 NaN for blocks with a value that is not finite, else zero; None where such
         values are clipped.
     """
@@ -257,7 +257,7 @@ def agree(
       values: (k, R, P).
       layout: of the values.
       wire: of the ring.
-      num_terms: how many codes will be added.
+      num_terms: the number of levels that will be added.
       highest: the largest of every device's int32.
     """
     propagates, known = wire.non_finite == "propagate", wire.clip != "max"
@@ -277,15 +277,15 @@ def agree(
     return Scales(wire.powers(peaks, num_terms) if power is None else power, lost)
 
 
-def in_codes(values: jax.Array, layout: Layout, wire: FixedPoint, scales: Scales) -> jax.Array:
-    """(k, R, P) values in units of one code, not yet rounded.
+def in_levels(values: jax.Array, layout: Layout, wire: FixedPoint, scales: Scales) -> jax.Array:
+    """(k, R, P) values in units of one level, not yet rounded.
 
-    Of a block that is lost zeros, and NaN for what was not finite: nothing of it is clipped.
+    A block that is lost holds zeros, and NaN for values that were not finite: nothing is clipped.
     """
 
     def act(part: jax.Array, first: jax.Array, second: jax.Array, dtype: Any) -> jax.Array:
         scaled = part * first * second
-        # What is too small for a float of this scale stays apart from zero, and rounds to it.
+        # Values too small for a float of this scale stay apart from zero, and round to it.
         small = (scaled == 0) & (part != 0) & (first != 0)
         scaled += jnp.where(small, -np.finfo(np.float32).tiny, np.float32(0))
         if wire.clip == "max":
@@ -300,19 +300,19 @@ def in_codes(values: jax.Array, layout: Layout, wire: FixedPoint, scales: Scales
     return layout.by_group(values, act, *halves)
 
 
-def from_codes(
+def from_levels(
     values: jax.Array,
     layout: Layout,
-    wire: Wire,
+    wire: WireFormat,
     scales: Scales | None,
     *,
-    divisor: Any,
+    divisor: int | jax.Array,
     fits: bool,
 ) -> jax.Array:
-    """Values (k, R', P) of codes, as floats that the type of each leaf holds.
+    """Values (k, R', P) of levels, as floats that the type of each leaf holds.
 
     Args:
-      values: (k, R', P) codes, or floats of a float wire.
+      values: (k, R', P) levels, or floats of a float wire.
       layout: of the values.
       wire: of the ring.
       scales: None for a float wire.
@@ -328,7 +328,7 @@ def from_codes(
         for factor in scale:
             part = part * factor
         if clips:
-            # The code nearest to the largest number may lie beyond it.
+            # The level nearest to the largest number may lie beyond it.
             top = min(float(jnp.finfo(dtype).max), float(_TOP))
             part = jnp.clip(part, -np.float32(top), np.float32(top))
         if lost is not None:
@@ -343,7 +343,7 @@ def from_codes(
     return layout.by_group(values, act, *tables)
 
 
-def _halves(power: Any) -> tuple[jax.Array, jax.Array]:
+def _halves(power: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Two powers of two whose product is 2^power, which float32 may not hold."""
     half = power >> 1
     return power_of_two(half), power_of_two(power - half)

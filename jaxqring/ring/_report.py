@@ -1,6 +1,4 @@
-"""What happened in one call of a collective: `Report`, and how far replicas agree."""
-
-from typing import Any
+"""The report of one call of a collective, and the agreement of replicas."""
 
 import jax
 import jax.numpy as jnp
@@ -8,10 +6,11 @@ from flax import struct
 from jax import lax
 
 from jaxqring import _checks as checks
+from jaxqring._types import AxisName, PyTree
 from jaxqring.ring._axes import axis_size
 from jaxqring.ring._call_spec import Counts
+from jaxqring.ring._place import Place
 from jaxqring.ring._ring import Ring
-from jaxqring.ring._travel import Place
 
 #: Counts that each node hands in.
 _COLUMNS = 7
@@ -19,25 +18,24 @@ _COLUMNS = 7
 
 @struct.dataclass
 class Report:
-    """What happened in one call of a collective; the same on every node.
+    """The report of one call of a collective; the same on every node.
 
     Attributes:
       errors_per_link: (N,) uint32 two-bit symbols of payload that arrived wrong over each link, on
         a protected one after the last attempt. Zero unless noise is "sampled".
       retransmissions_per_link: (N,) uint32 codewords sent again on each link.
       undelivered: () uint32 codewords, on all links, that stayed wrong after their last attempt or
-        whose failure the checksum missed. Never silent: while it is zero, what arrived is exact.
+        whose failure the checksum missed. Never silent: while it is zero, all payload is exact.
       online_qubits: () float32 qubits sent over all links, repetitions included (to a relative
-        6e-8); an `IdealCode` spends as many as its rate says.
+        6e-8); for an `IdealCode`, the number that follows from its rate.
       repeated_qubits: () float32 of those, the ones of codewords sent again.
       saturated: () uint32 values that were clipped, on all nodes.
       non_finite: () uint32 values that were not finite: put in by all nodes for a FixedPoint
         wire (see `FixedPoint.non_finite`), delivered to all nodes for a float one.
       vanished: () uint32 values that are not zero and were sent as zero, on all nodes: too small
         for the scale of their block. Zero on a float wire.
-      clipped_parameters: () float noise parameters, known only inside the trace, that lay outside
-        their domain and were clipped, and columns of transition matrices that were no probability
-        distributions.
+      clipped_parameters: () float traced noise parameters that lay outside their domain and were
+        clipped, and columns of transition matrices that were not probability distributions.
       replica_agreement: () float32 fraction of the coordinates whose bits are the same on all
         nodes; None for `psum_scatter`, which leaves no replicas.
       num_links: N.
@@ -94,7 +92,7 @@ class Report:
 
 
 def make_report(
-    result: Any,
+    result: PyTree,
     counts: Counts | None,
     place: Place,
     ring: Ring,
@@ -106,56 +104,56 @@ def make_report(
     """The report of a call.
 
     Args:
-      result: what the call returns.
-      counts: what this device saw, or None if nothing was sent.
-      place: where this device sits.
+      result: of the call.
+      counts: of this device, or None if nothing was sent.
+      place: the position of this device in the ring.
       ring: of the call.
       hops: over each link.
-      size: codes sent in a hop.
+      size: levels sent in a hop.
       replicas: whether all nodes should hold the same result.
     """
-    nodes = place.num_nodes
+    num_nodes = place.num_nodes
     seen = jnp.zeros((0,), jnp.int32)
     if counts is not None:
-        first = lax.axis_index(place.axis_name) * place.nodes_per_device
+        start = lax.axis_index(place.axis_name) * place.nodes_per_device
         totals = jnp.stack([counts.saturated, counts.non_finite, counts.vanished])
         # With the type of a mapped value.
-        rows = jnp.zeros((nodes, _COLUMNS), jnp.uint32) + totals[0] * 0
+        rows = jnp.zeros((num_nodes, _COLUMNS), jnp.uint32) + totals[0] * 0
         links = jnp.stack(counts.links, axis=1)
-        rows = lax.dynamic_update_slice(rows, links, (first, jnp.int32(0)))
-        rows = lax.dynamic_update_slice(rows, totals[None], (first, jnp.int32(4)))
+        rows = lax.dynamic_update_slice(rows, links, (start, jnp.int32(0)))
+        rows = lax.dynamic_update_slice(rows, totals[None], (start, jnp.int32(4)))
         seen = lax.bitcast_convert_type(rows, jnp.int32).reshape(-1)
     values = jax.tree.map(lax.stop_gradient, result) if replicas else ()
     agreement, seen = _compare(values, seen, place.axis_name, place.nodes_per_device)
     if counts is None:
-        seen = jnp.zeros((_COLUMNS * nodes,), jnp.int32)
-    known = seen.reshape(nodes, _COLUMNS).astype(jnp.uint32)
-    codewords, online = _online_qubits(ring, nodes, size)
-    message, repeated = ring.message_words(size), known[:, 1].astype(jnp.float32)
-    if message is not None:  # without codewords none is sent again
-        repeated = message.repeated_qubits(known[:, 1], known[:, 3])
+        seen = jnp.zeros((_COLUMNS * num_nodes,), jnp.int32)
+    table = seen.reshape(num_nodes, _COLUMNS).astype(jnp.uint32)
+    codewords, online = _online_qubits(ring, num_nodes, size)
+    message, repeated = ring.message_words(size), table[:, 1].astype(jnp.float32)
+    if message is not None:  # without codewords, nothing is sent again
+        repeated = message.repeated_qubits(table[:, 1], table[:, 3])
     repeated = jnp.sum(repeated)
     return Report(
-        errors_per_link=known[:, 0],
-        retransmissions_per_link=known[:, 1],
+        errors_per_link=table[:, 0],
+        retransmissions_per_link=table[:, 1],
         online_qubits=hops * online + repeated,
         repeated_qubits=repeated,
-        undelivered=jnp.sum(known[:, 2], dtype=jnp.uint32),
-        saturated=jnp.sum(known[:, 4], dtype=jnp.uint32),
-        non_finite=jnp.sum(known[:, 5], dtype=jnp.uint32),
-        vanished=jnp.sum(known[:, 6], dtype=jnp.uint32),
+        undelivered=jnp.sum(table[:, 2], dtype=jnp.uint32),
+        saturated=jnp.sum(table[:, 4], dtype=jnp.uint32),
+        non_finite=jnp.sum(table[:, 5], dtype=jnp.uint32),
+        vanished=jnp.sum(table[:, 6], dtype=jnp.uint32),
         clipped_parameters=_clipped(ring),
         replica_agreement=agreement if replicas else None,
-        num_links=nodes,
+        num_links=num_nodes,
         symbols_per_link=hops * size * ring.wire.bits // 2,
         codewords_per_link=hops * codewords,
     )
 
 
-def _online_qubits(ring: Ring, nodes: int, size: int) -> tuple[int, jax.Array]:
+def _online_qubits(ring: Ring, num_nodes: int, size: int) -> tuple[int, jax.Array]:
     """The codewords of a message, and () float32 qubits on all links if each is sent once."""
     codewords, qubits = ring.message_qubits(size)
-    per_link = jnp.broadcast_to(jnp.asarray(qubits, jnp.float32), (nodes,))
+    per_link = jnp.broadcast_to(jnp.asarray(qubits, jnp.float32), (num_nodes,))
     return codewords, jnp.sum(per_link)
 
 
@@ -167,7 +165,7 @@ def _clipped(ring: Ring) -> jax.Array:
     return count if ring.channel.clipped is None else count + jnp.sum(ring.channel.clipped)
 
 
-def replica_agreement(tree: Any, axis_name: Any, *, nodes_per_device: int = 1) -> jax.Array:
+def replica_agreement(tree: PyTree, axis_name: AxisName, *, nodes_per_device: int = 1) -> jax.Array:
     """The fraction of coordinates whose bits are the same on all nodes.
 
     Args:
@@ -198,7 +196,7 @@ def replica_agreement(tree: Any, axis_name: Any, *, nodes_per_device: int = 1) -
 
 
 def _compare(
-    tree: Any, counts: jax.Array, axis_name: Any, nodes_per_device: int
+    tree: PyTree, counts: jax.Array, axis_name: AxisName | None, nodes_per_device: int
 ) -> tuple[jax.Array, jax.Array]:
     """Compares replicas and collects counts in a single `pmax`.
 
@@ -216,14 +214,14 @@ def _compare(
     """
     leaves = [leaf for leaf in map(jnp.asarray, jax.tree.leaves(tree)) if leaf.size]
     bits = [_as_int32(leaf, nodes_per_device) for leaf in leaves]
-    words = [leaf.reshape(nodes_per_device, -1) for leaf in bits]
-    tops = [jnp.max(word, axis=0) for word in words] + [jnp.max(~word, axis=0) for word in words]
+    rows = [leaf.reshape(nodes_per_device, -1) for leaf in bits]
+    tops = [jnp.max(row, axis=0) for row in rows] + [jnp.max(~row, axis=0) for row in rows]
     if not tops and not counts.size:
         return jnp.float32(1), counts
     seen = lax.pmax(jnp.concatenate([*tops, counts]), axis_name)
-    size = sum(word.shape[1] for word in words)
+    size = sum(row.shape[1] for row in rows)
     high, low = seen[:size], ~seen[size : 2 * size]
-    pieces = lax.split(high == low, [word.shape[1] for word in words])
+    pieces = lax.split(high == low, [row.shape[1] for row in rows])
     same = sum(
         jnp.sum(jnp.all(piece.reshape(leaf.shape[1:]), axis=-1))
         for piece, leaf in zip(pieces, bits, strict=True)
@@ -234,7 +232,7 @@ def _compare(
 
 
 def _as_int32(leaf: jax.Array, nodes_per_device: int) -> jax.Array:
-    """(k, size, words) the bits of floats of any width."""
+    """(k, size, M) the bits of floats of any width, in M integers each."""
     if leaf.dtype.itemsize < 4:
         narrow = jnp.dtype(f"int{8 * leaf.dtype.itemsize}")
         bits = lax.bitcast_convert_type(leaf, narrow).astype(jnp.int32)

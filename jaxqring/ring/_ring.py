@@ -1,7 +1,7 @@
 """`Ring`, the configuration of a collective."""
 
 import math
-from typing import Any
+from typing import get_args
 
 import jax
 import jax.numpy as jnp
@@ -9,18 +9,16 @@ import numpy as np
 from flax import struct
 
 from jaxqring import _checks as checks
-from jaxqring.codec._formats import BFloat16, FixedPoint, Float32, Wire
-from jaxqring.codes._coded_hop import SIMULATIONS
-from jaxqring.codes._messages import Message, message_qubits, message_words
+from jaxqring._types import Collective, Derivative, Noise, PyTree, Simulate
+from jaxqring.codec._formats import BFloat16, FixedPoint, Float32, WireFormat
+from jaxqring.codes._messages import Message, message_qubits, protected_message
 from jaxqring.codes._protection import Protection, Unequal, protected_part
 from jaxqring.link._symbol_channel import SymbolChannel, check_transition
 from jaxqring.ring._cost import Cost, ring_cost
 from jaxqring.ring._masking import Masks
 from jaxqring.ring._overrides import Overrides
 
-NOISE_MODES = ("sampled", "gaussian", "mean", "off")
-DERIVATIVES = ("mean", "exact")
-#: Of a wire whose exact law is computed: it has 2^bits probabilities for each value.
+#: The widest wire whose exact law is computed: it has 2^bits probabilities for each value.
 MAX_EXACT_BITS = 12
 
 
@@ -35,29 +33,29 @@ class Ring:
       channel: the symbol channel of every link, or N of them along a leading axis. May be None
         with `noise="off"`.
       wire: how floats are written: `FixedPoint`, `Float32` or `BFloat16`.
-      noise: "sampled" draws symbol errors exactly. "gaussian" replaces the error of each code
-        by a normal one of the same mean and variance, rounded and clipped to the code range;
-        "mean" replaces the code by its mean, rounded, half a code off at most. Both need a
-        FixedPoint wire. "off" moves codes without error.
-      protection: what the links do about errors: a `BlockCode`, `Retransmit`, `IdealCode` or
-        `Unequal`; None for bare symbols. Needs sampled noise (or none) and scrambled links.
+      noise: "sampled" draws symbol errors exactly. "gaussian" replaces the error of each level
+        by a normal one of the same mean and variance, rounded and clipped to the range of levels;
+        "mean" replaces the level by its mean, rounded, half a level off at most. Both need a
+        FixedPoint wire. "off" moves levels without error.
+      protection: error control of the links: a `BlockCode`, `Retransmit`, `IdealCode` or
+        `Unequal`; None for bare symbols. Needs noise "sampled" or "off", and scrambled links.
       scramble: whether links XOR symbols with a pad that both ends know, which makes errors
         independent of the data.
       nodes_per_device: k neighbouring nodes on each device; every leaf then has a leading axis k.
       simulate: how protected links are simulated. "attempts" draws whether each codeword arrives,
         "symbol" draws every symbol of every codeword; the distribution is the same.
-      derivative: what a derivative with respect to sampled noise follows. None refuses one, as an
-        error that is drawn has none. "mean" is the mean of every hop given what was sent over it,
-        blind to the variance, which is most of what noise does to a training. "exact" is the exact
-        mean and variance of what the whole ring delivers, for FixedPoint wires of up to 12 bits.
-        `jaxqring.expected` has estimators that need none of this.
-      overrides: how the errors are held while derivatives are estimated; see
+      derivative: the rule of a derivative with respect to sampled noise. None refuses one, as an
+        error that is drawn has no derivative. "mean" follows the mean of every hop given what was
+        sent over it, blind to the variance, which is most of what noise does to a training. "exact"
+        follows the exact mean and variance of what the whole ring delivers, for FixedPoint wires of
+        up to 12 bits. The estimators of `jaxqring.expected` do without this option.
+      overrides: errors that are set or shared while derivatives are estimated; see
         `jaxqring.gradients.couple`.
-      masks: zero-sum masks on the codes; set by `jaxqring.secure_psum`, which checks that they may
+      masks: zero-sum masks on the levels; set by `jaxqring.secure_psum`, which checks that they may
         be there.
 
     Raises:
-      TypeError: if the wire or the protection is of none of these kinds.
+      TypeError: if the wire or the protection is not one of these kinds.
       ValueError: if another static value is outside its domain.
 
     >>> from jaxqring.link import superdense
@@ -68,13 +66,13 @@ class Ring:
     """
 
     channel: SymbolChannel | None = None
-    wire: Wire = struct.field(pytree_node=False, default=FixedPoint(16))
-    noise: str = struct.field(pytree_node=False, default="sampled")
+    wire: WireFormat = struct.field(pytree_node=False, default=FixedPoint(16))
+    noise: Noise = struct.field(pytree_node=False, default="sampled")
     protection: Protection | None = struct.field(pytree_node=False, default=None)
     scramble: bool = struct.field(pytree_node=False, default=True, kw_only=True)
     nodes_per_device: int = struct.field(pytree_node=False, default=1, kw_only=True)
-    simulate: str = struct.field(pytree_node=False, default="attempts", kw_only=True)
-    derivative: str | None = struct.field(pytree_node=False, default=None, kw_only=True)
+    simulate: Simulate = struct.field(pytree_node=False, default="attempts", kw_only=True)
+    derivative: Derivative | None = struct.field(pytree_node=False, default=None, kw_only=True)
     overrides: Overrides | None = struct.field(default=None, kw_only=True)
     masks: Masks | None = struct.field(default=None, kw_only=True)
 
@@ -82,23 +80,21 @@ class Ring:
         # Only what is static: this also runs whenever JAX rebuilds the pytree.
         if not isinstance(self.wire, FixedPoint | Float32 | BFloat16):
             checks.refuse("wire", "be a FixedPoint, Float32 or BFloat16", self.wire, TypeError)
-        checks.one_of("noise", self.noise, NOISE_MODES)
+        checks.one_of("noise", self.noise, get_args(Noise))
         if self.noise in ("gaussian", "mean") and not isinstance(self.wire, FixedPoint):
             checks.refuse(
                 "noise", 'be "sampled" or "off" on a float wire, whose moments diverge', self.noise
             )
         checks.one_of("scramble", self.scramble, (True, False))
-        checks.one_of("simulate", self.simulate, SIMULATIONS)
-        checks.one_of("derivative", self.derivative, (None, *DERIVATIVES))
+        checks.one_of("simulate", self.simulate, get_args(Simulate))
+        checks.one_of("derivative", self.derivative, (None, *get_args(Derivative)))
         if self.derivative == "exact":
             self._check_exact()
         if self.protection is not None:
             self._check_protection()
         if self.masks is not None:
             self._check_masks()
-        count = self.nodes_per_device
-        if not isinstance(count, int) or isinstance(count, bool) or count < 1:
-            checks.refuse("nodes_per_device", "be a positive integer", count)
+        checks.integer("nodes_per_device", self.nodes_per_device)
 
     def _check_exact(self) -> None:
         wire = self.wire
@@ -114,7 +110,7 @@ class Ring:
         if not isinstance(self.wire, FixedPoint):
             checks.refuse("wire", "be a FixedPoint under masks, which add up mod 2^bits", self.wire)
         if self.noise not in ("sampled", "off"):
-            rule = 'be "sampled" or "off" under masks, which leave codes no mean'
+            rule = 'be "sampled" or "off" under masks, which leave levels no mean'
             checks.refuse("noise", rule, self.noise)
         if self.derivative == "exact":
             checks.refuse("derivative", 'not be "exact" under masks', self.derivative)
@@ -130,21 +126,21 @@ class Ring:
             rule = "be True with protection, so that errors do not depend on the codeword"
             checks.refuse("scramble", rule, self.scramble)
         if isinstance(self.protection, Unequal) and not isinstance(self.wire, FixedPoint):
-            rule = "be a FixedPoint under Unequal protection, which ranks the symbols of a code"
+            rule = "be a FixedPoint under Unequal protection, which ranks the symbols of a level"
             checks.refuse("wire", rule, self.wire)
         protected_part(self.protection, self.wire.bits)
 
     @property
     def delivers_exactly(self) -> bool:
-        """Whether all that is sent arrives as it was sent, but for codewords that are counted."""
+        """True if all that is delivered is exact; failures are counted in `Report.undelivered`."""
         return self.noise == "off" or not isinstance(self.protection, Unequal | None)
 
     def message_words(self, size: int) -> Message | None:
-        """The codewords of a message of `size` codes; None where there are none."""
-        return message_words(self.protection, size, self.wire.bits)
+        """The codewords of a message of `size` levels; None without codewords."""
+        return protected_message(self.protection, size, self.wire.bits)
 
     def message_qubits(self, size: int) -> tuple[int, int | jax.Array]:
-        """Codewords and online qubits of a message of `size` codes, each codeword sent once."""
+        """Codewords and online qubits of a message of `size` levels, each codeword sent once."""
         channel = self.channel
         if self.noise == "off" or channel is None:
             channel = SymbolChannel(jnp.eye(4))
@@ -152,15 +148,16 @@ class Ring:
 
     @property
     def draws(self) -> bool:
-        """Whether a collective over this ring needs a key."""
-        rounds_at_random = isinstance(self.wire, FixedPoint) and self.wire.rounding == "stochastic"
-        return self.noise in ("sampled", "gaussian") or rounds_at_random
+        """True if a collective over this ring needs a key."""
+        return self.noise in ("sampled", "gaussian") or rounds_at_random(self.wire)
 
-    def cost(self, tree_or_size: Any, num_nodes: int, *, collective: str = "psum") -> Cost:
-        """What one collective costs, from shapes alone; nothing is traced.
+    def cost(
+        self, tree_or_size: PyTree | int, num_nodes: int, *, collective: Collective = "psum"
+    ) -> Cost:
+        """The cost of one collective, from shapes alone; nothing is traced.
 
         Args:
-          tree_or_size: what one node puts in: a pytree of arrays, or its number of values.
+          tree_or_size: the payload of one node: a pytree of arrays, or its number of values.
           num_nodes: N.
           collective: "psum" (also for `pmean`), "psum_scatter" or "all_gather".
 
@@ -168,6 +165,7 @@ class Ring:
           The cost if every codeword is sent once; `jaxqring.economics.budget` has the expected one.
 
         Raises:
+          TypeError: if the payload is neither a pytree of arrays nor an integer.
           ValueError: if an argument is outside its domain, or the wire has no room for guard
             bits; for an IdealCode also if its link is traced or has no capacity to spare.
         """
@@ -178,7 +176,7 @@ class Ring:
         with jax.ensure_compile_time_eval():
             codewords, qubits = self.message_qubits(size)
         if checks.is_traced(qubits):
-            rule = "be known for the cost of an IdealCode, whose rate depends on it"
+            rule = "be concrete for the cost of an IdealCode, whose rate depends on it"
             checks.refuse("ring.channel", rule, self.channel)
         most = float(np.max(qubits))
         if not math.isfinite(most):
@@ -187,7 +185,7 @@ class Ring:
         return codewords, math.ceil(most)
 
     def check(self, num_terms: int, num_nodes: int) -> None:
-        """Refuses a ring that does not fit N nodes, or that many codes to add.
+        """Refuses a ring that does not fit N nodes, or the number of levels to add.
 
         Raises:
           TypeError: if the channel is missing or not a SymbolChannel.
@@ -211,6 +209,11 @@ class Ring:
         """(4, 4), (5, 4) or with a leading axis N: the matrices of the links."""
         assert self.channel is not None  # `check` has refused a noisy ring without a channel
         return self.channel.transition
+
+
+def rounds_at_random(wire: WireFormat) -> bool:
+    """True if the wire rounds stochastically."""
+    return isinstance(wire, FixedPoint) and wire.rounding == "stochastic"
 
 
 def links_of(transition: jax.Array, nodes: jax.Array) -> jax.Array:

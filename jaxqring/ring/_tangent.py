@@ -1,18 +1,18 @@
 """The derivative of a collective.
 
 The derivative is the mean-straight-through rule. A hop delivers v' = sample + (mean - its own
-value), so that values are sampled and tangents are those of the conditional mean given the codes
+value), so that values are sampled and tangents are those of the conditional mean given the levels
 that were sent:
 
     dv' = slope dv + sum_j sum_r dT[r | symbol j of v] V_j(r)
 
-with `slope` the regression slope of the mean on the code (1 - 2f for uniform bit flips f) and
-V_j(r) what symbol r adds at position j, all in units of codes. It is exact in expectation where the
-loss is linear and no sum wraps, and first-order otherwise. Quantisation passes tangents straight
-through, except where a value is clipped. A loop over the hops carries the tangents, linear in them,
-so that forward and reverse mode both work, and may be differentiated again with respect to
-anything; a derivative with respect to noise comes last, as its codes have no derivative of their
-own.
+with `slope` the regression slope of the mean on the level (1 - 2f for uniform bit flips f) and
+V_j(r) the value that symbol r adds at position j, all in units of levels. It is exact in
+expectation where the loss is linear and no sum wraps, and first-order otherwise. Quantisation
+passes tangents straight through, except where a value is clipped. A loop over the hops carries the
+tangents, linear in them, so that forward and reverse mode both work, and may be differentiated
+again with respect to anything; a derivative with respect to noise comes last, as its levels have no
+derivative of their own.
 
 With noise "gaussian" a hop delivers mean + deviation * normal variate, and the tangent of the
 deviation is added (reparameterisation), which makes quadratic losses right as well. With
@@ -20,7 +20,7 @@ derivative="exact" the noise part is that of `jaxqring.ring._exact`.
 """
 
 import functools
-from typing import Any
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -32,15 +32,20 @@ from jaxqring import _checks as checks
 from jaxqring._threefry import KeyWords, derive
 from jaxqring.codec._formats import FixedPoint
 from jaxqring.link._transport import mean_jump, variance_slope
-from jaxqring.ring import _travel
-from jaxqring.ring._call_spec import Plan
-from jaxqring.ring._hops import code_runs, code_slope, effective_channels, normal_tangent
-from jaxqring.ring._lanes import each_node
+from jaxqring.ring._call_spec import CallSpec
+from jaxqring.ring._hops import effective_channels, level_runs, level_slope, normal_tangent
+from jaxqring.ring._lanes import one_row, put_row
+from jaxqring.ring._levels import SCALE
 from jaxqring.ring._ring import Ring, links_of
+from jaxqring.ring._travel import travel
 
 
 def transition_tangent(ring: Ring, tangent: Ring) -> jax.Array | None:
-    """The tangent of the transition matrices, or None where they are not differentiated."""
+    """The tangent of the transition matrices, or None where they are not differentiated.
+
+    Raises:
+      ValueError: if the ring has no derivative with respect to its noise.
+    """
     if ring.noise == "off" or tangent.channel is None:
         return None
     if isinstance(tangent.channel.transition, SymbolicZero):
@@ -48,7 +53,7 @@ def transition_tangent(ring: Ring, tangent: Ring) -> jax.Array | None:
     if ring.masks is not None:
         raise ValueError(
             "`ring` must not be differentiated with respect to noise under masks, but got a"
-            " derivative: what an error does to a masked code depends on the mask, and is not"
+            " derivative: what an error does to a masked level depends on the mask, and is not"
             " followed; use finite differences."
         )
     if not isinstance(ring.wire, FixedPoint):
@@ -72,118 +77,138 @@ def tangent(
     d_values: jax.Array,
     ring: Ring,
     d_transition: jax.Array | None,
-    plan: Plan,
+    spec: CallSpec,
     sent: jax.Array | None,
     keys: KeyWords | None,
 ) -> jax.Array:
-    """The tangent of the result: a ring that carries tangents instead of codes.
+    """The tangent of the result: a ring that carries tangents instead of levels.
 
     Args:
       values: as for `jaxqring.ring._engine.collective`.
       d_values: their tangent.
       ring: of the call.
       d_transition: tangent of the matrices of the links, or None.
-      plan: of the call.
+      spec: of the call.
       sent: the words sent in every hop, if the derivative needs them.
       keys: those that the call draws with, (k,); None if nothing is drawn.
     """
-    place, wire = plan.place, ring.wire
-    nodes, turns, size = place.nodes(), place.num_nodes - 1, values.shape[-1]
+    wire, nodes, size = ring.wire, spec.place.nodes(), values.shape[-1]
     if isinstance(wire, FixedPoint):
         values = lax.stop_gradient(values)
-        lost = wire.saturates(values, np.float32(1), plan.num_terms) | jnp.isnan(values)
-        d_values = jnp.where(lost, 0, d_values)
-    slope = jnp.ones((nodes.shape[0], 1), jnp.float32)
-    d_met: Any = None
-    spread_slope = None
-    if ring.noise != "off":
-        links = links_of(ring.transition, nodes)
-        # One for each run of codes in words of like length.
-        runs = code_runs(ring, size)
-        lengths = [length for length, _ in runs]
-        effective = jax.vmap(functools.partial(effective_channels, ring=ring, runs=runs))
-        if d_transition is None:
-            met = effective(links)
-        else:
-            met, d_met = jax.jvp(effective, (links,), (links_of(d_transition, nodes),))
-        slopes = [jax.vmap(functools.partial(code_slope, wire=wire))(each)[:, None] for each in met]
-        slope = _by_run(slopes, lengths)
-        # The spread of scrambled links does not follow the codes: `variance_slope` is zero.
-        if ring.noise == "gaussian" and (d_met is not None or not ring.scramble):
-            assert isinstance(wire, FixedPoint)  # `Ring` has refused others
-            # Links are bare, and there is one run.
-            spread_slope = jax.vmap(functools.partial(variance_slope, wire))(met[0])
-            d_met = [jnp.zeros_like(met[0])] if d_met is None else d_met
+        is_lost = wire.saturates(values, SCALE, spec.num_terms) | jnp.isnan(values)
+        d_values = jnp.where(is_lost, 0, d_values)
+    response = _response(ring, d_transition, nodes, size)
 
-    def moved_mean(words: Any, d_links: list[jax.Array]) -> jax.Array:
-        assert isinstance(wire, FixedPoint)  # `transition_tangent` has refused others
-        codes = jnp.stack(wire.part(words))
-        if len(d_links) == 1:
-            return mean_jump(codes, wire, d_links[0]).reshape(-1)[:size]
-        parts = jnp.split(codes.reshape(-1)[:size], np.cumsum(lengths)[:-1])
-        return jnp.concatenate(
-            [mean_jump(part, wire, d) for part, d in zip(parts, d_links, strict=True)]
-        )
-
-    def moved_spread(
-        words: Any, link: Any, d_link: Any, key: KeyWords, spread_slope: Any, moving: Any
-    ) -> jax.Array:
-        assert isinstance(wire, FixedPoint)
-        noise, data = normal_tangent(words, link, d_link, key, spread_slope, wire)
-        return noise[:size] + data[:size] * moving
-
-    def hop(moving: jax.Array, index: jax.Array, words: Any) -> tuple:
-        noisy = slope * moving
-        if d_met is not None:
-            noisy += jax.vmap(moved_mean)(words, d_met)
-        if spread_slope is not None:
+    def cross(moving: jax.Array, index: jax.Array, words: jax.Array | None) -> tuple:
+        noisy = response.slope * moving
+        if response.d_channels is not None:
+            assert words is not None  # they are kept for this
+            noisy += jax.vmap(functools.partial(_d_mean, ring, size))(words, response.d_channels)
+        if response.variance_slope is not None:
             assert keys is not None  # normal noise draws
-            noisy += jax.vmap(moved_spread)(
-                words, met[0], d_met[0], derive(keys, index, nodes), spread_slope, moving
+            assert words is not None
+            assert response.d_channels is not None
+            noisy += jax.vmap(functools.partial(_d_normal, ring, size))(
+                words,
+                response.channels[0],
+                response.d_channels[0],
+                derive(keys, index, nodes),
+                response.variance_slope,
+                moving,
             )
         if ring.masks is not None:
-            # An error moves a masked code by as much whatever the code is. Sums travel unmasked.
-            noisy = jnp.where(index < turns * plan.reduce, moving, noisy)
-        if plan.mends:
-            noisy = jnp.where(index >= turns * plan.reduce, moving, noisy)
-        return place.shift(noisy), None
+            # An error moves a masked level by as much whatever the level is. Sums travel unmasked.
+            noisy = jnp.where(index < spec.rounds_of_adding, moving, noisy)
+        if spec.mends:
+            noisy = jnp.where(index >= spec.rounds_of_adding, moving, noisy)
+        return noisy, None
 
-    def rows(chunk: jax.Array) -> jax.Array:
-        at = functools.partial(lax.dynamic_index_in_dim, keepdims=False)
-        return each_node(at, d_values, chunk)
+    return travel(
+        spec,
+        start=lambda chunk: d_values if chunk is None else one_row(d_values, chunk),
+        cross=cross,
+        add=lambda chunk, moving: one_row(d_values, chunk) + moving,
+        read=lambda moving: moving,
+        put=put_row,
+        slices=sent,
+    ).result
 
-    def put(collected: jax.Array, chunk: jax.Array, row: jax.Array) -> jax.Array:
-        at = functools.partial(lax.dynamic_update_index_in_dim, axis=0)
-        return each_node(at, collected, row, chunk)
 
-    first = plan.first(nodes)
-    start = rows(first % place.num_nodes) if plan.reduce else d_values
-    by_gather = plan.ends_in_gather()
-    loops = plan.gather and not by_gather
-    collected = None
-    if loops:
-        collected = jnp.broadcast_to(start[:, None] * 0, (*nodes.shape, place.num_nodes, size))
-        collected = put(collected, first, start) if not (plan.reduce and turns) else collected
-    reduced, collected, _ = _travel.around(
-        start,
-        collected,
-        hop,
-        (lambda chunk, moving: rows(chunk) + moving) if plan.reduce else None,
-        put if loops else None,
-        place,
-        first,
-        sent,
-    )
-    if by_gather:
-        chunks = lax.all_gather(reduced, place.axis_name, to="invarying").reshape(-1, size)
-        chunks = jnp.roll(chunks, 1, axis=0) if plan.reduce else chunks
-        collected = jnp.broadcast_to(chunks, (*nodes.shape, *chunks.shape))
-    return reduced if collected is None else collected
+class _Response(NamedTuple):
+    """The linear response of the links of this device.
+
+    Lists have an entry for each run of levels in codewords of like length.
+
+    Attributes:
+      slope: (k, 1) or (k, c) slope of the mean of a received level on the level sent.
+      channels: (k, 4, 4) or (k, bits / 2, 4, 4) each, as `effective_channels`; empty without noise.
+      d_channels: their tangents; None where nothing needs them.
+      variance_slope: (k,) slope of the variance on the level sent; None where it is not followed.
+    """
+
+    slope: jax.Array
+    channels: list[jax.Array]
+    d_channels: list[jax.Array] | None
+    variance_slope: jax.Array | None
+
+
+def _response(ring: Ring, d_transition: jax.Array | None, nodes: jax.Array, size: int) -> _Response:
+    """The response of the links that leave the given nodes (k,), for chunks of `size` levels."""
+    if ring.noise == "off":
+        return _Response(jnp.ones((nodes.shape[0], 1), jnp.float32), [], None, None)
+    wire, links, runs = ring.wire, links_of(ring.transition, nodes), level_runs(ring, size)
+    effective = jax.vmap(functools.partial(effective_channels, ring=ring, runs=runs))
+    d_channels = None
+    if d_transition is None:
+        channels = effective(links)
+    else:
+        channels, d_channels = jax.jvp(effective, (links,), (links_of(d_transition, nodes),))
+    slope_of = jax.vmap(functools.partial(level_slope, wire=wire))
+    slope = _by_run([slope_of(each)[:, None] for each in channels], [run[0] for run in runs])
+    # The variance of scrambled links does not follow the levels: its slope is zero.
+    if ring.noise != "gaussian" or (d_channels is None and ring.scramble):
+        return _Response(slope, channels, d_channels, None)
+    assert isinstance(wire, FixedPoint)  # `Ring` has refused others
+    # Links are bare, and there is one run.
+    follows = jax.vmap(functools.partial(variance_slope, wire))(channels[0])
+    if d_channels is None:
+        d_channels = [jnp.zeros_like(channels[0])]
+    return _Response(slope, channels, d_channels, follows)
 
 
 def _by_run(rows: list[jax.Array], lengths: list[int]) -> jax.Array:
-    """(k, codes) of (k, 1) for each run of codes; (k, 1) of a single one."""
+    """(k, c) of (k, 1) for each run of levels; (k, 1) of a single one."""
     if len(rows) == 1:
         return rows[0]
     pairs = zip(rows, lengths, strict=True)
     return jnp.concatenate([jnp.broadcast_to(x, (x.shape[0], n)) for x, n in pairs], axis=1)
+
+
+def _d_mean(ring: Ring, size: int, words: jax.Array, d_channels: list[jax.Array]) -> jax.Array:
+    """(c,) tangent of the mean of levels after a hop, by that of the link; see `_Response`."""
+    wire = ring.wire
+    assert isinstance(wire, FixedPoint)  # `transition_tangent` has refused others
+    levels = jnp.stack(wire.part(words))
+    if len(d_channels) == 1:
+        return mean_jump(levels, wire, d_channels[0]).reshape(-1)[:size]
+    lengths = [length for length, _ in level_runs(ring, size)]
+    parts = jnp.split(levels.reshape(-1)[:size], np.cumsum(lengths)[:-1])
+    return jnp.concatenate(
+        [mean_jump(part, wire, d) for part, d in zip(parts, d_channels, strict=True)]
+    )
+
+
+def _d_normal(
+    ring: Ring,
+    size: int,
+    words: jax.Array,
+    channel: jax.Array,
+    d_channel: jax.Array,
+    key: KeyWords,
+    follows: jax.Array,
+    moving: jax.Array,
+) -> jax.Array:
+    """(c,) tangent of the normal noise of a hop, by those of its link and of the levels sent."""
+    assert isinstance(ring.wire, FixedPoint)
+    noise, data = normal_tangent(words, channel, d_channel, key, follows, ring.wire)
+    return noise[:size] + data[:size] * moving

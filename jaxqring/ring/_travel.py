@@ -1,16 +1,15 @@
-"""Which chunk moves when: the loop of a ring all-reduce.
+"""The one road around the ring: values, tangents and laws take the same rounds.
 
-N nodes, a vector in N chunks, N - 1 steps each way (Patarasuk and Yuan, J. Parallel Distrib.
-Comput. 69, 117 (2009)):
+N nodes, a vector in N chunks, N - 1 rounds each way (see the reference):
 
-* reduce-scatter, step t: node i sends its partial sum of chunk (i - t) mod N to node i + 1, which
+* reduce-scatter, round t: node i sends its partial sum of chunk (i - t) mod N to node i + 1, which
   adds its own; afterwards node i owns the sum of chunk (i + 1) mod N.
-* all-gather, step t: node i sends chunk (i + 1 - t) mod N on to node i + 1.
+* all-gather, round t: node i sends chunk (i + 1 - t) mod N on to node i + 1.
 
 Both halves are the same hop and differ in what is done with the chunk that arrives, so that they
 are one `lax.scan`, whose size in the compiled program does not depend on N.
 
-One device may carry k neighbouring nodes: every array has a leading axis of length k.
+Reference: Patarasuk and Yuan, J. Parallel Distrib. Comput. 69, 117 (2009).
 """
 
 import functools
@@ -21,122 +20,148 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxqring.ring._axes import as_varying
+from jaxqring._types import PyTree
+from jaxqring.ring._call_spec import CallSpec
 
-Hop = Callable[[Any, jax.Array, Any], tuple[Any, Any]]
+#: (what travels, the number of the hop, its slice) -> (what is received, an output).
+Cross = Callable[[Any, jax.Array, Any], tuple[Any, Any]]
+#: The numbers of the chunks, what arrived -> the sums with each node's own chunk.
+Add = Callable[[jax.Array, Any], Any]
+#: What is collected, the numbers of the chunks, the chunks -> what is collected with them.
+Put = Callable[[Any, jax.Array, Any], Any]
 
 
-class Place(NamedTuple):
-    """Where this device sits in the ring. Static but for the traced index of the device.
+class Journey(NamedTuple):
+    """The end of a journey around the ring.
 
     Attributes:
-      axis_name: the mapped axis, or None if one device carries all nodes.
-      num_devices: its size.
-      nodes_per_device: k, how many neighbouring nodes one device carries.
-      beside: further axes of a `shard_map` that what is sent varies over, in its types.
+      result: pytree, (k, N, ...) the chunks as read if the call gathers, else (k, ...) the last.
+      outputs: the outputs of all hops, stacked.
+      sent: what every hop of the loop sent, stacked; None unless it is kept.
     """
 
-    axis_name: Any
-    num_devices: int
-    nodes_per_device: int
-    beside: frozenset = frozenset()
-
-    @property
-    def num_nodes(self) -> int:
-        return self.num_devices * self.nodes_per_device
-
-    def nodes(self) -> jax.Array:
-        """(k,) int32 the nodes on this device."""
-        local = jnp.arange(self.nodes_per_device, dtype=jnp.int32)
-        if self.axis_name is None:
-            return local
-        nodes = lax.axis_index(self.axis_name) * self.nodes_per_device + local
-        return as_varying(nodes, self.beside)
-
-    def shift(self, x: jax.Array) -> jax.Array:
-        """(k, ...) what the predecessor of each node held: all values move on by one node."""
-        last = x[-1:]
-        if self.axis_name is not None:
-            ring = [(d, (d + 1) % self.num_devices) for d in range(self.num_devices)]
-            last = lax.ppermute(last, self.axis_name, ring)
-        return jnp.concatenate([last, x[:-1]]) if self.nodes_per_device > 1 else last
-
-    def highest(self, x: jax.Array) -> jax.Array:
-        """The largest of every device's `x`."""
-        return x if self.axis_name is None else lax.pmax(x, self.axis_name)
-
-    def is_bound(self) -> bool:
-        """Whether a loop over collectives can be traced here.
-
-        It cannot in a derivative rule that JAX calls after the `vmap` that binds the axis has
-        returned, as it does for `grad` of a `jit` or a `scan` around the `vmap`.
-        """
-        if self.axis_name is None:
-            return True
-        try:
-            lax.axis_size(self.axis_name)
-        except NameError:
-            return False
-        return True
-
-    def everyone(self, x: jax.Array) -> jax.Array:
-        """(N, ...) the values (k, ...) of all devices; needs no bound axis, unlike `all_gather`."""
-        device = lax.axis_index(self.axis_name)
-        mine = jnp.arange(self.num_devices).reshape(-1, *[1] * x.ndim) == device
-        spread = lax.psum(jnp.where(mine, x, jnp.zeros_like(x)), self.axis_name)
-        return spread.reshape(self.num_nodes, *x.shape[1:])
-
-    def own(self, x: jax.Array) -> jax.Array:
-        """(k, ...) the part of this device of values (N, ...)."""
-        first = lax.axis_index(self.axis_name) * self.nodes_per_device
-        return lax.dynamic_slice_in_dim(x, first, self.nodes_per_device)
+    result: PyTree
+    outputs: PyTree
+    sent: PyTree
 
 
-def around(
-    held: Any,
-    met: Any,
-    hop: Hop,
-    add: Callable[[jax.Array, Any], Any] | None,
-    store: Callable[[Any, jax.Array, Any], Any] | None,
-    place: Place,
-    chunk: jax.Array,
-    given: Any = None,
-) -> tuple[Any, Any, Any]:
-    """N - 1 steps of adding, if `add` is given, and N - 1 of passing on, if `store` is.
-
-    One loop for both halves, so that what a hop does is compiled once.
+def travel(
+    spec: CallSpec,
+    *,
+    start: Callable[[jax.Array | None], PyTree],
+    cross: Cross,
+    add: Add,
+    read: Callable[[Any], PyTree],
+    put: Put,
+    slices: PyTree = None,
+) -> Journey:
+    """Sends chunks around the ring and collects them.
 
     Args:
-      held: what each node sends first, arrays (k, ...).
-      met: what is collected, updated in place.
-      hop: held, the number of the step and one slice of `given` -> what arrives, and an output.
-      add: (k,) numbers of chunks, sums that arrived without the nodes' own chunks -> with them.
-      store: collected, (k,) numbers of chunks, the chunks -> collected. A chunk is stored more
-        than once if it is also added up; the last time it is whole.
-      place: where the nodes are.
-      chunk: (k,) the chunk that each node sends first; they arrive in descending order.
-      given: pytree with a leading axis, one slice a step.
-
-    Returns:
-      What is held at last, what is collected, and the stacked outputs.
+      spec: of the call.
+      start: the chunks (k,) that nodes send first -> what travels, arrays (k, ...). None instead
+        of numbers where each node has one chunk only, as nothing is added.
+      cross: sends what travels over one link, and returns what the other end receives.
+      add: adds each node's own chunk to a partial sum that it received.
+      read: what travels -> arrays (k, ...), as they are collected.
+      put: puts chunks that arrived, as they are read, among those collected, arrays (k, N, ...). A
+        chunk is put more than once if it is also added up; the last time it is whole.
+      slices: pytree with a leading axis, one slice for each hop of the loop.
     """
-    turns = place.num_nodes - 1
-    steps = turns * ((add is not None) + (store is not None))
+    place, first = spec.place, spec.first_chunk(spec.place.nodes())
+    begun = start(first % place.num_nodes if spec.reduce else None)
+    by_gather = spec.ends_in_gather()
+    collected = None
+    if spec.gather and not by_gather:
+        collected = _empty(spec, read, begun)
+        if not (spec.reduce and spec.rounds):
+            collected = put(collected, first, begun)
+    held, collected, (outputs, sent) = _around(
+        spec,
+        begun,
+        collected,
+        cross,
+        add if spec.reduce else None,
+        put if collected is not None else None,
+        first,
+        slices,
+    )
+    if by_gather:
+        collected = _gathered(spec, read, held)
+        if jax.tree.leaves(outputs):
+            last = _hops_of_gather(spec, cross, held)
+            outputs = jax.tree.map(lambda *halves: jnp.concatenate(halves), outputs, last)
+    return Journey(read(held) if collected is None else collected, outputs, sent)
 
-    def step(state: tuple, slices: tuple) -> tuple[tuple, Any]:
-        held, met = state
-        index, own = slices
-        held, output = hop(held, index, own)
-        arrived = (chunk - 1 - index) % place.num_nodes
-        if add is not None and store is not None:
+
+def _empty(spec: CallSpec, read: Callable[[Any], PyTree], begun: PyTree) -> PyTree:
+    """(k, N, ...) zeros to put chunks in, with the types of mapped values."""
+    zero = spec.place.nodes()[0] * 0
+
+    def table(leaf: jax.ShapeDtypeStruct) -> jax.Array:
+        shape = leaf.shape[0], spec.place.num_nodes, *leaf.shape[1:]
+        return jnp.full(shape, zero.astype(leaf.dtype))
+
+    return jax.tree.map(table, jax.eval_shape(read, begun))
+
+
+def _around(
+    spec: CallSpec,
+    held: PyTree,
+    collected: PyTree,
+    cross: Cross,
+    add: Add | None,
+    put: Put | None,
+    first: jax.Array,
+    slices: PyTree,
+) -> tuple[PyTree, PyTree, tuple[PyTree, PyTree]]:
+    """N - 1 rounds of adding, if `add` is given, and N - 1 of passing on, if `put` is.
+
+    One loop for both halves, so that what a hop does is compiled once. Chunks arrive in descending
+    order, from the one before the first that was sent.
+    """
+    place = spec.place
+
+    def hop(state: tuple, given: tuple) -> tuple[tuple, tuple]:
+        held, collected = state
+        index, own = given
+        sent = held if spec.keep_sent else None
+        received, output = cross(held, index, own)
+        held = jax.tree.map(place.shift, received)
+        arrived = (first - 1 - index) % place.num_nodes
+        if add is not None and put is not None:
             adding = functools.partial(add, arrived)
-            held = lax.cond(index < turns, adding, lambda held: held, held)
+            held = lax.cond(index < spec.rounds, adding, lambda held: held, held)
         elif add is not None:
             held = add(arrived, held)
-        if store is not None:
-            met = store(met, arrived, held)
-        return (held, met), output
+        if put is not None:
+            collected = put(collected, arrived, held)
+        return (held, collected), (output, sent)
 
-    indices = jnp.arange(steps, dtype=jnp.int32)
-    (held, met), outputs = lax.scan(step, (held, met), (indices, given))
-    return held, met, outputs
+    hops = spec.rounds * ((add is not None) + (put is not None))
+    indices = jnp.arange(hops, dtype=jnp.int32)
+    (held, collected), outputs = lax.scan(hop, (held, collected), (indices, slices))
+    return held, collected, outputs
+
+
+def _gathered(spec: CallSpec, read: Callable[[Any], PyTree], held: PyTree) -> PyTree:
+    """The same chunks as the second half of the loop collects, on every node.
+
+    In a form whose type says that they are the same everywhere; nothing is lost on the way.
+    """
+    place = spec.place
+
+    def of_all(leaf: jax.Array) -> jax.Array:
+        chunks = lax.all_gather(leaf, place.axis_name, to="invarying").reshape(-1, *leaf.shape[1:])
+        return jnp.roll(chunks, 1, axis=0) if spec.reduce else chunks
+
+    def on_each(leaf: jax.Array) -> jax.Array:
+        return jnp.broadcast_to(leaf, (place.nodes_per_device, *leaf.shape))
+
+    return jax.tree.map(on_each, read(jax.tree.map(of_all, held)))
+
+
+def _hops_of_gather(spec: CallSpec, cross: Cross, held: PyTree) -> PyTree:
+    """The outputs of hops in a second half that is not a loop: of the same size, counted alike."""
+    indices = spec.rounds + jnp.arange(spec.rounds, dtype=jnp.int32)
+    return lax.map(lambda index: cross(held, index, None)[1], indices)

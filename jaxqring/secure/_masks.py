@@ -31,7 +31,7 @@ from jax.typing import ArrayLike
 from jaxqring import _checks as checks
 from jaxqring._threefry import KeyWords, cipher_key, derive, threefry
 from jaxqring._types import Key, Realisation
-from jaxqring.link._error_sampler import gap_scale, gaps, through
+from jaxqring.link._error_sampler import spacing_factor, spacings, through
 from jaxqring.physics.ghz import GHZSource
 
 # Segments of the sums in which errors are searched for at once.
@@ -260,7 +260,7 @@ def _draw_sum_errors(
     wrong = jnp.clip((1 - visibility.astype(jnp.float32)) / 2, 0, 1)  # of one bit
     log_right = jnp.log1p(-jnp.minimum(wrong, 1 - 2.0**-24))
     rate = -jnp.expm1(bits * log_right)  # of a sum
-    scale = gap_scale(jnp.minimum(rate, 1 - 2.0**-24))
+    factor = spacing_factor(jnp.minimum(rate, 1 - 2.0**-24))
     segment = lax.iota(jnp.uint32, segments)
     # Made of the key and the noise, to have the type of mapped values.
     zero = (cipher[0] & np.uint32(0)) + (rate < 0).astype(jnp.uint32)
@@ -273,7 +273,7 @@ def _draw_sum_errors(
         """Draws one error in every segment that has not come to its end."""
         error_id, position, errors = state
         spacing_word, lowest_word = draw(error_id, np.uint32(32))
-        position = jnp.minimum(position + gaps(spacing_word, scale, length), length)
+        position = jnp.minimum(position + spacings(spacing_word, factor, length), length)
         lowest = jnp.log1p(-_uniform(lowest_word) * rate) / log_right
         lowest = jnp.clip(lowest, 0, bits - 1).astype(jnp.int32)
 

@@ -6,7 +6,7 @@ from flax import struct
 from jax import lax
 
 from jaxqring._types import PyTree
-from jaxqring.link._error_sampler import mapped_alike
+from jaxqring._varying import mapped_alike
 from jaxqring.ring._report import Report
 
 

@@ -18,9 +18,10 @@ from jax.custom_derivatives import SymbolicZero
 from jaxqring import _checks as checks
 from jaxqring._threefry import cipher_key, derive
 from jaxqring._types import AxisName, Key, PyTree
+from jaxqring._varying import as_varying
 from jaxqring.codec._formats import FixedPoint
 from jaxqring.physics.ghz import GHZSource
-from jaxqring.ring._axes import as_varying, axis_size, tracked, within_devices
+from jaxqring.ring._axes import axis_size, tracked, within_devices
 from jaxqring.ring._call import enter
 from jaxqring.ring._collectives import sum_of
 from jaxqring.ring._lanes import each_node

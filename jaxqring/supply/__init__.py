@@ -1,6 +1,8 @@
-"""Where the pairs of a link come from: generation, memories, purification, hashing."""
+"""Supplies of pairs for a link: generation, memories, purification, hashing."""
 
-from jaxqring.supply._pair_supply import Supply, generate, hashed, purify, stock, wait
+from jaxqring.supply._distillation import hashed, purify
+from jaxqring.supply._generation import Supply, generate
+from jaxqring.supply._memories import stock, wait
 from jaxqring.supply._waiting import expected_slowest
 
 __all__ = [

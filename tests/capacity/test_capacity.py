@@ -428,7 +428,7 @@ def test_symbol_capacity_is_never_far_from_the_capacity_however_contrived_the_ch
     transitions = random_transitions(6, 5, 0.05, seed=4)
     found = np.asarray(information.discrete_memoryless_capacity(transitions))
     best = np.stack([dense_symbol_capacity(transition) for transition in transitions])
-    assert np.all(found >= best - 2.0 / information.BLAHUT_ARIMOTO_STEPS)
+    assert np.all(found >= best - 2.0 / information.BLAHUT_ARIMOTO_ITERATIONS)
 
 
 @settings(max_examples=40, deadline=None, derandomize=True)

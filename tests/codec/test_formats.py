@@ -1,4 +1,4 @@
-"""What a wire writes: packing without gaps, fixed-point codes, floats bit for bit."""
+"""Formats on the wire: packing without gaps, fixed-point levels, floats bit for bit."""
 
 import functools
 
@@ -7,10 +7,11 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
+from packing import unpack
 
 import jaxqring as jq
 from jaxqring._threefry import cipher_key
-from jaxqring.codec import _formats as wires
+from jaxqring.codec._packing import pack, packed_size
 
 slow = functools.partial(pytest.param, marks=pytest.mark.slow)
 EVEN = range(2, 33, 2)
@@ -20,12 +21,12 @@ MAX = np.finfo(np.float32).max
 TINY = np.finfo(np.float32).tiny
 
 
-def random_codes(bits, size, seed=0):
+def random_levels(bits, size, seed=0):
     rng = np.random.default_rng(seed + bits)
-    codes = rng.integers(-(2 ** (bits - 1)), 2 ** (bits - 1), size=size)
+    levels = rng.integers(-(2 ** (bits - 1)), 2 ** (bits - 1), size=size)
     if size > 1:
-        codes[:2] = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
-    return codes.astype(np.int32)
+        levels[:2] = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
+    return levels.astype(np.int32)
 
 
 # In numpy, because XLA may lose the bits of a bfloat16 that is not a number when it moves it.
@@ -44,69 +45,69 @@ def part(wire, words, size):
 
 
 @pytest.mark.parametrize("bits", WIDTHS)
-def test_unpacking_returns_the_codes_of_every_size(bits):
+def test_unpacking_returns_the_levels_of_every_size(bits):
     for size in (0, 1, 3, 16, 17, 33, 101):
-        codes = random_codes(bits, size)
-        words = wires.pack(codes, bits)
+        levels = random_levels(bits, size)
+        words = pack(levels, bits)
         assert words.dtype == jnp.uint32
-        assert words.shape == (wires.packed_size(size, bits),)
-        found = wires.unpack(words, bits, size)
+        assert words.shape == (packed_size(size, bits),)
+        found = unpack(words, bits, size)
         assert found.dtype == jnp.int32
-        np.testing.assert_array_equal(found, codes)
-        unsigned = wires.unpack(words, bits, size, signed=False)
+        np.testing.assert_array_equal(found, levels)
+        unsigned = unpack(words, bits, size, signed=False)
         assert unsigned.dtype == jnp.uint32
-        np.testing.assert_array_equal(unsigned, codes.astype(np.int64) % 2**bits)
+        np.testing.assert_array_equal(unsigned, levels.astype(np.int64) % 2**bits)
 
 
 @pytest.mark.parametrize("bits", EVEN)
 def test_packing_leaves_no_gaps(bits):
     for size in (1, 2, 7, 16, 100, 1001, 4096):
-        length = wires.packed_size(size, bits)
+        length = packed_size(size, bits)
         # Never more than one incomplete group of lcm(bits, 32) bits, so at most `bits` words.
         assert 0 <= 32 * length - size * bits < np.lcm(bits, 32)
-    assert wires.packed_size(16, bits) * 32 == 16 * bits or 32 % bits == 0 or bits > 16
-    assert wires.packed_size(32, bits) == bits
+    assert packed_size(16, bits) * 32 == 16 * bits or 32 % bits == 0 or bits > 16
+    assert packed_size(32, bits) == bits
 
 
 @pytest.mark.parametrize("bits", WIDTHS)
-def test_every_bit_of_every_word_carries_a_code_bit(bits):
+def test_every_bit_of_every_word_carries_a_level_bit(bits):
     size = 64
     empty, full = np.zeros(size, np.int32), np.full(size, -1, np.int32)
-    np.testing.assert_array_equal(wires.pack(empty, bits), 0)
-    np.testing.assert_array_equal(wires.pack(full, bits), 2**32 - 1)
+    np.testing.assert_array_equal(pack(empty, bits), 0)
+    np.testing.assert_array_equal(pack(full, bits), 2**32 - 1)
 
 
 @pytest.mark.parametrize("bits", WIDTHS)
-def test_a_wrong_symbol_on_the_wire_changes_one_symbol_of_one_code(bits):
-    """Symbols align with codes: bits (2j + 1, 2j) of a code travel together."""
+def test_a_wrong_symbol_on_the_wire_changes_one_symbol_of_one_level(bits):
+    """Symbols align with levels: bits (2j + 1, 2j) of a level travel together."""
     size = 32
-    codes = random_codes(bits, size)
-    words = np.asarray(wires.pack(codes, bits))
-    unpack = jax.jit(lambda words: wires.unpack(words, bits, size))
+    levels = random_levels(bits, size)
+    words = np.asarray(pack(levels, bits))
+    unpacked = jax.jit(lambda words: unpack(words, bits, size))
     seen = set()
     for word in range(len(words)):
         for position in range(16):
             broken = words.copy()
             broken[word] ^= np.uint32(3 << (2 * position))
-            found = np.asarray(unpack(broken)).astype(np.int64) % 2**bits
-            change = found ^ (codes.astype(np.int64) % 2**bits)
+            found = np.asarray(unpacked(broken)).astype(np.int64) % 2**bits
+            change = found ^ (levels.astype(np.int64) % 2**bits)
             (index,) = np.nonzero(change)
             assert len(index) == 1
             symbol = np.log2(change[index[0]] / 3) / 2
             assert symbol == int(symbol)
             seen.add((int(index[0]), int(symbol)))
-    assert len(seen) == size * bits // 2  # each symbol of each code, once
+    assert len(seen) == size * bits // 2  # each symbol of each level, once
 
 
-def test_high_bits_of_codes_that_do_not_fit_are_dropped():
-    codes = np.array([37 + 256, -1 - 256, 2**30 + 5, -(2**31)], np.int32)
-    found = wires.unpack(wires.pack(codes, 8), 8, 4)
+def test_high_bits_of_levels_that_do_not_fit_are_dropped():
+    levels = np.array([37 + 256, -1 - 256, 2**30 + 5, -(2**31)], np.int32)
+    found = unpack(pack(levels, 8), 8, 4)
     np.testing.assert_array_equal(found, [37, -1, 5, 0])
 
 
 @pytest.mark.parametrize("bits", WIDTHS)
 def test_wrap_is_arithmetic_mod_two_to_the_bits_in_twos_complement(bits):
-    a, b = random_codes(bits, 200, 1), random_codes(bits, 200, 2)
+    a, b = random_levels(bits, 200, 1), random_levels(bits, 200, 2)
     found = jq.FixedPoint(bits).add(jnp.asarray(a), jnp.asarray(b))
     half = 2 ** (bits - 1)
     expected = (a.astype(np.int64) + b + half) % 2**bits - half
@@ -115,12 +116,12 @@ def test_wrap_is_arithmetic_mod_two_to_the_bits_in_twos_complement(bits):
 
 @pytest.mark.parametrize("bits", [slow(2), 6, slow(16), slow(22), slow(32)])
 def test_packing_under_jit_and_vmap_gives_the_same_words(bits):
-    codes = np.stack([random_codes(bits, 37, seed) for seed in range(3)])
-    eager = np.stack([wires.pack(row, bits) for row in codes])
-    mapped = jax.jit(jax.vmap(lambda row: wires.pack(row, bits)))(codes)
+    levels = np.stack([random_levels(bits, 37, seed) for seed in range(3)])
+    eager = np.stack([pack(row, bits) for row in levels])
+    mapped = jax.jit(jax.vmap(lambda row: pack(row, bits)))(levels)
     np.testing.assert_array_equal(mapped, eager)
-    back = jax.jit(jax.vmap(lambda row: wires.unpack(row, bits, 37)))(mapped)
-    np.testing.assert_array_equal(back, codes)
+    back = jax.jit(jax.vmap(lambda row: unpack(row, bits, 37)))(mapped)
+    np.testing.assert_array_equal(back, levels)
 
 
 # --- Fixed point ----------------------------------------------------------------------------------
@@ -144,59 +145,59 @@ def test_the_step_is_the_least_power_of_two_that_fits_the_peak(bits, num_terms):
     powers = np.float32(2.0) ** np.arange(-20, 20)
     above = np.nextafter(exact, np.float32(np.inf))
     peaks = np.concatenate([peaks, exact, above, powers]).astype(np.float32)
-    steps = np.asarray(jax.vmap(lambda peak: wire.step(peak, num_terms))(peaks), np.float64)
-    assert np.all(np.frexp(steps)[0] == 0.5)  # powers of two
-    assert np.all(limit * steps >= peaks)
-    assert np.all(limit * steps / 2 < peaks)
-    np.testing.assert_array_equal(steps[40:80] * limit, exact)  # a peak that just fits
+    scales = np.asarray(jax.vmap(lambda peak: wire.scale_of(peak, num_terms))(peaks), np.float64)
+    assert np.all(np.frexp(scales)[0] == 0.5)  # powers of two
+    assert np.all(limit * scales >= peaks)
+    assert np.all(limit * scales / 2 < peaks)
+    np.testing.assert_array_equal(scales[40:80] * limit, exact)  # a peak that just fits
 
 
 CASES = [(bits, num_terms) for bits in (4, 8, 16, 24) for num_terms in (1, 3)]
 
 
 @pytest.mark.parametrize("bits, num_terms", CASES)
-@pytest.mark.parametrize("scale", [1e-30, slow(1e-3), slow(1.0), 1e20])
-def test_nearest_rounding_errs_by_half_a_step_at_most(bits, num_terms, scale):
+@pytest.mark.parametrize("magnitude", [1e-30, slow(1e-3), slow(1.0), 1e20])
+def test_nearest_rounding_errs_by_half_a_level_at_most(bits, num_terms, magnitude):
     wire = jq.FixedPoint(bits)
     rng = np.random.default_rng(3)
-    values = (scale * rng.normal(size=2000)).astype(np.float32)
+    values = (magnitude * rng.normal(size=2000)).astype(np.float32)
     peak = np.abs(values).max()
-    step = wire.step(peak, num_terms)
-    codes = wire.encode(values, step, num_terms)
-    assert codes.dtype == jnp.int32
-    assert np.abs(np.asarray(codes)).max() <= wire.limit(num_terms)
-    decoded = np.asarray(wire.decode(codes, step), np.float64)
+    scale = wire.scale_of(peak, num_terms)
+    levels = wire.encode(values, scale, num_terms)
+    assert levels.dtype == jnp.int32
+    assert np.abs(np.asarray(levels)).max() <= wire.limit(num_terms)
+    decoded = np.asarray(wire.decode(levels, scale), np.float64)
     error = np.abs(decoded - values)
-    assert error.max() <= float(step) / 2
-    assert error.max() > float(step) / 4 or bits == 24  # and the step is used
-    # The nearest code, ties to even.
-    np.testing.assert_array_equal(codes, np.rint(values.astype(np.float64) / float(step)))
-    assert not np.any(wire.saturates(values, step, num_terms))
+    assert error.max() <= float(scale) / 2
+    assert error.max() > float(scale) / 4 or bits == 24  # and the scale is used
+    # The nearest level, ties to even.
+    np.testing.assert_array_equal(levels, np.rint(values.astype(np.float64) / float(scale)))
+    assert not np.any(wire.saturates(values, scale, num_terms))
 
 
 def test_a_wide_wire_carries_float32_values_near_the_peak_exactly():
     wire = jq.FixedPoint(32)
     values = np.random.default_rng(4).uniform(0.5, 1, size=1000).astype(np.float32)
-    step = wire.step(np.float32(1.0), 1)
-    np.testing.assert_array_equal(wire.decode(wire.encode(values, step, 1), step), values)
+    scale = wire.scale_of(np.float32(1.0), 1)
+    np.testing.assert_array_equal(wire.decode(wire.encode(values, scale, 1), scale), values)
 
 
-def test_ties_go_to_even_codes():
+def test_ties_go_to_even_levels():
     wire = jq.FixedPoint(8)
     values = np.array([0.5, 1.5, 2.5, -0.5, -1.5, -2.5], np.float32)
     np.testing.assert_array_equal(wire.encode(values, np.float32(1), 1), [0, 2, 2, 0, -2, -2])
 
 
-def test_an_error_free_sum_of_the_largest_codes_does_not_wrap():
+def test_an_error_free_sum_of_the_largest_levels_does_not_wrap():
     for bits, num_terms in [(8, 2), (8, 3), (8, 64), (16, 5), (32, 7), (32, 8)]:
         wire = jq.FixedPoint(bits)
         values = np.array([1.0, -1.0], np.float32)
-        step = wire.step(np.float32(1.0), num_terms)
-        codes = wire.encode(values, step, num_terms)
-        total = codes
+        scale = wire.scale_of(np.float32(1.0), num_terms)
+        levels = wire.encode(values, scale, num_terms)
+        total = levels
         for _ in range(num_terms - 1):
-            total = wire.add(total, codes)
-        np.testing.assert_array_equal(total, num_terms * np.asarray(codes, np.int64))
+            total = wire.add(total, levels)
+        np.testing.assert_array_equal(total, num_terms * np.asarray(levels, np.int64))
 
 
 @pytest.mark.parametrize("rounding", ["nearest", "stochastic"])
@@ -204,16 +205,16 @@ def test_an_error_free_sum_of_the_largest_codes_does_not_wrap():
 def test_nan_becomes_zero_and_infinities_are_clipped(clip, rounding):
     wire = jq.FixedPoint(8, clip=clip, rounding=rounding)
     values = np.array([np.nan, np.inf, -np.inf, 0.0, -0.0, 2.0, -2.0], np.float32)
-    step = wire.step(np.float32(2.0), 1)
-    codes = np.asarray(wire.encode(values, step, 1, cipher_key(jax.random.key(0))))
+    scale = wire.scale_of(np.float32(2.0), 1)
+    levels = np.asarray(wire.encode(values, scale, 1, cipher_key(jax.random.key(0))))
     if clip == "max":
         edge = 127
-        np.testing.assert_array_equal(wire.saturates(values, step, 1), [0, 1, 1, 0, 0, 0, 0])
+        np.testing.assert_array_equal(wire.saturates(values, scale, 1), [0, 1, 1, 0, 0, 0, 0])
     else:
-        edge = 2.0 / float(step)
-        np.testing.assert_array_equal(wire.saturates(values, step, 1), [0, 1, 1, 0, 0, 0, 0])
-    exact = 2.0 / float(step)
-    np.testing.assert_array_equal(codes, [0, edge, -edge, 0, 0, exact, -exact])
+        edge = 2.0 / float(scale)
+        np.testing.assert_array_equal(wire.saturates(values, scale, 1), [0, 1, 1, 0, 0, 0, 0])
+    exact = 2.0 / float(scale)
+    np.testing.assert_array_equal(levels, [0, edge, -edge, 0, 0, exact, -exact])
 
 
 @pytest.mark.parametrize("rounding", ["nearest", "stochastic"])
@@ -221,33 +222,33 @@ def test_a_clip_bounds_what_is_decoded_and_counts_what_lies_outside(rounding):
     clip = 0.75
     wire = jq.FixedPoint(16, clip=clip, rounding=rounding)
     values = np.linspace(-2, 2, 401).astype(np.float32)
-    step = wire.step(np.float32(clip), 1)
+    scale = wire.scale_of(np.float32(clip), 1)
     decoded = np.asarray(
-        wire.decode(wire.encode(values, step, 1, cipher_key(jax.random.key(1))), step)
+        wire.decode(wire.encode(values, scale, 1, cipher_key(jax.random.key(1))), scale)
     )
-    bound = float(step) / 2 if rounding == "nearest" else float(step)
+    bound = float(scale) / 2 if rounding == "nearest" else float(scale)
     assert np.abs(decoded - np.clip(values, -clip, clip)).max() <= bound
-    np.testing.assert_array_equal(wire.saturates(values, step, 1), np.abs(values) > clip)
+    np.testing.assert_array_equal(wire.saturates(values, scale, 1), np.abs(values) > clip)
 
 
 def test_values_above_the_agreed_peak_saturate():
     wire = jq.FixedPoint(8)
-    step = wire.step(np.float32(1.0), 1)
-    edge = 127 * float(step)
+    scale = wire.scale_of(np.float32(1.0), 1)
+    edge = 127 * float(scale)
     values = np.array([edge, edge * 1.01, -edge * 1.01, 1e30, -1e30], np.float32)
-    np.testing.assert_array_equal(wire.encode(values, step, 1), [127, 127, -127, 127, -127])
-    np.testing.assert_array_equal(wire.saturates(values, step, 1), [False, True, True, True, True])
+    np.testing.assert_array_equal(wire.encode(values, scale, 1), [127, 127, -127, 127, -127])
+    np.testing.assert_array_equal(wire.saturates(values, scale, 1), [False, True, True, True, True])
 
 
 @pytest.mark.parametrize("rounding", ["nearest", "stochastic"])
 def test_all_zeros_are_carried_as_zeros(rounding):
     wire = jq.FixedPoint(16, rounding=rounding)
     values = np.zeros(100, np.float32)
-    step = wire.step(np.float32(0.0), 4)
-    assert float(step) > 0
-    codes = wire.encode(values, step, 4, cipher_key(jax.random.key(0)))
-    np.testing.assert_array_equal(codes, 0)
-    np.testing.assert_array_equal(wire.decode(codes, step), 0)
+    scale = wire.scale_of(np.float32(0.0), 4)
+    assert float(scale) > 0
+    levels = wire.encode(values, scale, 4, cipher_key(jax.random.key(0)))
+    np.testing.assert_array_equal(levels, 0)
+    np.testing.assert_array_equal(wire.decode(levels, scale), 0)
 
 
 @pytest.mark.parametrize("bits", [2, 8, slow(16), 32])
@@ -255,37 +256,37 @@ def test_all_zeros_are_carried_as_zeros(rounding):
 def test_peaks_at_the_ends_of_float32_give_finite_values_within_half_a_step(bits, peak):
     wire = jq.FixedPoint(bits)
     values = np.float32(peak) * np.array([1, -1, 0.7, 0.3, 0], np.float32)
-    step = wire.step(np.float32(peak), 1)
-    assert TINY <= float(step) <= 2.0**126
-    codes = wire.encode(values, step, 1)
-    decoded = np.asarray(wire.decode(codes, step), np.float64)
+    scale = wire.scale_of(np.float32(peak), 1)
+    assert TINY <= float(scale) <= 2.0**126
+    levels = wire.encode(values, scale, 1)
+    decoded = np.asarray(wire.decode(levels, scale), np.float64)
     assert np.all(np.isfinite(decoded))
-    beyond = np.asarray(wire.saturates(values, step, 1))
+    beyond = np.asarray(wire.saturates(values, scale, 1))
     error = np.abs(decoded - values)
-    # XLA on a CPU flushes numbers below TINY, the least step, to zero.
+    # XLA on a CPU flushes numbers below TINY, the least scale, to zero.
     flushed = np.abs(values) < TINY
     assert np.all(error[flushed] < TINY)
-    assert np.all(error[~beyond & ~flushed] <= float(step) / 2)
+    assert np.all(error[~beyond & ~flushed] <= float(scale) / 2)
     if bits > 2 or peak < MAX / 4:
         assert not np.any(beyond)
     np.testing.assert_array_equal(np.sign(decoded[beyond]), np.sign(values[beyond]))
 
 
-def test_encoding_under_jit_and_vmap_gives_the_same_codes():
+def test_encoding_under_jit_and_vmap_gives_the_same_levels():
     values = np.random.default_rng(5).normal(size=(4, 100)).astype(np.float32)
     keys = jax.random.split(jax.random.key(2), 4)
     for rounding in ("nearest", "stochastic"):
         wire = jq.FixedPoint(12, rounding=rounding)
 
         def send(row, key, wire=wire):
-            step = wire.step(jnp.abs(row).max(), 2)
-            return wire.encode(row, step, 2, cipher_key(key)), step
+            scale = wire.scale_of(jnp.abs(row).max(), 2)
+            return wire.encode(row, scale, 2, cipher_key(key)), scale
 
-        codes, steps = jax.jit(jax.vmap(send))(values, keys)
-        for row, key, mine, step in zip(values, keys, codes, steps, strict=True):
+        levels, scales = jax.jit(jax.vmap(send))(values, keys)
+        for row, key, mine, scale in zip(values, keys, levels, scales, strict=True):
             expected, agreed = send(jnp.asarray(row), key)
             np.testing.assert_array_equal(mine, expected)
-            assert float(step) == float(agreed)
+            assert float(scale) == float(agreed)
 
 
 # --- Stochastic rounding --------------------------------------------------------------------------
@@ -294,19 +295,19 @@ DRAWS = 2**20
 
 
 @pytest.mark.parametrize("bits", [8, slow(16), slow(24), 32])
-@pytest.mark.parametrize("code", ["small", "large", "negative"])
-def test_stochastic_rounding_is_unbiased(bits, code):
+@pytest.mark.parametrize("level", ["small", "large", "negative"])
+def test_stochastic_rounding_is_unbiased(bits, level):
     """2^20 draws a value; z = 5.5 in either direction fails by chance with 4e-8 a value."""
     wire = jq.FixedPoint(bits, rounding="stochastic")
-    # The greatest codes with fractions of a quarter that float32 can still hold.
-    whole = {"small": 3, "large": 2 ** min(bits - 2, 21), "negative": -5}[code]
+    # The greatest levels with fractions of a quarter that float32 can still hold.
+    whole = {"small": 3, "large": 2 ** min(bits - 2, 21), "negative": -5}[level]
     for fraction in (0.25, 0.5, 0.75):
         value = np.float32(whole + fraction)
         assert value - whole == fraction
         values = np.full(DRAWS, value, np.float32)
-        codes = np.asarray(wire.encode(values, np.float32(1.0), 1, cipher_key(jax.random.key(7))))
-        assert set(np.unique(codes)) == {whole, whole + 1}
-        mean = codes.mean(dtype=np.float64)
+        levels = np.asarray(wire.encode(values, np.float32(1.0), 1, cipher_key(jax.random.key(7))))
+        assert set(np.unique(levels)) == {whole, whole + 1}
+        mean = levels.mean(dtype=np.float64)
         deviation = np.sqrt(fraction * (1 - fraction) / DRAWS)
         assert abs(mean - float(value)) < 5.5 * deviation
 
@@ -317,31 +318,31 @@ def test_stochastic_rounding_is_unbiased_for_small_fractions():
     wire = jq.FixedPoint(16, rounding="stochastic")
     for fraction in (0.001, 0.01):
         values = np.full(DRAWS, fraction, np.float32)
-        codes = np.asarray(wire.encode(values, np.float32(1.0), 1, cipher_key(jax.random.key(8))))
-        assert abs(codes.mean() - fraction) < 6 * np.sqrt(fraction / DRAWS)
+        levels = np.asarray(wire.encode(values, np.float32(1.0), 1, cipher_key(jax.random.key(8))))
+        assert abs(levels.mean() - fraction) < 6 * np.sqrt(fraction / DRAWS)
 
 
 @pytest.mark.parametrize("bits", [8, slow(16), slow(24), 32])
-def test_stochastic_rounding_leaves_whole_codes_as_they_are(bits):
-    """Exact: a value that is a code has nothing to round, whatever is drawn."""
+def test_stochastic_rounding_leaves_whole_levels_as_they_are(bits):
+    """Exact: a value that is a level has nothing to round, whatever is drawn."""
     wire = jq.FixedPoint(bits, rounding="stochastic")
-    codes = random_codes(bits - 1, 2**18)
-    codes = codes.astype(np.float32).astype(np.int64)
-    values = codes.astype(np.float32)
+    levels = random_levels(bits - 1, 2**18)
+    levels = levels.astype(np.float32).astype(np.int64)
+    values = levels.astype(np.float32)
     found = np.asarray(wire.encode(values, np.float32(1.0), 1, cipher_key(jax.random.key(9))))
-    np.testing.assert_array_equal(found, np.clip(codes, -wire.limit(1), wire.limit(1)))
+    np.testing.assert_array_equal(found, np.clip(levels, -wire.limit(1), wire.limit(1)))
 
 
 @pytest.mark.parametrize("bits", [4, slow(8), slow(16), 24])
 def test_stochastic_rounding_stays_within_one_step(bits):
-    """Exact: the two neighbouring codes are the only ones that may come out."""
+    """Exact: the two neighbouring levels are the only ones that may come out."""
     wire = jq.FixedPoint(bits, rounding="stochastic")
     values = np.random.default_rng(6).normal(size=2**16).astype(np.float32)
-    step = wire.step(np.abs(values).max(), 2)
-    codes = np.asarray(wire.encode(values, step, 2, cipher_key(jax.random.key(10))))
-    exact = values.astype(np.float64) / float(step)
-    assert np.all((codes == np.floor(exact)) | (codes == np.ceil(exact)))
-    assert np.any(codes != np.rint(exact))
+    scale = wire.scale_of(np.abs(values).max(), 2)
+    levels = np.asarray(wire.encode(values, scale, 2, cipher_key(jax.random.key(10))))
+    exact = values.astype(np.float64) / float(scale)
+    assert np.all((levels == np.floor(exact)) | (levels == np.ceil(exact)))
+    assert np.any(levels != np.rint(exact))
 
 
 def test_stochastic_rounding_draws_independently_for_each_value():

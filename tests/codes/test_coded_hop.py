@@ -11,12 +11,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from packing import unpack
 
 from jaxqring import FixedPoint, Retransmit, SymbolChannel, reed_solomon, superdense, werner
 from jaxqring._threefry import cipher_key
-from jaxqring.codec._packing import pack, unpack
+from jaxqring.codec._packing import pack
 from jaxqring.codes import BlockCode, IdealCode, Unequal, bch, hop_error, repetition, secded
-from jaxqring.codes._coded_hop import attempt_law, deliver
+from jaxqring.codes._coded_hop import attempt_thresholds, deliver
 
 KEY = jax.random.key(20261122)
 MODES = ("attempts", "symbol")
@@ -25,20 +26,25 @@ slow = functools.partial(pytest.param, marks=pytest.mark.slow)
 
 @functools.cache
 def sender(protection, mode, size, bits):
-    """Compiled once for each: keys, codes and a link -> codes that arrive, and tallies."""
+    """Compiled once for each: keys, levels and a link -> levels that arrive, and tallies."""
 
-    def send(key, codes, matrix, law):
-        channel, words = SymbolChannel(matrix), pack(codes, bits)
-        received, tally = deliver(cipher_key(key), words, size, bits, channel, protection, law)
+    def send(key, levels, matrix, thresholds):
+        channel, words = SymbolChannel(matrix), pack(levels, bits)
+        received, tally = deliver(
+            cipher_key(key), words, size, bits, channel, protection, thresholds
+        )
         return unpack(received, bits, size, signed=False), tally
 
     # What is compiled here runs for milliseconds, and takes seconds to optimise.
     fast = {"xla_backend_optimization_level": 0}
     compiled = jax.jit(jax.vmap(send, in_axes=(0, None, None, None)), compiler_options=fast)
-    law_of = jax.jit(lambda matrix: attempt_law(protection, SymbolChannel(matrix), size, bits))
+    thresholds_of = jax.jit(
+        lambda matrix: attempt_thresholds(protection, SymbolChannel(matrix), size, bits)
+    )
 
-    def run(keys, codes, matrix):
-        return compiled(keys, codes, matrix, law_of(matrix) if mode == "attempts" else None)
+    def run(keys, levels, matrix):
+        thresholds = thresholds_of(matrix) if mode == "attempts" else None
+        return compiled(keys, levels, matrix, thresholds)
 
     return run
 

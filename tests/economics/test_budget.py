@@ -143,7 +143,7 @@ def hand_slowest(kinds, most):
 
 
 def hand_budget(protection, fidelity, survival=1.0, collective="psum", size=SIZE, nodes=NODES):
-    """Every field of a budget, from PROTOCOLS: counts, repetition, alpha-beta times."""
+    """Every field of a budget: counts, repetition, alpha-beta times."""
     supply, bits = hand_supply(fidelity), 16
     rounds = (2 if collective == "psum" else 1) * (nodes - 1)
     chunk = size if collective == "all_gather" else math.ceil(size / nodes)

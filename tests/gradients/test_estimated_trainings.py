@@ -177,9 +177,17 @@ REFUSED = {
     "no ring": (refused(LINK), TypeError, "`ring` must be a Ring"),
     "raw key": (refused(key=jax.random.PRNGKey(0)), TypeError, "`key` must be a typed key"),
     "estimator": (refused(estimator="pathwise"), ValueError, "`estimator` must be one of 'mean'"),
-    "no samples": (refused(samples=0), ValueError, "`samples` must be a positive integer"),
-    "calls": (refused(calls=1.5), ValueError, "`calls` must be a positive integer, but got 1.5"),
-    "batch": (refused(batch=True), ValueError, "`batch` must be a positive integer, but got True"),
+    "no samples": (refused(samples=0), ValueError, "`samples` must be an integer of at least 1"),
+    "calls": (
+        refused(calls=1.5),
+        ValueError,
+        "`calls` must be an integer of at least 1, but got 1.5",
+    ),
+    "batch": (
+        refused(batch=True),
+        ValueError,
+        "`batch` must be an integer of at least 1, but got True",
+    ),
     "one sample": (refused(estimator="score"), ValueError, "`samples` must be at least 2"),
     "no cost": (refused(cost=None), TypeError, "`cost` must be a Cost"),
     "cost of nothing": (refused(cost=RING.cost(1, 1)), ValueError, "`cost` must be that of a call"),
@@ -253,14 +261,14 @@ def test_a_second_derivative_is_refused(estimator):
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"samples": 0}, "`samples` must be a positive integer"),
-        ({"calls": 1.0}, "`calls` must be a positive integer"),
-        ({"batch": -1}, "`batch` must be a positive integer"),
+        ({"samples": 0}, "`samples` must be an integer of at least 1"),
+        ({"calls": 1.0}, "`calls` must be an integer of at least 1"),
+        ({"batch": -1}, "`batch` must be an integer of at least 1"),
         ({"high": training_ring(0.1).replace(wire=FixedPoint(12))}, "`high` must differ from"),
         ({"low": Ring(noise="off")}, "`rings` must have links"),
     ],
 )
-def test_differences_that_are_none_are_refused(change, message):
+def test_malformed_differences_are_refused(change, message):
     ends = {"low": training_ring(0.1), "high": training_ring(0.2), "width": 0.1, "key": KEY}
     with pytest.raises(ValueError, match=message):
         finite_difference(lambda ring, keys: jnp.float32(0), **(ends | change))

@@ -46,7 +46,7 @@ def assert_mean(samples, truth, errors=4.0):
     )
 
 
-# --- One hop of four symbols (PROTOCOLS G) --------------------------------------------------------
+# --- One hop of four symbols ----------------------------------------------------------------------
 
 
 def hop_ring(epsilon):
@@ -60,7 +60,7 @@ def hop_loss(ring, keys):
 
 
 HOP_COST = hop_ring(0.1).cost(1, 2, collective="all_gather")
-PATTERNS = np.moveaxis(np.indices((4,) * 4), 0, -1)  # of the errors on the symbols of a code
+PATTERNS = np.moveaxis(np.indices((4,) * 4), 0, -1)  # of the errors on the symbols of a level
 WORD = (37 ^ (PATTERNS << 2 * np.arange(4)).sum(axis=-1)).astype(np.int8).astype(float)
 LOSS = WORD**2
 
@@ -103,10 +103,10 @@ def stated(kind, epsilon, links=2):
         return spread(2 * WORD * d_mean)
     if kind == "exact":
         return spread(2 * WORD * (d_mean + d_variance / (2 * deviation**2) * (WORD - mean)))
-    z = np.linspace(-9, 9, 90_001)  # "gaussian": rounded and clipped normal codes
+    z = np.linspace(-9, 9, 90_001)  # "gaussian": rounded and clipped normal levels
     normal = np.exp(-(z**2) / 2) / np.exp(-(z**2) / 2).sum()
-    code = np.clip(np.round(mean + deviation * z), -128, 127)
-    return spread(2 * code * (d_mean + d_variance / (2 * deviation) * z), normal)
+    level = np.clip(np.round(mean + deviation * z), -128, 127)
+    return spread(2 * level * (d_mean + d_variance / (2 * deviation) * z), normal)
 
 
 def stated_difference(low, high):
@@ -231,7 +231,7 @@ LINKS = np.array([0.95, 0.9])
 
 
 def scanned(ring, keys):
-    """Three steps x -> psum(x) / 2 in four bits: rounded, clipped and wrapped codes."""
+    """Three steps x -> psum(x) / 2 in four bits: rounded, clipped and wrapped levels."""
 
     def step(x, key):
         add = functools.partial(jq.psum, axis_name=AXIS, ring=ring, key=key)
@@ -253,16 +253,16 @@ def enumerated_outcomes(fidelities):
     # Node 0 sends to node 1 over link 0, which adds its own, and returns the sum over link 1.
     first, back = hop(fidelities[0]), hop(fidelities[1])
 
-    def step(codes):
-        held = np.roll(first[:, codes[0] % 16], codes[1])
+    def step(levels):
+        held = np.roll(first[:, levels[0] % 16], levels[1])
         return back * held  # [of node 0, of node 1]
 
     law = step(START.astype(int))
     for _ in range(STEPS - 1):
         before, law = law, np.zeros((16, 16))
-        codes = np.round(np.clip(values / 2, -3, 3)).astype(int)
+        levels = np.round(np.clip(values / 2, -3, 3)).astype(int)
         for i, j in np.ndindex(16, 16):
-            law += before[i, j] * step((codes[i], codes[j]))
+            law += before[i, j] * step((levels[i], levels[j]))
     x = values / 2
     return {
         "product": x @ law @ x,

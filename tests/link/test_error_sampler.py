@@ -1,4 +1,4 @@
-"""The sampler of symbol errors: its split of probabilities, its gaps, and what comes out of it.
+"""The sampler of symbol errors: its split of probabilities, its spacings, and the errors drawn.
 
 Every statistical test has a fixed key and states its sample size, the number of its comparisons
 and the probability that one of them fails by chance, `CHANCE` a comparison unless it says
@@ -159,7 +159,7 @@ def implied(parts):
     rate = parts.rate.astype(np.float64)[:, None, None]
     above = np.concatenate([parts.above, np.zeros_like(parts.above[..., :1])], 2)
     kinds = (above[..., :-1].astype(np.float64) - above[..., 1:]) / 2.0**32
-    return (1 - rate) * parts.levels / 256 + rate * kinds
+    return (1 - rate) * parts.multiples / 256 + rate * kinds
 
 
 @pytest.mark.parametrize("rows", [1, 4])
@@ -198,9 +198,9 @@ def test_the_split_of_certain_errors_adds_up_to_them(rows):
 def test_the_parts_of_a_split_are_probabilities(family, rows):
     errors, parts = splits(rows, family)
     assert np.all((parts.rate >= 0) & (parts.rate <= 1))
-    assert np.all(parts.levels.sum(2) <= 256)
+    assert np.all(parts.multiples.sum(2) <= 256)
     assert np.all(np.diff(parts.above.astype(np.int64), axis=2) <= 0)
-    assert np.all(parts.levels[~parts.is_coarse] == 0)
+    assert np.all(parts.multiples[~parts.is_coarse] == 0)
     # A coarse part takes what it costs off the sparse one, at least 1/40 of the symbols.
     saved = errors.sum(2).max(1) - parts.rate
     assert np.all(saved[parts.is_coarse] > 0.0249)
@@ -217,7 +217,9 @@ def test_multiples_of_one_in_256_are_all_coarse():
         errors, parts = splits(rows, "dyadic")
         np.testing.assert_array_equal(parts.is_coarse, errors.sum(2).max(1) > 1 / 40)
         assert np.all(parts.rate[parts.is_coarse] == 0)
-        np.testing.assert_array_equal(parts.levels[parts.is_coarse] / 256, errors[parts.is_coarse])
+        np.testing.assert_array_equal(
+            parts.multiples[parts.is_coarse] / 256, errors[parts.is_coarse]
+        )
 
 
 def test_no_error_is_split_into_nothing():
@@ -225,7 +227,7 @@ def test_no_error_is_split_into_nothing():
         _, parts = splits(rows, "dyadic")
         assert not parts.is_coarse[0]
         assert parts.rate[0] == 0
-        assert not parts.levels[0].any()
+        assert not parts.multiples[0].any()
         assert not parts.above[0].any()
 
 
@@ -254,7 +256,7 @@ def test_thresholds_of_kinds_differ_by_their_probabilities():
         )
 
 
-# --- The gaps -------------------------------------------------------------------------------------
+# --- The spacings ---------------------------------------------------------------------------------
 
 RATES = (1e-7, 1e-5, 1e-3, 0.01, 0.1, 0.5, 0.75, 1.0)
 STRIDE = 2**9
@@ -263,15 +265,17 @@ STRETCH = 2**22
 
 
 @jax.jit
-def sums_of_gaps(number, rate):
-    """Sums of 128 gaps, which fit 32 bits, for (N,) of the 2^31 numbers that words stand for."""
-    gap = sampling.gaps(number.astype(jnp.uint32) << 1, sampling.gap_scale(rate), STRETCH)
-    return jnp.sum(gap.reshape(-1, 128).astype(jnp.uint32), axis=1)
+def sums_of_spacings(number, rate):
+    """Sums of 128 spacings, which fit 32 bits, for (N,) of the 2^31 numbers of random words."""
+    spacing = sampling.spacings(
+        number.astype(jnp.uint32) << 1, sampling.spacing_factor(rate), STRETCH
+    )
+    return jnp.sum(spacing.reshape(-1, 128).astype(jnp.uint32), axis=1)
 
 
-def mean_gap(rate):
-    """Of min(G, cap) for a geometric G and the cap in the code: a gap as long as a stretch leads
-    out of any, however long it is."""
+def mean_spacing(rate):
+    """Of min(G, cap) for a geometric G and the cap in the code: a spacing as long as a stretch
+    leads out of any, however long it is."""
     rate = np.float64(rate)
     if rate == 1:
         return 1.0
@@ -279,31 +283,31 @@ def mean_gap(rate):
 
 
 @pytest.mark.parametrize("rate", RATES)
-def test_gaps_have_the_mean_of_the_rate(rate):
+def test_spacings_have_the_mean_of_the_rate(rate):
     """Enumerates the 2^16 smallest and largest of the 2^31 uniforms (k + 0.5) / 2^31 and every
-    2^9-th of the others. Gaps fall with k, so that this moves the mean by at most 2^9 / 2^31 of
-    the largest gap counted that way, ln(2^15) / rate: 2.5e-6 of the mean (3.1e-6 of that of
-    capped gaps)."""
+    2^9-th of the others. Spacings fall with k, so that this moves the mean by at most 2^9 / 2^31 of
+    the largest spacing counted that way, ln(2^15) / rate: 2.5e-6 of the mean (3.1e-6 of that of
+    capped spacings)."""
     rate = np.float32(rate)
     edges = np.r_[np.arange(EDGE), 2**31 - EDGE + np.arange(EDGE)].astype(np.int32)
     inner = np.arange(EDGE + STRIDE // 2, 2**31 - EDGE, STRIDE).astype(np.int32)
     count = len(inner)
     assert 2 * EDGE + count * STRIDE == 2**31
     inner = np.pad(inner, (0, -count % STRETCH), constant_values=2**31 - 1)
-    total = np.asarray(sums_of_gaps(edges, rate), np.float64).sum()
-    total += STRIDE * np.asarray(sums_of_gaps(inner, rate), np.float64)[: count // 128].sum()
-    assert total / 2**31 == pytest.approx(mean_gap(rate), rel=1e-5)
+    total = np.asarray(sums_of_spacings(edges, rate), np.float64).sum()
+    total += STRIDE * np.asarray(sums_of_spacings(inner, rate), np.float64)[: count // 128].sum()
+    assert total / 2**31 == pytest.approx(mean_spacing(rate), rel=1e-5)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("rate", RATES)
-def test_all_gaps_have_the_mean_of_the_rate(rate):
+def test_all_spacings_have_the_mean_of_the_rate(rate):
     """Exact: all 2^31 uniforms. The docstring of the module says 1e-6."""
     rate, total = np.float32(rate), 0.0
     chunk = np.arange(STRETCH, dtype=np.int32)
     for start in range(0, 2**31, STRETCH):
-        total += np.asarray(sums_of_gaps(chunk + np.int32(start), rate), np.float64).sum()
-    assert total / 2**31 == pytest.approx(mean_gap(rate), rel=1e-6)
+        total += np.asarray(sums_of_spacings(chunk + np.int32(start), rate), np.float64).sum()
+    assert total / 2**31 == pytest.approx(mean_spacing(rate), rel=1e-6)
 
 
 # --- What comes out -------------------------------------------------------------------------------
@@ -365,7 +369,7 @@ def test_errors_of_neighbouring_symbols_are_independent(rows, total):
 
 
 def geometric_bins(rate, bins):
-    """Edges of gaps, and the probabilities between them, of `bins` bins or fewer."""
+    """Edges of spacings, and the probabilities between them, of `bins` bins or fewer."""
     survival = np.linspace(1, 0, bins + 1)[1:-1]
     edges = np.unique(np.floor(np.log(survival) / np.log1p(-rate)).astype(np.int64))
     edges = edges[edges >= 1]
@@ -373,9 +377,9 @@ def geometric_bins(rate, bins):
     return edges, kept[:-1] - kept[1:]
 
 
-def gaps_of(errors, rate):
-    """Gaps between errors: as many as there are for sure, so that their number does not depend on
-    them. Fewer come with a chance of 1e-15 (eight standard deviations)."""
+def spacings_of(errors, rate):
+    """Spacings between errors: as many as there are for sure, so that their number does not depend
+    on them. Fewer come with a chance of 1e-15 (eight standard deviations)."""
     at = np.flatnonzero(errors)
     mean = errors.size * rate
     enough = int(mean - 8 * np.sqrt(mean))
@@ -386,34 +390,34 @@ def gaps_of(errors, rate):
 
 @pytest.mark.parametrize("rows", [1, 4])
 @pytest.mark.parametrize("total", [1e-4, 1e-3, 0.024, 0.1, 0.3])
-def test_gaps_between_errors_are_geometric(rows, total):
-    """4,194,304 symbols; of 76 gaps or more the counts in up to 40 bins, and the joint counts in up
-    to 4 of neighbouring ones and of a gap and the kind of the error at its end."""
+def test_spacings_between_errors_are_geometric(rows, total):
+    """4,194,304 symbols; of 76 spacings or more the counts in up to 40 bins, and the joint counts
+    in up to 4 of neighbouring ones and of a spacing and the kind of the error at its end."""
     rate = stated(noise_table(rows, total))[:, 1:].sum(1).mean()
     errors = sampled(rows, total)[1]
-    gaps = gaps_of(errors, rate)
+    spacings = spacings_of(errors, rate)
     edges, probs = geometric_bins(rate, 40)
-    counts = np.bincount(np.searchsorted(edges, gaps), minlength=len(probs))
+    counts = np.bincount(np.searchsorted(edges, spacings), minlength=len(probs))
     assert_counts_agree(counts, probs)
     edges, probs = geometric_bins(rate, 4)
-    bins = np.searchsorted(edges, gaps)
-    first, second = bins[: len(gaps) // 2 * 2].reshape(-1, 2).T
+    bins = np.searchsorted(edges, spacings)
+    first, second = bins[: len(spacings) // 2 * 2].reshape(-1, 2).T
     joint = np.bincount(len(probs) * first + second, minlength=len(probs) ** 2)
     assert_counts_agree(joint, np.outer(probs, probs))
-    kinds = errors[np.flatnonzero(errors)[: len(gaps)]] - 1
+    kinds = errors[np.flatnonzero(errors)[: len(spacings)]] - 1
     joint = np.bincount(3 * bins + kinds, minlength=3 * len(probs))
     assert_counts_agree(joint, np.outer(probs, stated(noise_table(rows, total)).mean(0)[1:]))
 
 
-def test_gaps_across_lanes_and_batches_are_geometric():
-    """Without a coarse part, error n is the last of gap n: of 8 x 128 gaps in a batch, down its
-    lanes. Eight keys, 12,000 lanes and 95 batches each: the counts of the gaps into a lane, of
-    those into a batch, and jointly of these and the gaps before."""
+def test_spacings_across_lanes_and_batches_are_geometric():
+    """Without a coarse part, error n is the last of spacing n: of 8 x 128 spacings in a batch, down
+    its lanes. Eight keys, 12,000 lanes and 95 batches each: the counts of the spacings into a lane,
+    of those into a batch, and jointly of these and the spacings before."""
     total, lane, batch = 0.024, 8, 1024
     rate = stated(noise_table(1, total))[0, 1:].sum()
     assert lane * 128 == batch == sampling._ROWS * sampling._MAX_LANES
     edges, probs = geometric_bins(rate, 4)
-    bins = [np.searchsorted(edges, gaps_of(sampled(1, total, i)[1], rate)) for i in range(1, 9)]
+    bins = [np.searchsorted(edges, spacings_of(sampled(1, total, i)[1], rate)) for i in range(1, 9)]
     for every in (lane, batch):
         into = np.concatenate([one[every::every] for one in bins])
         before = np.concatenate([one[every - 1 : -1 : every] for one in bins])[: len(into)]
@@ -424,18 +428,19 @@ def test_gaps_across_lanes_and_batches_are_geometric():
 
 
 @pytest.mark.parametrize("rows", [1, 4])
-def test_what_is_drawn_again_over_a_coarse_part_has_geometric_gaps(rows):
+def test_what_is_drawn_again_over_a_coarse_part_has_geometric_spacings(rows):
     """4,194,304 symbols. Kinds 1 and 2 are coarse, up to their share in what is drawn again; kind
-    3, at 0.003, comes of that alone. The counts of all, and the gaps of kind 3 in up to 40 bins."""
+    3, at 0.003, comes of that alone. The counts of all, and the spacings of kind 3 in up to 40
+    bins."""
     table = table_of(*[[64.1 / 256, 32.3 / 256, 0.003]] * rows)
-    np.testing.assert_array_equal(split_of(table[None, :, 1:]).levels[0], [[64, 32, 0]] * rows)
+    np.testing.assert_array_equal(split_of(table[None, :, 1:]).multiples[0], [[64, 32, 0]] * rows)
     sent = random_words(seed=2)
     errors = symbols(sent ^ np.asarray(through(cipher(2), sent, table)))
     probs = stated(table)[0]
     assert_counts_agree(np.bincount(errors, minlength=4), probs)
     edges, binned = geometric_bins(probs[3], 40)
-    gaps = gaps_of(errors == 3, probs[3])
-    assert_counts_agree(np.bincount(np.searchsorted(edges, gaps), minlength=40), binned)
+    spacings = spacings_of(errors == 3, probs[3])
+    assert_counts_agree(np.bincount(np.searchsorted(edges, spacings), minlength=40), binned)
 
 
 def test_errors_on_both_sides_of_a_stretch_have_the_rate(monkeypatch):
@@ -695,22 +700,28 @@ def test_rates_too_low_to_be_normal_numbers_are_no_error():
         np.testing.assert_array_equal(through(cipher(13), words, table), words)
 
 
-gap_of = jax.jit(lambda word, rate: sampling.gaps(word, sampling.gap_scale(rate), STRETCH))
+spacing_of = jax.jit(
+    lambda word, rate: sampling.spacings(word, sampling.spacing_factor(rate), STRETCH)
+)
 
 
-def test_short_gaps_are_as_right_as_long_ones():
-    """Exact: how many of the 2^31 numbers give a gap of at most n, found by bisection, because gaps
-    fall with the lower numbers and rise with the upper ones, which count from one downwards."""
+def test_short_spacings_are_as_right_as_long_ones():
+    """Exact: how many of the 2^31 numbers give a spacing of at most n, found by bisection, because
+    spacings fall with the lower numbers and rise with the upper ones, which count from one
+    downwards."""
     for rate in (1e-12, 1e-9, 1e-7, 1e-5, 1e-4):
         for longest in (1, 16, 1000):
             exact = -np.expm1(longest * np.log1p(-rate))
-            # Uniforms above 1 - x give gaps below log(1 - x) / log(1 - rate): numbers 2^30 + m.
-            low, high = -1, 2**30 - 1  # the gap of number 2^30 + low is short, of high it is long
+            # Uniforms above 1 - x give spacings below log(1 - x) / log(1 - rate): numbers 2^30 + m.
+            low, high = (
+                -1,
+                2**30 - 1,
+            )  # the spacing of number 2^30 + low is short, of high it is long
             while high - low > 1:
                 middle = (low + high) // 2
                 word = np.uint32((2**30 + middle) << 1)
-                gap = int(gap_of(word, np.float32(rate)))
-                low, high = (middle, high) if gap <= longest else (low, middle)
+                spacing = int(spacing_of(word, np.float32(rate)))
+                low, high = (middle, high) if spacing <= longest else (low, middle)
             assert abs((low + 1) / 2**31 - exact) <= 2.0**-31 + 1e-6 * exact, (rate, longest)
 
 

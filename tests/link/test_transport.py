@@ -11,10 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from packing import unpack
 from scipy import stats
 
 import jaxqring as jq
-from jaxqring.codec import _formats as wires
+from jaxqring.codec._packing import pack
 from jaxqring.link import _transport as transport
 
 CHANCE = 1e-8
@@ -502,8 +503,8 @@ def test_received_codes_have_the_stated_mean_and_variance(scramble):
     link = jq.SymbolChannel(jnp.asarray(ARBITRARY, jnp.float32))
     expected = link.scrambled() if scramble else link
     for index, code in enumerate((37, -128, 0)):
-        words = wires.pack(jnp.full((count,), code, jnp.int32), 8)
-        received = wires.unpack(send(words, link, 20 + index, scramble), 8, count)
+        words = pack(jnp.full((count,), code, jnp.int32), 8)
+        received = unpack(send(words, link, 20 + index, scramble), 8, count)
         found = np.asarray(received, np.float64)
         mean, variance = (float(m) for m in jq.moments(jnp.array(code), wire, expected))
         assert abs(found.mean() - mean) < 5.7 * np.sqrt(variance / count)

@@ -71,7 +71,7 @@ def run_all(x, ring, key):
 
 
 def fixed_point_sum(x, bits, clip="max"):
-    """(N, P) float32 -> the sum of the codes (P,) int64, the step, and the codes (N, P) int64."""
+    """(N, P) float32 -> the sum of the levels (P,) int64, the step, and the levels (N, P) int64."""
     num_nodes = x.shape[0]
     width = bits - math.ceil(math.log2(num_nodes))
     limit = 2 ** (width - 1) - 1
@@ -85,10 +85,10 @@ def fixed_point_sum(x, bits, clip="max"):
     step = math.ldexp(1.0, power)
     if clip != "max":
         x = np.clip(x, -peak, peak)
-    codes = np.clip(np.rint(x / step), -limit, limit).astype(np.int64)
-    total = codes.sum(axis=0)
+    levels = np.clip(np.rint(x / step), -limit, limit).astype(np.int64)
+    total = levels.sum(axis=0)
     assert np.abs(total).max(initial=0) < 2 ** (bits - 1)
-    return total, step, codes
+    return total, step, levels
 
 
 def float_ring_sum(x, round_to):
@@ -112,20 +112,20 @@ def werner_transition(fidelity):
 
 
 def code_transition(fidelity, bits):
-    """(2^b, 2^b) P(received code | sent code), codes read as unsigned integers."""
+    """(2^b, 2^b) P(received level | sent level), levels read as unsigned integers."""
     matrix = np.ones((1, 1))
     for _ in range(bits // 2):
         matrix = np.kron(matrix, werner_transition(fidelity))
     return matrix
 
 
-def chain_distribution(codes, bits, fidelity, reduce_hops, gather_hops):
+def chain_distribution(levels, bits, fidelity, reduce_hops, gather_hops):
     """(2^b,) the exact distribution of a sum over a chain, wrap-around included."""
     hop = code_transition(fidelity, bits)
     p = np.zeros(2**bits)
-    p[codes[0] % 2**bits] = 1
+    p[levels[0] % 2**bits] = 1
     for d in range(1, reduce_hops + 1):
-        p = np.roll(hop @ p, codes[d])
+        p = np.roll(hop @ p, levels[d])
     for _ in range(gather_hops):
         p = hop @ p
     return p
@@ -138,12 +138,12 @@ def mean_and_variance(p, bits):
     return mean, p @ (values - mean) ** 2
 
 
-def wide_chain_mean(codes, fidelity, gather_hops):
+def wide_chain_mean(levels, fidelity, gather_hops):
     """sum_i s^(H - i) x_i - (1 - s^H) / 2, then `gather_hops` more that add nothing."""
     slope = 1 - 2 * 2 * (1 - fidelity) / 3
-    last = len(codes) - 1
-    weights = [slope ** (last - i + gather_hops) for i in range(len(codes))]
-    return np.dot(weights, codes) - (1 - slope ** (last + gather_hops)) / 2
+    last = len(levels) - 1
+    weights = [slope ** (last - i + gather_hops) for i in range(len(levels))]
+    return np.dot(weights, levels) - (1 - slope ** (last + gather_hops)) / 2
 
 
 def assert_same_bits(left, right):
@@ -189,7 +189,7 @@ def expected_tree(tree, num_nodes, bits, clip="max"):
 
 
 @pytest.mark.parametrize("num_nodes", [slow(2), slow(3), 5, slow(8)])
-def test_psum_without_noise_is_the_exact_sum_of_codes(every_mapping, num_nodes):
+def test_psum_without_noise_is_the_exact_sum_of_levels(every_mapping, num_nodes):
     tree = mixed_tree(num_nodes)  # 17 values: no ring here divides them
     total = every_mapping(run_psum, num_nodes, shared=2)(tree, Ring(noise="off"), None)
     assert_same_bits(total, expected_tree(tree, num_nodes, 16))
@@ -311,7 +311,7 @@ def run_every_split(x, ring):
 
 
 def check_semantics(run):
-    # Integers below 2^7 are codes themselves, so that nothing is lost to quantisation.
+    # Integers below 2^7 are levels themselves, so that nothing is lost to quantisation.
     rng = np.random.default_rng(7)
     x = {
         "even": jnp.asarray(rng.integers(-99, 99, (3, 3, 3, 3)), jnp.float32),
@@ -528,7 +528,7 @@ def test_without_scrambling_the_errors_depend_on_the_data(vmapped):
 
 @pytest.mark.slow
 def test_every_hop_and_node_draws_errors_of_its_own(vmapped):
-    # Zeros come back as the XOR of the errors met on the way. In units of a code of 16 bits:
+    # Zeros come back as the XOR of the errors met on the way. In units of a level of 16 bits:
     zeros = jnp.zeros((4, 2000))
     ring = Ring(superdense(werner(fidelity=0.7)), wire=FixedPoint(16, clip=2.0**15 - 1))
     gathered, _ = vmapped(run_gather_report, 4, shared=2)(zeros, ring, KEY)
@@ -548,7 +548,7 @@ def test_every_hop_and_node_draws_errors_of_its_own(vmapped):
         drawn.append(total[owner, chunk])
         drawn.append(total[owner, chunk] ^ total[chunk, chunk])
     wrong = np.array(
-        [[(codes >> 2 * symbol) & 3 != 0 for symbol in range(8)] for codes in drawn]
+        [[(levels >> 2 * symbol) & 3 != 0 for symbol in range(8)] for levels in drawn]
     ).reshape(len(drawn), -1)
     # 16 patterns of 16,000 symbols, wrong with probability 0.3 each: 4,800, sd 58; two patterns
     # share 1,440 wrong symbols, sd 36.2. Six sigma, 136 checks: fails with probability 3e-7.
@@ -575,9 +575,9 @@ def test_errors_per_link_follow_the_error_probability(vmapped):
     np.testing.assert_allclose(one.symbol_error_rate, errors[0].sum() / 192_000, rtol=1e-6)
 
 
-def test_codes_survive_h_hops_with_the_probability_of_the_protocol(vmapped):
-    # One symbol is intact after H hops with probability (1 + 3 W^H) / 4, W = (4F - 1) / 3; a code
-    # of 8 bits if its four are, which is at least F^(4H). 4 chunks of 10,000 codes at each
+def test_levels_survive_h_hops_with_the_probability_of_the_protocol(vmapped):
+    # One symbol is intact after H hops with probability (1 + 3 W^H) / 4, W = (4F - 1) / 3; a level
+    # of 8 bits if its four are, which is at least F^(4H). 4 chunks of 10,000 levels at each
     # distance, within six standard deviations: fails with probability 8e-9.
     fidelity, bits, size = 0.95, 8, 10_000
     x = jnp.asarray(np.random.default_rng(13).integers(-127, 128, (4, size)), jnp.float32)
@@ -595,10 +595,10 @@ def test_codes_survive_h_hops_with_the_probability_of_the_protocol(vmapped):
 
 @pytest.mark.parametrize("values", [(1, 2, 1, 3), (31, -30, -31, 28)])
 def test_the_mean_of_a_noisy_psum_is_that_of_the_chain(vmapped, values):
-    # Node m holds 240,000 times the code x_m of 8 bits. The mean over a chunk is compared with the
+    # Node m holds 240,000 times the level x_m of 8 bits. The mean over a chunk is compared with the
     # exact distribution (mod 2^8), six standard errors for each of 16 pairs of node and chunk:
-    # fails with probability 4e-8. The wide accumulator of G1 holds where wrapping is rare, that
-    # is for small positive codes: its error there is computed, and is below 0.02.
+    # fails with probability 4e-8. A wide accumulator holds where wrapping is rare, that
+    # is for small positive levels: its error there is computed, and is below 0.02.
     # The biases, from 0.6 up, are four standard errors and more of one pair, and 16 of all.
     bits, fidelity, size = 8, 0.95, 240_000
     bias = 0.0
@@ -626,43 +626,43 @@ def test_the_mean_of_a_noisy_psum_is_that_of_the_chain(vmapped, values):
 
 
 def test_mean_mode_delivers_the_rounded_mean_of_every_hop(vmap_first):
-    # G1: a hop takes the code v to (1 - 2f) v - f, rounded. No tie can arise for f = 1/15.
+    # A hop takes the level v to (1 - 2f) v - f, rounded. No tie can arise for f = 1/15.
     values = np.random.default_rng(14).integers(-31, 32, (4, 9))
     ring = Ring(superdense(werner(fidelity=0.9)), wire=FixedPoint(8, clip=31.0), noise="mean")
     total = vmap_first(run_psum, 4, shared=2)(jnp.asarray(values, jnp.float32), ring, None)
     flip = 1 / 15
 
-    def hop(code):
-        return np.rint((1 - 2 * flip) * code - flip)
+    def hop(level):
+        return np.rint((1 - 2 * flip) * level - flip)
 
     expected = np.zeros((4, 9))
     for coordinate in range(9):
         chunk = coordinate // 3
-        code = values[chunk, coordinate]
+        level = values[chunk, coordinate]
         for d in range(1, 4):
-            code = hop(code) + values[(chunk + d) % 4, coordinate]
+            level = hop(level) + values[(chunk + d) % 4, coordinate]
         for d in range(4):
-            expected[(chunk - 1 + d) % 4, coordinate] = code
-            code = hop(code)
+            expected[(chunk - 1 + d) % 4, coordinate] = level
+            level = hop(level)
     np.testing.assert_array_equal(np.asarray(total), expected)
     assert (expected[0] != values.sum(0)).any()
 
 
 @pytest.mark.slow
 def test_one_gaussian_hop_has_the_mean_and_variance_of_the_channel(vmapped):
-    # f = 0.02, code 39 of 8 bits: mean 37.4, sd 21, clipped 4.3 sd away. 100,000 draws: standard
+    # f = 0.02, level 39 of 8 bits: mean 37.4, sd 21, clipped 4.3 sd away. 100,000 draws: standard
     # error of the mean 0.066, of the variance 2; six of them fail with probability 4e-9.
-    fidelity, code, size, bits = 0.97, 39, 100_000, 8
-    x = jnp.full((2, size), float(code))
+    fidelity, level, size, bits = 0.97, 39, 100_000, 8
+    x = jnp.full((2, size), float(level))
     link = superdense(werner(fidelity=fidelity))
     flip, both = 2 * (1 - fidelity) / 3, (1 - fidelity) / 3
-    mean = (1 - 2 * flip) * code - flip
+    mean = (1 - 2 * flip) * level - flip
     weights = 2.0 ** np.arange(bits)
     weights[-1] *= -1
-    chi = 1 - 2 * ((code >> np.arange(bits)) & 1)
+    chi = 1 - 2 * ((level >> np.arange(bits)) & 1)
     pairs = np.sum(weights[1::2] * weights[::2] * chi[1::2] * chi[::2])
     variance = flip * (1 - flip) * (4**bits - 1) / 3 + 2 * (both - flip**2) * pairs
-    computed = moments(jnp.int32(code), FixedPoint(bits), link)
+    computed = moments(jnp.int32(level), FixedPoint(bits), link)
     np.testing.assert_allclose([float(m) for m in computed], [mean, variance], rtol=1e-4)
 
     seen = {}

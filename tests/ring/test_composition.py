@@ -71,7 +71,7 @@ def test_a_sweep_over_noise_is_traced_once_and_gives_the_bits_of_single_runs():
 @pytest.mark.slow
 @pytest.mark.parametrize("implementation", ["threefry2x32", "rbg"])
 def test_every_implementation_of_keys_has_the_right_error_rate(implementation):
-    # 8 links x 14 rounds x 13 codes x 8 symbols = 11,648 symbols: a deviation of six standard
+    # 8 links x 14 rounds x 13 levels x 8 symbols = 11,648 symbols: a deviation of six standard
     # deviations, 0.0055, has a chance of 2e-9 per implementation.
     _, report = over_nodes(NOISY, jax.random.key(0, impl=implementation))(VALUES)
     rate = float(report.symbol_error_rate[0])

@@ -30,11 +30,11 @@ slow = functools.partial(pytest.param, marks=pytest.mark.slow)
 def chain_mean(x, fidelities):
     """The wide chain mean for every node and coordinate, with link i of fidelity F_i.
 
-    A hop over link i takes the mean v of a code to s_i v - (1 - s_i) / 2, s_i = (4 F_i - 1) / 3:
+    A hop over link i takes the mean v of a level to s_i v - (1 - s_i) / 2, s_i = (4 F_i - 1) / 3:
     uniform flips of f = 2 (1 - F) / 3, a slope of 1 - 2f and an offset of -f.
 
     Args:
-      x: (N, P) codes.
+      x: (N, P) levels.
       fidelities: (N,).
 
     Returns:
@@ -148,7 +148,7 @@ def test_the_gradient_of_the_data_is_the_product_of_the_slopes_of_its_hops(vmap_
 
 @pytest.mark.slow
 def test_equal_links_weigh_an_input_by_its_distance(vmapped):
-    # G1 with exact numbers: F = 0.9, s = 1 - 2/15; three nodes, chunk 0 = [x0 -> x1 -> x2].
+    # Exact numbers: F = 0.9, s = 1 - 2/15; three nodes, chunk 0 = [x0 -> x1 -> x2].
     ring = werner_ring(0.9)
 
     def jacobian(x):
@@ -191,7 +191,7 @@ CODES = np.array([[5, 2, 7, -3, 11, 1], [4, -8, 2, 9, 1, 6], [1, 3, 12, 2, -7, 4
 
 
 def test_at_fidelity_one_the_derivative_of_the_noise_is_exact_and_not_zero(mapping):
-    # No error is drawn, so that the conditional means are those of the codes themselves.
+    # No error is drawn, so that the conditional means are those of the levels themselves.
     fidelities = jnp.ones(3)
     weights = np.random.default_rng(3).normal(size=(3, 6)).astype(np.float32)
     x = jnp.asarray(CODES, jnp.float32)
@@ -214,11 +214,11 @@ def test_at_fidelity_one_the_derivative_of_the_noise_is_exact_and_not_zero(mappi
 
 @pytest.mark.slow
 def test_the_derivative_of_the_noise_is_that_of_the_mean_of_the_chain(vmapped):
-    # 3 x 40,000 copies of each node's code: the mean of their tangents within six of their own
+    # 3 x 40,000 copies of each node's level: the mean of their tangents within six of their own
     # standard errors of the slope of the chain (fails with probability 2e-8 for 9 means), and
     # 0.05 for sums that wrap, which are less than 2e-4 of all.
-    codes, fidelity, copies = np.array([3, 1, 2]), 0.95, 40_000
-    x = np.broadcast_to(codes[:, None], (3, 3 * copies))
+    levels, fidelity, copies = np.array([3, 1, 2]), 0.95, 40_000
+    x = np.broadcast_to(levels[:, None], (3, 3 * copies))
     run = vmapped(fidelity_jvp, 3, shared=3)
     _, tangent = run(jnp.asarray(x, jnp.float32), jnp.full(3, fidelity), jnp.ones(3), KEY)
     chunks = np.asarray(tangent, np.float64).reshape(3, 3, copies)
@@ -230,8 +230,8 @@ def test_the_derivative_of_the_noise_is_that_of_the_mean_of_the_chain(vmapped):
 
 def test_every_link_has_its_own_derivative(vmapped):
     # As above, for one link at a time; 27 means.
-    codes, fidelities, copies = np.array([3, 1, 2]), np.array([0.95, 0.98, 0.93]), 40_000
-    x = np.broadcast_to(codes[:, None], (3, 3 * copies))
+    levels, fidelities, copies = np.array([3, 1, 2]), np.array([0.95, 0.98, 0.93]), 40_000
+    x = np.broadcast_to(levels[:, None], (3, 3 * copies))
     run = vmapped(fidelity_jvp, 3, shared=3)
     for link in range(3):
         direction = np.eye(3)[link]
@@ -320,7 +320,7 @@ def test_forward_mode_with_shared_links_is_the_same_under_every_mapping(mapping)
 
 @pytest.mark.slow
 def test_derivatives_go_through_a_scan_over_steps(vmapped):
-    # At fidelity one, three steps of x -> psum(x) / 2 on two nodes. The chain of G1, in codes of
+    # At fidelity one, three steps of x -> psum(x) / 2 on two nodes. The chain, in levels of
     # step one: every step adds its own slope, and passes that of the steps before.
     steps, size = 3, 4
 
@@ -453,11 +453,11 @@ def test_differentiating_around_a_jit_or_a_scan_gives_the_derivative_of_the_plai
     lead = (devices, nodes_per_device) if nodes_per_device > 1 else (devices,)
     values = jax.random.normal(jax.random.key(3), (*lead, 8, 3))
     weights = jax.random.normal(jax.random.key(4), (8,))
-    # What normal noise makes of a code is rounded to one, and two programs may round a variate
-    # that is near to a half apart: a sum is then off by the value of one code on all nodes, and
+    # What normal noise makes of a level is rounded to one, and two programs may round a variate
+    # that is near to a half apart: a sum is then off by the value of one level on all nodes, and
     # the derivative of w out^2 by 2 w times that.
     wire = FixedPoint(24 if noise == "gaussian" else 16)
-    one_code = 2 * float(jnp.max(jnp.abs(weights)) * wire.step(jnp.max(jnp.abs(values)), 8))
+    one_code = 2 * float(jnp.max(jnp.abs(weights)) * wire.scale_of(jnp.max(jnp.abs(values)), 8))
     apart = one_code if noise == "gaussian" else 0.0
 
     def loss(fidelities, values):

@@ -11,7 +11,7 @@ import pytest
 import jaxqring as jq
 from jaxqring import FixedPoint, Float32, Ring, SymbolChannel, superdense, werner
 from jaxqring.link._transport import moments, variance_slope
-from jaxqring.ring._exact import certain, chain_law, code_values, shift, spread
+from jaxqring.ring._exact import certain, chain_law, level_values, shift, spread
 
 AXIS = "nodes"
 KEY = jax.random.key(20260722)
@@ -20,7 +20,7 @@ law_of = functools.partial(jax.jit, static_argnums=1)(chain_law)
 
 
 def werner_matrix(fidelity):
-    """G1 of PROTOCOLS: the symbol is right with F, and each other one has (1 - F) / 3."""
+    """The symbol is right with probability F, and each other one has (1 - F) / 3."""
     error = (1 - fidelity) / 3
     return np.full((4, 4), error) + (fidelity - error) * np.eye(4)
 
@@ -35,17 +35,17 @@ def damped(pair):
     return superdense(pair, sent=DAMPED, kept=DAMPED)
 
 
-def signed(codes, bits):
+def signed(levels, bits):
     half = 2 ** (bits - 1)
-    return (codes + half) % 2**bits - half
+    return (levels + half) % 2**bits - half
 
 
-def enumerated(codes, bits, matrices):
+def enumerated(levels, bits, matrices):
     """(2^bits,) the law of a chain, from every error pattern of all symbols of all hops."""
     symbols, hops = bits // 2, len(matrices)
     patterns = np.array(list(itertools.product(range(4), repeat=symbols * hops)), np.int64)
     patterns = patterns.reshape(-1, hops, symbols)
-    held, chance = np.full(len(patterns), codes[0] % 2**bits), np.ones(len(patterns))
+    held, chance = np.full(len(patterns), levels[0] % 2**bits), np.ones(len(patterns))
     for hop, matrix in enumerate(matrices):
         arrived = np.zeros_like(held)
         for j in range(symbols):
@@ -53,16 +53,16 @@ def enumerated(codes, bits, matrices):
             received = sent ^ patterns[:, hop, j]
             chance = chance * matrix[received, sent]
             arrived |= received << 2 * j
-        held = (arrived + codes[hop + 1]) % 2**bits
+        held = (arrived + levels[hop + 1]) % 2**bits
     return np.bincount(held, weights=chance, minlength=2**bits)
 
 
-def by_hop(codes, bits, matrices):
-    """As `enumerated`, by the matrices of whole codes."""
+def by_hop(levels, bits, matrices):
+    """As `enumerated`, by the matrices of whole levels."""
     law = np.zeros(2**bits)
-    law[codes[0] % 2**bits] = 1
-    for matrix, code in zip(matrices, codes[1:], strict=True):
-        law = np.roll(functools.reduce(np.kron, [matrix] * (bits // 2)) @ law, code)
+    law[levels[0] % 2**bits] = 1
+    for matrix, level in zip(matrices, levels[1:], strict=True):
+        law = np.roll(functools.reduce(np.kron, [matrix] * (bits // 2)) @ law, level)
     return law
 
 
@@ -89,11 +89,11 @@ def test_the_law_of_a_chain_is_that_of_all_its_error_patterns(name):
     links = CHANNELS[name]
     matrices = np.stack([np.asarray(link.transition, np.float64) for link in links])
     found = []
-    for codes in ([1, -1, 1, 0, 0], [7, -3, 5, 0, 0]):
-        law = law_of(jnp.array(codes), FixedPoint(4), SymbolChannel(jnp.float32(matrices)))
-        expected = enumerated(codes, 4, matrices)
+    for levels in ([1, -1, 1, 0, 0], [7, -3, 5, 0, 0]):
+        law = law_of(jnp.array(levels), FixedPoint(4), SymbolChannel(jnp.float32(matrices)))
+        expected = enumerated(levels, 4, matrices)
         np.testing.assert_allclose(law, expected, rtol=0, atol=1e-6)
-        np.testing.assert_allclose(by_hop(codes, 4, matrices), expected, rtol=0, atol=1e-12)
+        np.testing.assert_allclose(by_hop(levels, 4, matrices), expected, rtol=0, atol=1e-12)
         found.append(law)
     # The order of the links matters, and what is sent.
     turned = by_hop([1, -1, 1, 0, 0], 4, matrices[::-1])
@@ -102,9 +102,9 @@ def test_the_law_of_a_chain_is_that_of_all_its_error_patterns(name):
 
 
 def test_one_link_for_all_hops_is_as_many_links_alike():
-    codes, matrix = [5, -2, 3], random_matrix(1)
-    law = law_of(jnp.array(codes), FixedPoint(4), SymbolChannel(jnp.float32(matrix)))
-    np.testing.assert_allclose(law, enumerated(codes, 4, [matrix] * 2), rtol=0, atol=1e-6)
+    levels, matrix = [5, -2, 3], random_matrix(1)
+    law = law_of(jnp.array(levels), FixedPoint(4), SymbolChannel(jnp.float32(matrix)))
+    np.testing.assert_allclose(law, enumerated(levels, 4, [matrix] * 2), rtol=0, atol=1e-6)
 
 
 def test_flagged_symbols_are_guessed():
@@ -118,8 +118,8 @@ def test_flagged_symbols_are_guessed():
 
 
 def test_one_hop_of_a_werner_link_has_the_stated_moments():
-    codes = jnp.stack([jnp.arange(-128, 128), jnp.zeros(256, jnp.int32)])
-    laws = np.asarray(law_of(codes, FixedPoint(8), superdense(werner(fidelity=0.9))), np.float64)
+    levels = jnp.stack([jnp.arange(-128, 128), jnp.zeros(256, jnp.int32)])
+    laws = np.asarray(law_of(levels, FixedPoint(8), superdense(werner(fidelity=0.9))), np.float64)
     mean, variance = np.transpose([mean_and_variance(law) for law in laws])
     np.testing.assert_allclose(mean[[128 + 37, 128]], [32, -0.066667], atol=1e-4)
     np.testing.assert_allclose(variance[[128 + 37, 128]], [854.3822, 917.4756], rtol=1e-5)
@@ -130,7 +130,7 @@ def test_one_hop_of_a_werner_link_has_the_stated_moments():
 def moments_of_37(epsilon):
     """E[v] and E[v^2] after one hop of 37 over a Werner link of error epsilon."""
     law = chain_law(jnp.array([37, 0]), FixedPoint(8), superdense(werner(fidelity=1 - epsilon)))
-    return jnp.stack([law @ code_values(8), law @ code_values(8) ** 2])
+    return jnp.stack([law @ level_values(8), law @ level_values(8) ** 2])
 
 
 def test_the_derivatives_of_the_moments_are_the_stated_ones():
@@ -142,19 +142,19 @@ def test_the_derivatives_of_the_moments_are_the_stated_ones():
 def sign_extended(law):
     """The law of the same numbers, written with two bits more."""
     bits = law.size.bit_length() - 1
-    codes = signed(np.arange(law.size), bits) % (4 * law.size)
-    return jnp.zeros(4 * law.size).at[codes].set(law)
+    levels = signed(np.arange(law.size), bits) % (4 * law.size)
+    return jnp.zeros(4 * law.size).at[levels].set(law)
 
 
 def test_accumulators_that_never_wrap_have_the_stated_mean():
     # Each hop has two bits more to write the sum with: 6, 8 and 10 bits, and 12 to hold it.
     matrix = jnp.float32(werner_matrix(0.9))
-    hop = jax.jit(lambda law, code: shift(sign_extended(spread(law, matrix)), code))
+    hop = jax.jit(lambda law, level: shift(sign_extended(spread(law, matrix)), level))
     law = certain(jnp.array(10), 6)
-    for code in (-7, 5, 3):
-        law = hop(law, jnp.array(code))
+    for level in (-7, 5, 3):
+        law = hop(law, jnp.array(level))
     assert law.size == 2**12
-    assert float(law @ code_values(12)) == pytest.approx(8.410667, abs=1e-4)
+    assert float(law @ level_values(12)) == pytest.approx(8.410667, abs=1e-4)
 
 
 def scattered(x, ring, key):
@@ -165,18 +165,18 @@ def test_where_sums_wrap_the_wide_mean_is_wrong_and_the_law_right():
     # 60,000 sums, in eight bits, which they nearly fill, on node 0, which is the last to add. Six
     # standard errors: fails with 2e-9.
     copies = 60_000
-    codes = np.array([31, 25, 29, 30])
+    levels = np.array([31, 25, 29, 30])
     link = superdense(werner(fidelity=0.9))
-    law = np.asarray(law_of(jnp.array(codes), FixedPoint(8), link), np.float64)
+    law = np.asarray(law_of(jnp.array(levels), FixedPoint(8), link), np.float64)
     mean, variance = mean_and_variance(law)
-    expected = mean_and_variance(by_hop(codes, 8, [werner_matrix(0.9)] * 3))
+    expected = mean_and_variance(by_hop(levels, 8, [werner_matrix(0.9)] * 3))
     np.testing.assert_allclose([mean, variance], expected, rtol=1e-4)
     x = np.zeros((4, 4, copies), np.float32)
-    x[:, 0] = np.roll(codes, 1)[:, None]
+    x[:, 0] = np.roll(levels, 1)[:, None]
     received = jax.jit(scattered)(x, Ring(link, FixedPoint(8, clip=31.0)), KEY)
     error = np.sqrt(variance / copies)
     assert abs(np.asarray(received, np.float64)[0].mean() - mean) < 6 * error
-    wide = codes @ (13 / 15) ** np.array([3, 2, 1, 0]) - (1 - (13 / 15) ** 3) / 2
+    wide = levels @ (13 / 15) ** np.array([3, 2, 1, 0]) - (1 - (13 / 15) ** 3) / 2
     assert abs(mean - wide) > 12 * error
 
 
@@ -184,13 +184,13 @@ def test_where_sums_wrap_the_wide_mean_is_wrong_and_the_law_right():
 
 
 @pytest.mark.parametrize("seed", [2, 3, 4])
-def test_moments_are_those_of_the_law_for_all_codes_and_any_matrix(seed):
-    # The law against the matrix of a whole code, and both against `moments`: 256 codes.
+def test_moments_are_those_of_the_law_for_all_levels_and_any_matrix(seed):
+    # The law against the matrix of a whole level, and both against `moments`: 256 levels.
     matrix = random_matrix(seed)
     channel = SymbolChannel(jnp.float32(matrix))
     sent = np.arange(256)
     laws = law_of(jnp.array([sent, 0 * sent]), FixedPoint(8), channel)
-    expected = np.stack([by_hop([code, 0], 8, [matrix]) for code in sent])
+    expected = np.stack([by_hop([level, 0], 8, [matrix]) for level in sent])
     np.testing.assert_allclose(laws, expected, rtol=0, atol=1e-6)
     stated = np.transpose([mean_and_variance(law) for law in expected])
     mean, variance = jax.jit(moments, static_argnums=1)(jnp.asarray(sent), FixedPoint(8), channel)
@@ -210,7 +210,7 @@ def test_moments_are_those_of_the_law_for_all_codes_and_any_matrix(seed):
 # --- The ring -------------------------------------------------------------------------------------
 
 COPIES = 6_000
-SENT = np.array([[1, 1, -1], [-1, 1, 0], [1, 0, 1]])  # codes of each node for each chunk
+SENT = np.array([[1, 1, -1], [-1, 1, 0], [1, 0, 1]])  # levels of each node for each chunk
 FIDELITIES = np.array([0.9, 0.95, 0.85])
 
 
@@ -242,8 +242,8 @@ def stated_moments(fidelities):
         for passed in range(3):  # hops after the sum is complete, at node chunk - 1
             crossed = [(chunk + d) % 3 for d in range(2)]
             crossed += [(chunk - 1 + d) % 3 for d in range(passed)]
-            codes = [SENT[(chunk + d) % 3, chunk] for d in range(3)] + [0] * passed
-            law = by_hop(codes, 4, matrices[crossed])
+            levels = [SENT[(chunk + d) % 3, chunk] for d in range(3)] + [0] * passed
+            law = by_hop(levels, 4, matrices[crossed])
             found[:, (chunk - 1 + passed) % 3, chunk] = mean_and_variance(law)
     return found
 
@@ -314,9 +314,9 @@ def test_without_noise_the_tangent_is_that_of_the_mean_and_finite():
     expected = np.zeros((3, 3))
     for chunk in range(3):
         for passed in range(3):
-            codes = [SENT[(chunk + d) % 3, chunk] for d in range(3)] + [0] * passed
+            levels = [SENT[(chunk + d) % 3, chunk] for d in range(3)] + [0] * passed
             ends = [
-                mean_and_variance(by_hop(codes, 4, [werner_matrix(f)] * (2 + passed)))[0]
+                mean_and_variance(by_hop(levels, 4, [werner_matrix(f)] * (2 + passed)))[0]
                 for f in (1, 1 - 1e-6)
             ]
             expected[(chunk - 1 + passed) % 3, chunk] = (ends[0] - ends[1]) / 1e-6

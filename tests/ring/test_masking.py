@@ -1,4 +1,4 @@
-"""Masks as a node of the ring draws them: zero in sum, and never the same number for two codes."""
+"""Masks as a node of the ring draws them: zero in sum, and never the same number for two levels."""
 
 import itertools
 
@@ -22,7 +22,7 @@ def masks_of(bits, seed=0):
     cipher = cipher_key(jax.random.key(seed))
 
     def of(node, chunk):
-        lanes = Masks(cipher).lanes(node, chunk, size=SIZE, bits=bits, nodes=NODES)
+        lanes = Masks(cipher).lanes(node, chunk, size=SIZE, bits=bits, num_nodes=NODES)
         return jnp.stack(lanes)
 
     nodes, chunks = jnp.arange(NODES), jnp.arange(CHUNKS)
@@ -35,7 +35,7 @@ def masks_of(bits, seed=0):
 def test_masks_add_up_to_zero_and_no_lane_repeats_another(bits):
     """Codes of two different lanes, chunks or nodes agree once in 2^bits; exact binomial tails.
 
-    Of at most 4,560 pairs with 128 codes each, none fails by chance but with 1e-9 in all.
+    Of at most 4,560 pairs with 128 levels each, none fails by chance but with 1e-9 in all.
     """
     drawn, _ = masks_of(bits)
     assert drawn.shape == (NODES, CHUNKS, lanes_of(bits), SIZE)
@@ -53,7 +53,7 @@ def test_masks_add_up_to_zero_and_no_lane_repeats_another(bits):
 
 @pytest.mark.parametrize("bits", [12, 24])
 def test_masks_are_differences_of_what_plain_threefry_draws(bits):
-    """Exact: of 64 bits for each place and draw, cut into as many codes as fit each word."""
+    """Exact: of 64 bits for each place and draw, cut into as many levels as fit each word."""
     drawn, cipher = masks_of(bits, seed=1)
     key, per_word = tuple(int(word) for word in cipher), 32 // bits
 

@@ -166,9 +166,9 @@ def test_a_ring_along_one_of_three_axes_counts_the_others_row_by_row(check_vma):
 def test_errors_of_rings_side_by_side_are_independent():
     """Zeros but for one value: what arrives shows the errors alone.
 
-    2 x 4 x 2,000 codes of 8 symbols at an error of 0.05 and 6 hops: if the errors of two rings
-    were the same, all codes would agree; independent ones leave both untouched in a share
-    0.95^(2 * 48) = 0.7 % of the codes, and agree by chance in fewer than 2 % of the rest.
+    2 x 4 x 2,000 levels of 8 symbols at an error of 0.05 and 6 hops: if the errors of two rings
+    were the same, all levels would agree; independent ones leave both untouched in a share
+    0.95^(2 * 48) = 0.7 % of the levels, and agree by chance in fewer than 2 % of the rest.
     """
     x = np.zeros((4, 2, 2000), np.float32)
     x[..., 0] = 1
@@ -398,5 +398,5 @@ def test_secure_means_mask_every_ring_of_a_mesh_by_itself():
         lambda own, key: run_secure(own, ring, key, "data"), mesh, P("data", "model"), False, 2
     )
     out = np.asarray(run(x, KEY))
-    # What noise makes of a masked code depends on its mask.
+    # What noise makes of a masked level depends on its mask.
     assert not np.array_equal(out[:, 0], out[:, 1])

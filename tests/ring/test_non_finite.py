@@ -1,13 +1,13 @@
 """NaN and infinities reach all nodes, in their block alone; the mean of values that fit fits."""
 
 import functools
-import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from fixed_point import levels_of, mean_of_levels
 from jax import lax
 
 from jaxqring import (
@@ -55,31 +55,6 @@ def poisoned(tree, name, bad, place=2):
     own = values.reshape(NODES, -1)
     own[POISONED, min(place, own.shape[1] - 1)] = bad
     return {**tree, name: jnp.asarray(values)}
-
-
-def codes_of(values, bits, nodes):
-    """(nodes, size) of one block -> int64 codes, the value of one, and the largest code.
-
-    In exact arithmetic; the value of one is found by doubling.
-    """
-    width = bits - math.ceil(math.log2(nodes))
-    limit = 2 ** (width - 1) - (1 if width < 26 else 2 ** (width - 25))
-    exact = np.asarray(values).astype(np.float64)
-    finite = np.abs(exact[np.isfinite(exact)])
-    power = -126
-    while math.ldexp(limit, power) < finite.max(initial=0):
-        power += 1
-    step = math.ldexp(1.0, power)
-    with np.errstate(invalid="ignore"):
-        codes = np.rint(np.clip(np.where(np.isnan(exact), 0, exact) / step, -limit, limit))
-    return codes.astype(np.int64), step, limit
-
-
-def mean_of_codes(values, bits):
-    """(nodes, ...) of one leaf -> the mean of its codes, in its type."""
-    codes, step, _ = codes_of(values, bits, NODES)
-    # A sum of codes is at most 2^15, so that the product and the quotient are exact.
-    return np.float32(codes.sum(axis=0) * step / NODES).astype(values.dtype)
 
 
 def same_bits(left, right):
@@ -133,7 +108,7 @@ def test_a_leaf_is_nan_on_all_nodes_and_nine_are_exact(mapping, bits):
     run = mapping(run_pmean, NODES, shared=2)
     clean = run(tree, ring, KEY)
     for name, values in tree.items():
-        want = np.broadcast_to(mean_of_codes(values, bits), values.shape)
+        want = np.broadcast_to(mean_of_levels(values, bits), values.shape)
         assert same_bits(clean[name], want), name
     for name in ("leaf0", "leaf4", "leaf5", "leaf9"):  # of each type, and of one value
         for bad in BAD:
@@ -153,13 +128,13 @@ CALLS = {
 
 
 @pytest.mark.parametrize("call", [slow(name) if " and " in name else name for name in CALLS])
-def test_whatever_else_happens_to_codes_the_other_leaves_keep_their_bits(vmapped, call):
+def test_whatever_else_happens_to_levels_the_other_leaves_keep_their_bits(vmapped, call):
     run, ring = CALLS[call]
     tree, mapped = ten_leaves(), vmapped(run, NODES, shared=2)
     clean = mapped(tree, ring, KEY)
     if ring.noise == "off" and ring.wire == FixedPoint(16):
         for name, values in tree.items():
-            assert same_bits(clean[name][0], mean_of_codes(values, 16)), name
+            assert same_bits(clean[name][0], mean_of_levels(values, 16)), name
     assert all(np.isfinite(np.asarray(leaf, np.float32)).all() for leaf in clean.values())
     for bad in BAD:
         assert_only("leaf3", mapped(poisoned(tree, "leaf3", bad), ring, KEY), clean)
@@ -218,10 +193,10 @@ def test_values_that_are_not_finite_are_counted_and_sent_as_told(vmapped, non_fi
     report = getattr(report, "ring", report)
     assert np.asarray(report.non_finite).tolist() == [4] * NODES
     for name, values in tree.items():
-        codes, step, limit = codes_of(values, bits, NODES)
+        levels, scale, limit = levels_of(values, bits, NODES)
         if name == "leaf6":
-            assert codes[POISONED].tolist()[1:4] == [0, limit, -limit]
-        want = np.float32(codes.sum(axis=0) * step / NODES)
+            assert levels[POISONED].tolist()[1:4] == [0, limit, -limit]
+        want = np.float32(levels.sum(axis=0) * scale / NODES)
         if non_finite == "propagate" and name in ("leaf6", "leaf7"):
             want = np.full_like(want, np.nan)
         np.testing.assert_array_equal(found[name], np.broadcast_to(want, values.shape), name)
@@ -238,7 +213,7 @@ def test_a_block_of_one_value_has_the_scale_of_its_size_whatever_its_sign(mappin
         tree, Ring(noise="off", wire=FixedPoint(12, scale=scale)), KEY
     )
     for name, values in tree.items():
-        want = np.broadcast_to(mean_of_codes(values, 12), values.shape)
+        want = np.broadcast_to(mean_of_levels(values, 12), values.shape)
         np.testing.assert_array_equal(found[name], want)
         assert abs(found[name] - values.mean(axis=0)).max() <= np.abs(values).max() / 2**8
 
@@ -306,7 +281,7 @@ def test_all_nodes_skip_the_step_of_a_poisoned_batch(collective, bad):
         assert same_bits(leaf, np.broadcast_to(leaf[:1], leaf.shape))  # on all nodes alike
         np.testing.assert_array_equal(leaf[:, WRONG], leaf[:, WRONG - 1])
         assert (leaf[:, WRONG + 1] != leaf[:, WRONG]).all()
-        # 21 bits of a code: a few millionths of each gradient, over twelve steps of 0.1.
+        # 21 bits of a level: a few millionths of each gradient, over twelve steps of 0.1.
         np.testing.assert_allclose(leaf, exact[name], atol=1e-4)
 
 
@@ -370,11 +345,11 @@ def test_the_mean_of_values_that_fit_fits(vmapped, bits):
     mean, total, lax_total = vmapped(both, NODES, shared=2)(tree, ring, KEY)
     for name, values in tree.items():
         exact = np.asarray(values).astype(np.float64)
-        _, step, _ = codes_of(values, bits, NODES)
+        _, scale, _ = levels_of(values, bits, NODES)
         rounding = float(jnp.finfo(values.dtype).eps) * np.abs(exact).max()
         error = np.abs(np.asarray(mean[name]).astype(np.float64) - exact.mean(axis=0))
         assert np.isfinite(error).all(), name
-        assert error.max() <= step / 2 + rounding, name
+        assert error.max() <= scale / 2 + rounding, name
         if "mixed" not in name:
             assert np.isinf(np.asarray(lax_total[name], np.float32)).all()
             np.testing.assert_array_equal(total[name], lax_total[name], name)

@@ -456,7 +456,7 @@ WEIGHTS = 2.0 ** np.arange(16) * np.where(np.arange(16) == 15, -1, 1)
 
 
 def expected_loss(fidelity, weights, replicated):
-    """Of G1: a bit b has the mean s^H b + (1 - s^H) / 2 after H hops, with s = 1 - 2 f."""
+    """A bit b has the mean s^H b + (1 - s^H) / 2 after H hops, with s = 1 - 2 f."""
     x = chunked_codes().sum(axis=0)
     slopes = np.tile(bit_slopes(fidelity), (2, 1))
     bits = (x.astype(int)[:, None] >> np.arange(16)) & 1
@@ -577,7 +577,7 @@ def test_the_symbols_of_a_code_meet_bare_links_below_and_the_residual_of_words_a
     """(8, 4, 4) for each run of codes, against the XOR patterns of flips by hand."""
     size, fidelity = 10, 0.93
     ring = ring_of(fidelity, Unequal(SMALL, symbols))
-    runs = hops.code_runs(ring, size)
+    runs = hops.level_runs(ring, size)
     met = hops.effective_channels(ring.transition, ring, runs)
     found = np.concatenate(
         [

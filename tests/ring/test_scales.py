@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from fixed_point import levels_of, sum_of_blocks
 
 from jaxqring import (
     BFloat16,
@@ -45,33 +46,6 @@ def leaves(nodes=NODES, seed=0):
     }
 
 
-def codes_of(values, bits, nodes):
-    """(nodes, size) float32 of one block -> int64 codes and the value of one, by another way.
-
-    The step is found by doubling, in exact arithmetic.
-    """
-    width = bits - math.ceil(math.log2(nodes))
-    limit = 2 ** (width - 1) - 1
-    if width > 25:
-        limit = 2 ** (width - 1) - 2 ** (width - 25)
-    exact = np.asarray(values, np.float64)
-    power = -126
-    while math.ldexp(limit, power) < np.abs(exact).max(initial=0):
-        power += 1
-    step = math.ldexp(1.0, power)
-    return np.clip(np.rint(exact / step), -limit, limit).astype(np.int64), step
-
-
-def sum_of_blocks(values, bits, block):
-    """(nodes, size) -> (size,) the exact sum of codes, times their values, run by run."""
-    nodes, size = values.shape
-    parts = []
-    for start in range(0, size, block or max(size, 1)):
-        codes, step = codes_of(values[:, start : start + (block or size)], bits, nodes)
-        parts.append(codes.sum(axis=0) * step)
-    return np.concatenate(parts) if parts else np.zeros(0)
-
-
 def run_psum(x, ring, key):
     return psum(x, AXIS, ring=ring, key=key)
 
@@ -91,17 +65,17 @@ PROTECTED = Ring(
 
 
 @pytest.mark.parametrize("bits", [8, slow(12), 16, slow(24)])
-def test_leaves_of_any_size_arrive_within_half_a_step_of_their_own(every_mapping, bits):
+def test_leaves_of_any_size_arrive_within_half_a_level_of_their_own(every_mapping, bits):
     tree, ring = leaves(), Ring(noise="off", wire=FixedPoint(bits))
     found = every_mapping(run_psum, NODES, shared=2)(tree, ring, KEY)
     for name, values in tree.items():
         total = sum_of_blocks(values, bits, None)
-        # The sum is that of the codes, to the bit; each code is within half a step of its value.
+        # The sum is that of the levels, to the bit; each is within half a level of its value.
         np.testing.assert_array_equal(found[name], np.tile(np.float32(total), (NODES, 1)), name)
-        step = codes_of(values, bits, NODES)[1]
+        scale = levels_of(values, bits, NODES)[1]
         exact = values.astype(np.float64).sum(axis=0)
-        assert np.abs(total - exact).max() <= NODES * step / 2
-        assert step <= 2 * np.abs(values).max() / (2 ** (bits - 4) - 1) or name == "zero"
+        assert np.abs(total - exact).max() <= NODES * scale / 2
+        assert scale <= 2 * np.abs(values).max() / (2 ** (bits - 4) - 1) or name == "zero"
 
 
 @pytest.mark.parametrize("block", [slow(1), 3, slow(16), 1000])
@@ -151,12 +125,12 @@ def test_vanished_values_are_counted(vmapped, rounding, nodes_per_device):
     shape = values.shape if nodes_per_device == 1 else (2, 4, 50)
     devices = NODES // nodes_per_device
     _, report = vmapped(run_psum_report, devices, shared=2)(values.reshape(shape), ring, KEY)
-    codes, step = codes_of(values, 12, NODES)
-    gone = int(((codes == 0) & (values != 0)).sum())
+    levels, scale, _ = levels_of(values, 12, NODES)
+    gone = int(((levels == 0) & (values != 0)).sum())
     if rounding == "nearest":
         assert int(report.vanished[0]) == gone
-    else:  # all but the largest are far below one code, and rounded up with that chance
-        assert np.abs(values[1:]).max() / step < 1e-30
+    else:  # all but the largest are far below one level, and rounded up with that chance
+        assert np.abs(values[1:]).max() / scale < 1e-30
         assert int(report.vanished[0]) == (values != 0).sum() - 1
 
 
@@ -187,8 +161,8 @@ def test_halves_of_a_sum_keep_the_scales(mapping, scale):
                     if scale == "leaf"
                     else np.concatenate([v.reshape(nodes, -1) for v in x.values()], axis=1)
                 )
-                step = codes_of(every, 14, nodes)[1]
-                want = np.rint(values / step).clip(-2047, 2047).sum(axis=0) * step
+                unit = levels_of(every, 14, nodes)[1]
+                want = np.rint(values / unit).clip(-2047, 2047).sum(axis=0) * unit
             np.testing.assert_array_equal(scattered[name][part].reshape(-1), np.float32(want))
         own = leaf[:, 0].reshape(nodes, -1)
         for run_start in range(0, own.shape[1], 3 if scale == 3 else own.shape[1]):
@@ -196,8 +170,8 @@ def test_halves_of_a_sum_keep_the_scales(mapping, scale):
             every = own[:, cut]
             if scale == "payload":
                 every = np.concatenate([v[:, 0].reshape(nodes, -1) for v in x.values()], axis=1)
-            step = codes_of(every, 14, 1)[1]  # no guard bits where nothing is added
-            want = np.float32(np.rint(own[:, cut] / step).clip(-8191, 8191) * step)
+            unit = levels_of(every, 14, 1)[1]  # no guard bits where nothing is added
+            want = np.float32(np.rint(own[:, cut] / unit).clip(-8191, 8191) * unit)
             got = np.asarray(gathered[name]).reshape(nodes, nodes, -1)[:, :, cut]
             np.testing.assert_array_equal(got, np.tile(want, (nodes, 1, 1)))
 
@@ -228,10 +202,10 @@ def test_errors_are_as_large_as_the_leaf_that_they_hit(vmapped):
     tree, ring = leaves(), Ring(superdense(werner(fidelity=0.8)), FixedPoint(8))
     found = vmapped(run_psum, NODES, shared=2)(tree, ring, KEY)
     for name, values in tree.items():
-        step = codes_of(values, 8, NODES)[1]
-        codes = found[name] / np.float32(step)
-        np.testing.assert_array_equal(codes, np.rint(codes))
-        assert np.abs(codes).max() <= 128
+        scale = levels_of(values, 8, NODES)[1]
+        levels = found[name] / np.float32(scale)
+        np.testing.assert_array_equal(levels, np.rint(levels))
+        assert np.abs(levels).max() <= 128
 
 
 @pytest.mark.parametrize("noise", ["sampled", slow("gaussian"), slow("mean")])
@@ -248,7 +222,7 @@ def test_the_slope_on_data_is_that_of_the_channel_whatever_the_scale(vmapped, no
 
     found = vmapped(run, NODES, shared=2)(tree, ring, KEY)
     # A wrong symbol is uniform, so that a bit flips with probability 2/3 (1 - F): a hop keeps
-    # 1 - 4/3 (1 - F) of a code. Chunk (j + 1) mod N of node i crosses some hops to its owner, and
+    # 1 - 4/3 (1 - F) of a level. Chunk (j + 1) mod N of node i crosses some hops to its owner, and
     # then up to N - 1 more; the exact slope of every value is a sum over nodes, at most N.
     keep = 1 - 4 / 3 * 0.03
     lowest, highest = nodes * keep ** (2 * nodes - 2), float(nodes)
@@ -347,6 +321,6 @@ def test_pmean_of_unlike_leaves_is_their_sum_divided(vmapped, nodes, ulps):
     ring = Ring(superdense(werner(fidelity=0.9)), FixedPoint(10))
     mean, total = vmapped(both, nodes, shared=2)(leaves(nodes), ring, KEY)
     for name in SIZES:
-        if PEAKS[name]:  # codes of zeros are worth 2^-126, a part of which is subnormal
+        if PEAKS[name]:  # levels of zeros are worth 2^-126, a part of which is subnormal
             want = np.asarray(total[name]) / np.float32(nodes)
             np.testing.assert_array_max_ulp(np.asarray(mean[name]), want, maxulp=ulps)

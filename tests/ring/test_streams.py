@@ -115,7 +115,7 @@ def test_gradients_and_statistics_with_one_key_have_errors_of_their_own():
 
     first, second = jax.jit(jax.vmap(step, axis_name=AXIS))(jnp.zeros((NODES, SIZE)))
     first, second = np.asarray(first), np.asarray(second)
-    # A code is hit with probability p in each; in both with p^2, to 6 standard deviations.
+    # A level is hit with probability p in each; in both with p^2, to 6 standard deviations.
     p = (first.mean() + second.mean()) / 2
     assert 0.3 < p < 0.999
     both = (first & second).mean()

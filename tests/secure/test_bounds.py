@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.stats import binom, hypergeom
 
-from jaxqring.codes._block_codes import bch, reed_solomon
+from jaxqring.codes import bch, reed_solomon
 from jaxqring.secure import _bounds as bounds
 from jaxqring.secure import _copy_sampling as sampling
 from jaxqring.secure import _rates as rates

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import pytest
 from scipy.stats import binom
 
-from jaxqring.codes._block_codes import bch, secded
+from jaxqring.codes import bch, secded
 from jaxqring.physics.channels import depolarizing
 from jaxqring.physics.ghz import GHZSource
 from jaxqring.secure import _bounds as bounds

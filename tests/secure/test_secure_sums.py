@@ -134,13 +134,13 @@ def watched(monkeypatch, x, ring, source, key):
     seen, nodes, bits = [], x.shape[0], ring.wire.bits
     chunk = x.shape[1] // nodes
 
-    def spy(values, ring, key, plan):
-        plan = plan._replace(keep_codes=True)
-        result, counts, words = engine._with_trail(values, ring, key, plan)
-        size, own = -(-chunk // ring.wire.lanes), plan.place.nodes()[0]
+    def spy(values, ring, key, spec):
+        spec = spec._replace(keep_sent=True)
+        result, counts, words = engine._with_sent(values, ring, key, spec)
+        size, own = -(-chunk // ring.wire.lanes), spec.place.nodes()[0]
 
         def mask(number):
-            each = ring.masks.lanes(own, number, size=size, bits=bits, nodes=nodes)
+            each = ring.masks.lanes(own, number, size=size, bits=bits, num_nodes=nodes)
             # What the sum is off by is added by the node that starts with the chunk.
             off = jnp.where(number == own, ring.masks.errors[0], 0)
             return jnp.concatenate(each)[:chunk] + off
@@ -162,23 +162,23 @@ def watched(monkeypatch, x, ring, source, key):
 def test_what_travels_is_what_view_says_and_uniform(monkeypatch, nodes, bits):
     """The engine and the audit tell one story, wrong sums of masks included.
 
-    Of data that are all alike each node sends (N - 1) 4096 codes whose low byte is uniform on 256
+    Of data that are all alike each node sends (N - 1) 4096 levels whose low byte is uniform on 256
     values by chi-square, which fails by chance with a probability below 1e-7 in all.
     """
     x = jnp.ones((nodes, 4096 * nodes))
     source = dephased(nodes, 0.001)
     total, sent, hidden = watched(monkeypatch, x, quiet(bits), source, KEY)
-    step = FixedPoint(bits).step(jnp.max(jnp.abs(x)), nodes)
-    codes = FixedPoint(bits).encode(x, step, nodes)
+    scale = FixedPoint(bits).scale_of(jnp.max(jnp.abs(x)), nodes)
+    levels = FixedPoint(bits).encode(x, scale, nodes)
     hidden = hidden.reshape(nodes, -1)
     off = np.asarray(jnp.sum(hidden.astype(jnp.uint32), axis=0)) % 2**bits
     assert 0 < (off != 0).sum() < 0.1 * off.size
     for node in range(nodes):
-        seen = view(((node + 1) % nodes,), codes, hidden, bits=bits)
+        seen = view(((node + 1) % nodes,), levels, hidden, bits=bits)
         np.testing.assert_array_equal(seen.received[0], sent[node])
         reduced = np.asarray(sent[node][: nodes - 1])
         assert chisquare(np.bincount(reduced.reshape(-1) % 256, minlength=256)).pvalue > 1e-8
-    expected = (codes.sum(axis=0) + off + 2 ** (bits - 1)) % 2**bits - 2 ** (bits - 1)
+    expected = (levels.sum(axis=0) + off + 2 ** (bits - 1)) % 2**bits - 2 ** (bits - 1)
     np.testing.assert_array_equal(levels_of(total, x, bits), [expected] * nodes)
 
 

@@ -260,7 +260,7 @@ def gradient_levels(nodes, bits):
     )
     flat = jnp.concatenate([leaf.reshape(nodes, -1) for leaf in gradients], axis=1)
     wire = FixedPoint(bits)
-    step = wire.step(jnp.max(jnp.abs(flat)), nodes)
+    step = wire.scale_of(jnp.max(jnp.abs(flat)), nodes)
     return np.asarray(wire.encode(flat, step, nodes))
 
 
