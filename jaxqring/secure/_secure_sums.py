@@ -33,12 +33,12 @@ from jaxqring.secure._secure_report import SecureReport, choose
 from jaxqring.secure._security import MIN_PARTIES, Security
 from jaxqring.secure._sum_correction import chunk_errors
 
-Tree = TypeVar("Tree")
+T = TypeVar("T")
 
 
 @overload
 def secure_psum(
-    x: Tree,
+    x: T,
     axis_name: AxisName,
     *,
     ring: Ring,
@@ -48,10 +48,10 @@ def secure_psum(
     dropout: Dropout | None = None,
     replicated: bool = False,
     with_report: Literal[False] = False,
-) -> Tree: ...
+) -> T: ...
 @overload
 def secure_psum(
-    x: Tree,
+    x: T,
     axis_name: AxisName,
     *,
     ring: Ring,
@@ -61,9 +61,22 @@ def secure_psum(
     dropout: Dropout | None = None,
     replicated: bool = False,
     with_report: Literal[True],
-) -> tuple[Tree, SecureReport]: ...
+) -> tuple[T, SecureReport]: ...
+@overload
 def secure_psum(
-    x: PyTree,
+    x: T,
+    axis_name: AxisName,
+    *,
+    ring: Ring,
+    source: GHZSource | PlantedSource,
+    security: Security,
+    key: Key,
+    dropout: Dropout | None = None,
+    replicated: bool = False,
+    with_report: bool,
+) -> T | tuple[T, SecureReport]: ...
+def secure_psum(
+    x: T,
     axis_name: AxisName,
     *,
     ring: Ring,
@@ -73,7 +86,7 @@ def secure_psum(
     dropout: Dropout | None = None,
     replicated: bool = False,
     with_report: bool = False,
-) -> Any:
+) -> T | tuple[T, SecureReport]:
     """Sums a pytree over the nodes as `jaxqring.psum` does, under masks from verified GHZ states.
 
     **One key, one collective.** Masks drawn twice from one key are the same masks, and the
@@ -132,7 +145,7 @@ def secure_psum(
 
 @overload
 def secure_pmean(
-    x: Tree,
+    x: T,
     axis_name: AxisName,
     *,
     ring: Ring,
@@ -142,10 +155,10 @@ def secure_pmean(
     dropout: Dropout | None = None,
     replicated: bool = False,
     with_report: Literal[False] = False,
-) -> Tree: ...
+) -> T: ...
 @overload
 def secure_pmean(
-    x: Tree,
+    x: T,
     axis_name: AxisName,
     *,
     ring: Ring,
@@ -155,9 +168,22 @@ def secure_pmean(
     dropout: Dropout | None = None,
     replicated: bool = False,
     with_report: Literal[True],
-) -> tuple[Tree, SecureReport]: ...
+) -> tuple[T, SecureReport]: ...
+@overload
 def secure_pmean(
-    x: PyTree,
+    x: T,
+    axis_name: AxisName,
+    *,
+    ring: Ring,
+    source: GHZSource | PlantedSource,
+    security: Security,
+    key: Key,
+    dropout: Dropout | None = None,
+    replicated: bool = False,
+    with_report: bool,
+) -> T | tuple[T, SecureReport]: ...
+def secure_pmean(
+    x: T,
     axis_name: AxisName,
     *,
     ring: Ring,
@@ -167,7 +193,7 @@ def secure_pmean(
     dropout: Dropout | None = None,
     replicated: bool = False,
     with_report: bool = False,
-) -> Any:
+) -> T | tuple[T, SecureReport]:
     """The mean over the nodes: `secure_psum`, divided by the number of nodes whose data are in it.
 
     Arguments, results, errors and the rule for keys are those of `secure_psum`.
