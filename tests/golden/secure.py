@@ -29,7 +29,7 @@ def noisy(error_prob: float) -> jq.GHZSource:
     return jq.GHZSource(NODES, noise=jq.dephasing(error_prob=error_prob))
 
 
-PLANTED = jq.secure.PlantedSource(noisy(0.0), jq.secure.plus_states(NODES), 5)
+PLANTED = jq.secure.PlantedSource(noisy(0.0), jq.secure.plus_states(NODES), 2)
 BARE = jq.secure.Security("none")
 MIXED = jq.secure.Security("none", tests="mixed", tolerance=0.2, correction=jq.codes.bch(15, 7, 2))
 CASES = {
@@ -41,24 +41,24 @@ CASES = {
         "fixed8",
         "sampled",
         "shard_map_checked",
-        noisy(0.0),
+        noisy(1e-3),
         BARE,
-        jq.secure.Dropout(0.2, "spare"),
+        jq.secure.Dropout(0.1, "spare"),
     ),
     "secure_psum | fixed24 | retransmit | corrected": Case(
-        jq.secure_psum, "fixed24", "retransmit", "pmap", noisy(2e-3), MIXED
+        jq.secure_psum, "fixed24", "retransmit", "pmap", noisy(5e-4), MIXED
     ),
     "secure_pmean | fixed16 payload | sampled | planted": Case(
         jq.secure_pmean, "fixed16 payload", "sampled", "shard_map_unchecked", PLANTED, BARE
     ),
-    "secure_psum | fixed16 runs of 3 | unequal | restarts": Case(
+    "secure_psum | fixed16 runs of 3 | unequal | aborted after restarts": Case(
         jq.secure_psum,
         "fixed16 runs of 3",
         "unequal",
         "nodes_per_device",
         noisy(1e-3),
         BARE,
-        jq.secure.Dropout(0.2, "restart"),
+        jq.secure.Dropout(0.1, "restart"),
     ),
     "secure_pmean | fixed16 stochastic | ideal | buckets": Case(
         jq.secure_pmean, "fixed16 stochastic", "ideal", "pmap", noisy(1e-3), jq.secure.Security()
