@@ -7,20 +7,31 @@ BENCHMARKS := transport collectives transition training compiling estimators swe
 # Neighbouring tests share compiled programs: each worker takes a half, and then what is left over.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 
-.PHONY: demo test test-slow golden lint format bench clean
+.PHONY: demo test test-statistics test-matrix test-further test-all golden lint format bench clean
 
 demo: $(VENV)/.ready
 	$(BIN)/jaxqring train --config configs/demo.toml
 
+# The lanes: see tests/conftest.py. ARGS go to pytest: make test-matrix ARGS="--part 3/8".
 test: $(VENV)/.ready
-	$(PYTEST) -m "not slow"
+	$(PYTEST) $(ARGS)
 
-test-slow: $(VENV)/.ready
-	$(PYTEST)
+test-statistics: $(VENV)/.ready
+	$(PYTEST) -m statistics $(ARGS)
+
+test-matrix: $(VENV)/.ready
+	$(PYTEST) -m matrix $(ARGS)
+
+# Both, which is all that `make test` leaves out.
+test-further: $(VENV)/.ready
+	$(PYTEST) -m "statistics or matrix" $(ARGS)
+
+test-all: $(VENV)/.ready
+	$(PYTEST) -m "" $(ARGS)
 
 # What the library gives here, under this version of JAX; one process, which writes one file.
 golden: $(VENV)/.ready
-	$(BIN)/python -m pytest tests/test_golden.py --golden
+	$(BIN)/python -m pytest tests/test_golden.py -m "" --golden
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .
@@ -43,4 +54,4 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	@touch $@
 
 clean:
-	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) runs .cache .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

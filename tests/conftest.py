@@ -1,4 +1,12 @@
-"""Eight host devices, and the four mappings of a per-node function over the nodes of a ring.
+"""Eight host devices, the four mappings of a per-node function over a ring, and the lanes.
+
+The lanes are marks: `statistics` for sampled laws and long draws, `matrix` for the same test under
+further mappings, widths, types and nodes, for larger enumerations, and for whole programs. What has
+neither is the default lane. `--part 3/8` keeps an eighth of what is selected, always the same one.
+
+Compiled programs are kept in `.cache/jax` from one run to the next, a folder for each version of
+JAX and each setting of XLA. `JAX_COMPILATION_CACHE_DIR` names another folder, and
+`JAX_ENABLE_COMPILATION_CACHE=false` keeps nothing; processes that tests start do as these say.
 
 Every program that a worker has compiled stays in its memory, some megabytes each in dozens of
 maps, of which Linux allows 65,530. A worker that has grown beyond `KEPT` therefore forgets them
@@ -10,14 +18,18 @@ import ctypes
 import dataclasses
 import functools
 import gc
+import hashlib
+import importlib.metadata
 import os
+import re
 import resource
 import sys
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-# Both must be set before JAX starts its backends.
+# All must be set before JAX is imported.
 if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
     os.environ["XLA_FLAGS"] = (
         os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
@@ -26,10 +38,18 @@ if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", "")
 if "xla_backend_optimization_level" not in os.environ["XLA_FLAGS"]:
     os.environ["XLA_FLAGS"] += " --xla_backend_optimization_level=0"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    _setting = hashlib.sha256(os.environ["XLA_FLAGS"].encode()).hexdigest()[:8]
+    _folder = f"{importlib.metadata.version('jax')}-{_setting}"
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(
+        Path(__file__).parent.parent / ".cache" / "jax" / _folder
+    )
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 
 import jax
 import numpy as np
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import Mesh, PartitionSpec
 
 # Bytes in memory: 1.1e9 are some 15,000 maps.
@@ -88,6 +108,28 @@ def _mapped(name: str, function: Callable, size: int, shared: int) -> Callable:
 def pytest_addoption(parser: pytest.Parser) -> None:
     about = "record what test_golden.py compares with"
     parser.addoption("--golden", action="store_true", help=about)
+    about = "of the selected tests, keep those whose names fall into part K of N"
+    parser.addoption("--part", metavar="K/N", help=about)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    part = config.getoption("--part")
+    found = re.fullmatch(r"([1-9]\d*)/([1-9]\d*)", part or "1/1")
+    if not found or int(found[1]) > int(found[2]):
+        raise pytest.UsageError(f"--part must be K/N with 1 <= K <= N, but got {part}")
+
+
+# After the marks have selected, so that what is counted as left out is of the lanes that run.
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--part"):
+        return
+    part, parts = map(int, config.getoption("--part").split("/"))
+    # By the name alone: a test stays in its part when others come and go.
+    chosen = [item for item in items if zlib.crc32(item.nodeid.encode()) % parts == part - 1]
+    kept = {id(item) for item in chosen}
+    config.hook.pytest_deselected(items=[item for item in items if id(item) not in kept])
+    items[:] = chosen
 
 
 def mesh(size: int) -> Mesh:
@@ -114,10 +156,11 @@ class Mapping:
         return _mapped(self.name, function, size, shared)
 
 
-def _mappings(*slow: str) -> Callable:
-    """A fixture of the four mappings, the ones that are named among the slow tests."""
+def _mappings(*further: str) -> Callable:
+    """A fixture of the four mappings, the ones that are named in the lane `matrix`."""
     marked = [
-        pytest.param(name, marks=[pytest.mark.slow] if name in slow else []) for name in MAPPINGS
+        pytest.param(name, marks=[pytest.mark.matrix] if name in further else [])
+        for name in MAPPINGS
     ]
     return pytest.fixture(params=marked)
 
@@ -125,19 +168,19 @@ def _mappings(*slow: str) -> Callable:
 # pmap is shard_map without checks inside, so what few tests leave out here is near to it.
 @_mappings("shard_map_unchecked")
 def every_mapping(request: pytest.FixtureRequest) -> Mapping:
-    """Each of the four mappings in turn, what pmap is made of among the slow tests."""
+    """Each of the four mappings in turn, what pmap is made of in the lane `matrix`."""
     return Mapping(request.param)
 
 
 @_mappings(*UNCHECKED)
 def mapping(request: pytest.FixtureRequest) -> Mapping:
-    """Each of the four mappings in turn, the two unchecked ones among the slow tests."""
+    """Each of the four mappings in turn, the two unchecked ones in the lane `matrix`."""
     return Mapping(request.param)
 
 
 @_mappings(*UNCHECKED, "shard_map_checked")
 def vmap_first(request: pytest.FixtureRequest) -> Mapping:
-    """Each of the four mappings in turn, all but the cheapest among the slow tests.
+    """Each of the four mappings in turn, all but the cheapest in the lane `matrix`.
 
     For what takes a path that other tests take under every mapping.
     """
@@ -160,6 +203,17 @@ def mapping_named() -> Callable[[str], Mapping]:
 def ring_mesh() -> Callable[[int], Mesh]:
     """The mesh that the mappings of a given size use."""
     return mesh
+
+
+@pytest.fixture
+def compiled_anew() -> Iterator[None]:
+    """Switches the cache of compiled programs off, for tests of compiling and of its results."""
+    before = jax.config.jax_enable_compilation_cache
+    jax.config.update("jax_enable_compilation_cache", False)
+    compilation_cache.reset_cache()  # JAX asks once whether there is one
+    yield
+    jax.config.update("jax_enable_compilation_cache", before)
+    compilation_cache.reset_cache()
 
 
 def _resident() -> float:

@@ -64,6 +64,7 @@ def check(jobs, most_seconds, most_rounds):
     Seconds are ten times what two quiet cores took, rounds twice what was found.
     """
     environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    environment["JAX_ENABLE_COMPILATION_CACHE"] = "false"
     command = [sys.executable, "-c", PROGRAM, json.dumps(jobs), str(most_seconds * len(jobs))]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     found = [json.loads(line) for line in done.stdout.splitlines()]
@@ -92,12 +93,12 @@ MORE = [
 ]
 
 
-@pytest.mark.parametrize("jobs", [FEW, pytest.param(MORE, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("jobs", [FEW, pytest.param(MORE, marks=pytest.mark.matrix)])
 def test_masks_of_all_widths_compile_in_seconds(jobs):
     check([("masks", job) for job in jobs], most_seconds=30, most_rounds=30)
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_rings_of_all_widths_compile_in_seconds():
     """Under masks, and where codes round at random; eight nodes need six bits."""
     masked = [("masked", bits, "shard_map", 30_000) for bits in (6, 8, 14, 30)]

@@ -132,7 +132,7 @@ CHECKS = {
 
 
 # `test_readme` runs readme.py among the quick tests, and compares every letter.
-@pytest.mark.slow
+@pytest.mark.matrix
 @pytest.mark.parametrize("name", CHECKS)
 def test_the_example_prints_what_it_promises(name):
     CHECKS[name]()

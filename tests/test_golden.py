@@ -14,7 +14,7 @@ COMMAND = "make golden, under this version of JAX"
 
 def groups():
     return [
-        pytest.param(name, marks=[pytest.mark.slow] if group.slow else [], id=name)
+        pytest.param(name, marks=[pytest.mark.matrix] if group.matrix else [], id=name)
         for name, group in GROUPS.items()
     ]
 
@@ -48,7 +48,7 @@ def test_outputs_are_those_of_the_record(name, request, mapping_named):
     assert_recorded(found, expected_of(name))
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 @pytest.mark.parametrize("mapping", collectives.MAPPINGS)
 @pytest.mark.parametrize(
     "name, module", [("collectives", collectives), ("secure collectives", secure)]

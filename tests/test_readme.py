@@ -7,7 +7,6 @@ import runpy
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 ROOT = Path(__file__).parent.parent
 BLOCKS = re.findall(r"```(\w*)\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
@@ -37,7 +36,6 @@ def test_every_image_is_a_file_of_the_repository_by_its_absolute_address():
         assert (ROOT / path).is_file(), address
 
 
-@pytest.mark.slow
 def test_the_derivative_of_the_readme_is_one_of_less_loss():
     shown = [text for language, text in BLOCKS if language == "python"]
     names: dict = {}

@@ -735,7 +735,6 @@ def test_a_malformed_call_is_refused_in_one_sentence(call, error, words):
     assert " must " in message, message
 
 
-@pytest.mark.slow
 def test_the_table_is_not_satisfied_by_well_formed_calls():
     # The helpers of the table run when nothing is wrong, so that its refusals are of its mistakes.
     assert summed(NOISELESS).tolist() == [2, 2]

@@ -20,7 +20,7 @@ CHANCE = 1e-9
 IMPLEMENTATIONS = (
     "threefry2x32",
     "rbg",
-    pytest.param("unsafe_rbg", marks=pytest.mark.slow),
+    pytest.param("unsafe_rbg", marks=pytest.mark.matrix),
 )
 SIZE = 2**18
 

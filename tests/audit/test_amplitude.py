@@ -20,7 +20,7 @@ from jaxqring.audit._gap_ip import (
     register_qubits,
 )
 
-slow_case = functools.partial(pytest.param, marks=pytest.mark.slow)
+further = functools.partial(pytest.param, marks=pytest.mark.matrix)
 law = jax.jit(phase_estimation_probabilities, static_argnums=(1, 2))
 
 
@@ -99,7 +99,7 @@ def pair_of_states(seed, size):
 
 @pytest.mark.parametrize(
     "size, steps",
-    [(7, 8), (100, 32), *(slow_case(*case) for case in [(7, 32), (16, 16), (16, 2), (100, 16)])],
+    [(7, 8), (100, 32), *(further(*case) for case in [(7, 32), (16, 16), (16, 2), (100, 16)])],
 )
 def test_law_is_that_of_the_state(size, steps, x64):
     for seed in range(4):
@@ -113,8 +113,8 @@ def test_law_is_that_of_the_state(size, steps, x64):
         )
 
 
-@pytest.mark.parametrize("steps", [slow_case(4), 8])
-@pytest.mark.parametrize("noise", [0.3, 1.0, slow_case(0.01)])
+@pytest.mark.parametrize("steps", [further(4), 8])
+@pytest.mark.parametrize("noise", [0.3, 1.0, further(0.01)])
 def test_law_with_noise_is_that_of_the_density_matrix(steps, noise, x64):
     for seed in range(2):
         a, b = pair_of_states(seed, 7)
@@ -131,7 +131,7 @@ def test_law_with_noise_needs_the_whole_register(x64):
     assert not np.allclose(law(theta, 8, 3, 0.1), law(theta, 8, 20, 0.1), atol=1e-3)
 
 
-@pytest.mark.parametrize("steps", [2, slow_case(16), slow_case(64)])
+@pytest.mark.parametrize("steps", [2, further(16), further(64)])
 def test_closed_form_is_the_product_of_matrices_at_no_noise(steps, x64):
     for g in (-1.0, -0.3, 0.0, 0.1, 0.9, 1.0):
         closed = phase_estimation_probabilities(angle(g), steps, 20, 0.0)
@@ -141,7 +141,7 @@ def test_closed_form_is_the_product_of_matrices_at_no_noise(steps, x64):
         assert np.allclose(closed, tiny, atol=1e-10)
 
 
-@pytest.mark.parametrize("noise", [0.0, slow_case(1e-3), slow_case(0.2), slow_case(1.0)])
+@pytest.mark.parametrize("noise", [0.0, further(1e-3), further(0.2), further(1.0)])
 def test_law_is_a_distribution_and_even(noise, x64):
     for theta in np.linspace(0, np.pi / 2, 7):
         for steps in (2, 16, 64):
@@ -152,7 +152,7 @@ def test_law_is_a_distribution_and_even(noise, x64):
                 assert np.allclose(found[1:], found[:0:-1], atol=1e-12)
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_law_in_single_precision():
     for steps in (16, 128, 512):
         with jax.enable_x64(True):
@@ -177,7 +177,7 @@ def within_the_resolution(thetas, steps):
     return jax.vmap(one)(thetas)
 
 
-@pytest.mark.parametrize("steps", [64, slow_case(8), slow_case(512)])
+@pytest.mark.parametrize("steps", [64, further(8), further(512)])
 def test_phase_estimation_errs_by_its_resolution_at_most(steps, x64):
     chances = np.asarray(within_the_resolution(np.linspace(0, np.pi / 2, 1001), steps))
     assert np.all(chances >= WITHIN_RESOLUTION)

@@ -30,7 +30,7 @@ MILLION = 10**6
 RUNS = 20_000
 SIGMAS = 5
 KEY = jax.random.key(0)
-slow_case = functools.partial(pytest.param, marks=pytest.mark.slow)
+further = functools.partial(pytest.param, marks=pytest.mark.matrix)
 law = jax.jit(phase_estimation_probabilities, static_argnums=(1, 2))
 
 
@@ -71,7 +71,7 @@ def two_vectors(inner_product):
     return jnp.asarray(3 * a, jnp.float32), jnp.asarray(0.2 * b, jnp.float32)
 
 
-@pytest.mark.parametrize("tau", [0.1, slow_case(0.05), slow_case(0.02)])
+@pytest.mark.parametrize("tau", [0.1, further(0.05), further(0.02)])
 @pytest.mark.parametrize("repetitions", [1, 5])
 def test_decisions_err_as_often_as_they_should(tau, repetitions):
     """20,000 runs at each sign; also within the plan."""
@@ -85,7 +85,7 @@ def test_decisions_err_as_often_as_they_should(tau, repetitions):
         assert np.mean(wrong) <= plan.error
 
 
-@pytest.mark.parametrize("noise", [None, slow_case(2e-3)])
+@pytest.mark.parametrize("noise", [None, further(2e-3)])
 def test_decisions_of_two_vectors_err_as_often_as_they_should(noise):
     """20,000 runs at each sign, of vectors and not of an angle, with and without noise."""
     tau = 0.1
@@ -98,7 +98,7 @@ def test_decisions_of_two_vectors_err_as_often_as_they_should(noise):
         assert_frequency(np.asarray(done.agrees) != (g > 0), chance)
 
 
-@pytest.mark.slow
+@pytest.mark.statistics
 def test_estimates_follow_the_law():
     """20,000 runs; chi-square of the outcomes, at 1e-7."""
     plan = plan_gap_ip(0.3, MILLION)
@@ -118,7 +118,7 @@ def test_estimates_follow_the_law():
     assert statistic < stats.chi2.isf(1e-7, len(counts) - 1)
 
 
-@pytest.mark.parametrize("copies", [200, slow_case(201), slow_case(1000)])
+@pytest.mark.parametrize("copies", [200, further(201), further(1000)])
 def test_single_copies_err_as_often_as_they_should(copies):
     """20,000 runs at each sign, against the binomial law of the copies that are found."""
     tau = 0.1
@@ -134,7 +134,7 @@ def test_single_copies_err_as_often_as_they_should(copies):
     assert plan.error == pytest.approx(projective_error(tau, copies), rel=1e-9)
 
 
-@pytest.mark.slow
+@pytest.mark.statistics
 def test_single_copies_without_bias_under_noise():
     """20,000 runs of 400 copies; the mean of the share that is found, at 5 sigma."""
     server, client = two_vectors(0.3)
@@ -145,7 +145,7 @@ def test_single_copies_without_bias_under_noise():
     assert np.mean(share) == pytest.approx(mean, abs=SIGMAS * spread / math.sqrt(RUNS) + 2e-6)
 
 
-@pytest.mark.slow
+@pytest.mark.statistics
 @pytest.mark.parametrize("noise", [0.0, 5e-4])
 def test_maximum_likelihood_decides_right(noise):
     """300 runs of 40 shots at three times the gap: a wrong one is over 20 deviations away."""
@@ -155,7 +155,7 @@ def test_maximum_likelihood_decides_right(noise):
         assert np.all(np.asarray(done.agrees) == (g > 0))
 
 
-@pytest.mark.parametrize("quarters", [slow_case(4 / 3), slow_case(6 / 5), slow_case(7 / 5)])
+@pytest.mark.parametrize("quarters", [further(4 / 3), further(6 / 5), further(7 / 5)])
 def test_maximum_likelihood_is_as_sharp_as_fisher_information_allows(quarters):
     """500 runs of 400 shots; the mean square has a relative spread of 6 %, a factor of 2 is far.
 
@@ -171,7 +171,7 @@ def test_maximum_likelihood_is_as_sharp_as_fisher_information_allows(quarters):
     assert 1 / 2 < ratio < 2
 
 
-@pytest.mark.slow
+@pytest.mark.statistics
 @pytest.mark.parametrize("estimator", ["qpe", "mlae", "projective"])
 def test_all_estimators_know_equal_and_opposite_gradients(estimator):
     """300 runs; 1 of 99 copies found too few has no chance, nor has phase estimation of angle 0."""
@@ -185,7 +185,7 @@ def test_all_estimators_know_equal_and_opposite_gradients(estimator):
 # --- Identities and invariances -------------------------------------------------------------------
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 @pytest.mark.parametrize("estimator, repetitions", [("qpe", 3), ("mlae", 20), ("projective", 99)])
 def test_plan_is_what_the_run_reports(estimator, repetitions):
     server, client = two_vectors(0.2)
@@ -217,7 +217,7 @@ def test_trees_of_other_structure_are_the_same_gradient():
     assert plain.plan.qubits == plan_gap_ip(0.1, 12).qubits
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 @pytest.mark.parametrize("estimator, repetitions", [("qpe", 1), ("mlae", 20), ("projective", 99)])
 def test_lengths_of_gradients_do_not_matter(estimator, repetitions):
     server, client = two_vectors(0.25)
@@ -229,7 +229,7 @@ def test_lengths_of_gradients_do_not_matter(estimator, repetitions):
         assert outcomes(plain) == outcomes(scaled)
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 @pytest.mark.parametrize("estimator, repetitions", [("qpe", 1), ("mlae", 20), ("projective", 99)])
 def test_same_key_same_bits(estimator, repetitions):
     server, client = two_vectors(0.25)
@@ -247,7 +247,7 @@ def test_same_key_same_bits(estimator, repetitions):
     assert len(seen) > 1
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_over_pairs_is_one_after_the_other():
     pairs = [two_vectors(g) for g in (-0.6, -0.2, 0.2, 0.6)]
     server, client = (jnp.stack(each) for each in zip(*pairs, strict=True))
@@ -260,7 +260,7 @@ def test_over_pairs_is_one_after_the_other():
         assert float(one.inner_product) == pytest.approx(float(done.inner_product[n]), abs=1e-6)
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_whole_numbers_and_half_precision_are_gradients():
     done = gap_ip(np.array([1, 2, 2]), [2.0, 1, 1], tau=0.1, key=KEY)
     same = gap_ip(jnp.array([1.0, 2, 2]), jnp.array([2.0, 1, 1], jnp.bfloat16), tau=0.1, key=KEY)
@@ -268,7 +268,7 @@ def test_whole_numbers_and_half_precision_are_gradients():
     assert done.inner_product.dtype == jnp.float32
 
 
-@pytest.mark.slow
+@pytest.mark.statistics
 def test_a_thousand_audits_of_a_million_entries():
     """1,000 runs of one compiled function; the share of wrong ones at 5 sigma."""
     first, second = (jax.random.normal(jax.random.key(k), (MILLION,)) for k in (1, 2))

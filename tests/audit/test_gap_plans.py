@@ -25,7 +25,7 @@ from jaxqring.audit._gap_ip import (
 
 MILLION = 10**6
 KEY = jax.random.key(0)
-slow_case = functools.partial(pytest.param, marks=pytest.mark.slow)
+further = functools.partial(pytest.param, marks=pytest.mark.matrix)
 law = jax.jit(phase_estimation_probabilities, static_argnums=(1, 2))
 
 
@@ -136,7 +136,7 @@ def test_qubits_grow_with_the_inverse_of_the_gap():
 # --- Exact errors ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("noise", [0.0, slow_case(0.02)])
+@pytest.mark.parametrize("noise", [0.0, further(0.02)])
 def test_decision_error_is_the_wrong_part_of_the_law(noise, x64):
     for g in (0.25, -0.25, 0.6):
         probs = np.asarray(law(angle(g), gap_outcomes(0.2), register_qubits(100), noise))
@@ -151,7 +151,7 @@ def test_decision_error_is_the_wrong_part_of_the_law(noise, x64):
         assert float(five) == pytest.approx(stats.binom.sf(2, 5, wrong), rel=1e-9)
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_decision_error_beyond_the_gap_is_within_the_plan(x64):
     for tau in (0.3, 0.1, 0.05):
         for g in np.linspace(tau, 1, 25):
@@ -161,7 +161,6 @@ def test_decision_error_beyond_the_gap_is_within_the_plan(x64):
                     assert decision_error(sign * g, tau, MILLION, repetitions=repetitions) <= most
 
 
-@pytest.mark.slow
 def test_analytic_gradient_in_the_noise(x64):
     for g in (0.15, -0.15):
         for repetitions in (1, 3):
@@ -179,7 +178,7 @@ def test_analytic_gradient_in_the_noise(x64):
             assert float(jax.grad(error)(0.0)) == pytest.approx(float(slope), rel=1e-4)
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_noise_makes_decisions_worse(x64):
     error = jax.jit(lambda noise: decision_error(0.1, 0.1, MILLION, hop_noise=noise))
     errors = np.array([float(error(noise)) for noise in (0.0, 1e-4, 1e-3, 3e-3, 1e-2, 0.1)])

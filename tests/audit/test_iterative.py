@@ -37,7 +37,7 @@ def keys(count, seed=0):
     return jax.random.split(jax.random.key(seed), count)
 
 
-@pytest.mark.parametrize("tau", [0.1, pytest.param(0.02, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("tau", [0.1, pytest.param(0.02, marks=pytest.mark.matrix)])
 @pytest.mark.parametrize("sign", [1, -1])
 def test_it_errs_no_more_often_than_it_may(tau, sign):
     """20,000 runs at the edge of the gap; the bound is not tight: about 0.1 % err, of 19 %."""
@@ -56,7 +56,7 @@ def test_it_stops_early_where_the_answer_is_plain():
     assert far < near / 10
 
 
-@pytest.mark.slow
+@pytest.mark.statistics
 def test_the_hops_grow_as_the_inverse_of_the_gap():
     gaps = np.array([0.2, 0.1, 0.05, 0.02])
     hops = [float(runs(keys(1000), float(gap), float(gap), 0.0).hops.mean()) for gap in gaps]
@@ -64,7 +64,7 @@ def test_the_hops_grow_as_the_inverse_of_the_gap():
     assert -1.25 < slope < -0.85
 
 
-@pytest.mark.slow
+@pytest.mark.statistics
 def test_known_noise_is_taken_into_account():
     """4,000 runs with a percent of noise a hop: still right, at the price of more hops."""
     clean, noisy = (runs(keys(4000), -0.1, 0.1, noise) for noise in (0.0, 0.01))

@@ -66,7 +66,7 @@ def test_planes_agree_as_often_as_they_should(inner_product):
     assert found == pytest.approx(chance, abs=SIGMAS * spread + 1e-6)
 
 
-@pytest.mark.parametrize("inner_product", [0.1, pytest.param(-0.1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("inner_product", [0.1, pytest.param(-0.1, marks=pytest.mark.matrix)])
 @pytest.mark.parametrize("bits", [1, 409])
 def test_simhash_decides_as_often_as_it_should(inner_product, bits):
     """20,000 runs, against the binomial law and, for one plane, against what planes do."""
@@ -124,7 +124,7 @@ def test_bits_of_random_signs_counted_again(tau, error):
         assert wrong(rows) <= error < wrong(rows - 1)
 
 
-@pytest.mark.slow
+@pytest.mark.statistics
 def test_bits_of_random_signs_keep_their_error():
     """20,000 decisions of spread-out gradients of 256 entries, within a tenth of the error."""
     tau, error = 0.3, 0.1
@@ -172,7 +172,7 @@ def test_full_gradient_is_a_rival(x64):
     assert crossover(0.01, 100, width=10**4).full_bits == MILLION
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_noise_takes_the_win_away(x64):
     """Sixteen thousand hops: one in a thousand lost leaves nothing but guesses."""
     assert crossover(0.01, MILLION, hop_noise=1e-6).quantum_wins
@@ -181,7 +181,7 @@ def test_noise_takes_the_win_away(x64):
     assert found.error > crossover(0.01, MILLION).error
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_gap_at_which_quantum_wins(x64):
     found = crossover_gap(MILLION)
     assert 0.017 < found < 0.02

@@ -30,8 +30,7 @@ from jaxqring.audit._tie_plans import (
 
 CHANCE = 1e-11
 VARIANTS = get_args(TieVariant)
-
-slow_case = functools.partial(pytest.param, marks=pytest.mark.slow)
+further = functools.partial(pytest.param, marks=pytest.mark.matrix)
 
 
 def signs_with(size, broken, seed=0):
@@ -99,7 +98,7 @@ def test_none_probability_is_exact():
         assert none_probability(12, sent) == pytest.approx(exact, abs=1e-14)
 
 
-@pytest.mark.parametrize("start", [20_000, slow_case(2)])
+@pytest.mark.parametrize("start", [20_000, further(2)])
 def test_crossover_is_the_smallest_by_brute_force(start):
     def wins(size, noise):
         quantum = plan_tie_audit(0.1, 0.05, size, noise=noise)
@@ -154,12 +153,12 @@ def audits(seed, runs, signs, matching, epsilon, delta, variant="message", **noi
         (64, "message", {}),
         (48, "message", {"global_mix": 0.1}),
         (16, "message", {"local_survival": 0.99}),
-        slow_case(64, "message", {"global_mix": 0.1}),
-        slow_case(48, "steered", {"global_mix": 0.1}),
-        slow_case(16, "steered", {"local_survival": 0.9}),
-        slow_case(8, "message", {"local_survival": 0.8}),
-        slow_case(4, "message", {"local_survival": 0.8}),
-        slow_case(2, "message", {"local_survival": 0.8}),
+        further(64, "message", {"global_mix": 0.1}),
+        further(48, "steered", {"global_mix": 0.1}),
+        further(16, "steered", {"local_survival": 0.9}),
+        further(8, "message", {"local_survival": 0.8}),
+        further(4, "message", {"local_survival": 0.8}),
+        further(2, "message", {"local_survival": 0.8}),
     ],
 )
 def test_audits_are_unbiased_and_keep_their_confidence(size, variant, noise):
@@ -198,7 +197,7 @@ def test_audits_are_unbiased_and_keep_their_confidence(size, variant, noise):
         assert_binomial(off, runs, far.sum())
 
 
-@pytest.mark.parametrize("size, pairs, mix", [slow_case(50, 10, 0.0), slow_case(50, 10, 0.3)])
+@pytest.mark.parametrize("size, pairs, mix", [further(50, 10, 0.0), further(50, 10, 0.3)])
 def test_partial_matchings_are_audited_without_bias(size, pairs, mix):
     """20,000 audits of a matching that leaves three coordinates in five out."""
     rng = np.random.default_rng(5)
@@ -282,7 +281,7 @@ def test_fractions_of_nothing_and_of_all_are_exact_without_noise():
 # --- Keys, mappings and types ---------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["none", slow_case("global"), slow_case("local")])
+@pytest.mark.parametrize("name", ["none", further("global"), further("local")])
 def test_same_key_same_bits_however_it_is_called(name):
     signs, matching = signs_with(16, 3), neighbours(16)
     keys = jax.random.split(jax.random.key(8), 3)
@@ -320,7 +319,7 @@ def test_audits_map_over_signs_and_confidence():
 
 
 @pytest.mark.parametrize(
-    "name, levels", [slow_case("global_mix", [0.1, 0.4]), slow_case("local_survival", [0.9, 0.7])]
+    "name, levels", [further("global_mix", [0.1, 0.4]), further("local_survival", [0.9, 0.7])]
 )
 def test_audits_map_over_noise(name, levels):
     """With the copies given: the same as for each level that is known."""
@@ -336,7 +335,7 @@ def test_audits_map_over_noise(name, levels):
         np.testing.assert_array_equal(together.hits[row], alone.hits)
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_no_noise_by_any_name_is_no_noise():
     signs, matching = signs_with(12, 2), neighbours(12)
     found = [
@@ -346,7 +345,7 @@ def test_no_noise_by_any_name_is_no_noise():
     assert len({(float(each.fraction), each.copies, each.bits) for each in found}) == 1
 
 
-@pytest.mark.slow
+@pytest.mark.statistics
 def test_a_million_signs_are_audited():
     """Audits of 2^20 signs, three pairs in ten broken, each way."""
     size = 2**20

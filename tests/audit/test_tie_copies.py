@@ -22,7 +22,7 @@ from jaxqring.audit._tie_plans import (
     local_weights,
 )
 
-slow_case = functools.partial(pytest.param, marks=pytest.mark.slow)
+further = functools.partial(pytest.param, marks=pytest.mark.matrix)
 
 
 def random_task(size, pairs, seed):
@@ -99,11 +99,11 @@ def counted(outcomes, pairs):
         (16, 8, "none"),
         (12, 5, "global"),
         (12, 5, "local"),
-        slow_case(16, 8, "local"),
-        slow_case(8, 4, "local"),
-        *(slow_case(8, 4, name) for name in ("none", "global")),
-        *(slow_case(*case, name) for case in ((2, 1), (13, 6), (16, 3)) for name in NOISES),
-        *(slow_case(12, 6, name) for name in NOISES),
+        further(16, 8, "local"),
+        further(8, 4, "local"),
+        *(further(8, 4, name) for name in ("none", "global")),
+        *(further(*case, name) for case in ((2, 1), (13, 6), (16, 3)) for name in NOISES),
+        *(further(12, 6, name) for name in NOISES),
     ],
 )
 def test_outcomes_are_those_of_the_dense_state(name, size, pairs):
@@ -122,9 +122,9 @@ def test_outcomes_are_those_of_the_dense_state(name, size, pairs):
     "size, pairs, name",
     [
         (8, 4, "local"),
-        slow_case(6, 3, "global"),
-        *(slow_case(8, 4, name) for name in ("none", "global")),
-        *(slow_case(*case, name) for case in ((4, 2), (4, 1), (5, 2)) for name in NOISES),
+        further(6, 3, "global"),
+        *(further(8, 4, name) for name in ("none", "global")),
+        *(further(*case, name) for case in ((4, 2), (4, 1), (5, 2)) for name in NOISES),
     ],
 )
 def test_steered_outcomes_and_announcements_are_those_of_the_dense_pairs(name, size, pairs):

@@ -19,7 +19,7 @@ from jaxqring.physics.channels import amplitude_damping, dephasing, thermal_rela
 from jaxqring.physics.pairs import bell_diagonal, from_density_matrix, werner
 
 XOR = np.arange(4)[:, None] ^ np.arange(4)
-slow = functools.partial(pytest.param, marks=pytest.mark.slow)
+further = functools.partial(pytest.param, marks=pytest.mark.matrix)
 
 
 @pytest.fixture
@@ -237,7 +237,7 @@ def test_werner_capacity_has_the_analytic_gradient_at_its_threefold_eigenvalue(x
     np.testing.assert_allclose(slope(fidelity), np.log2(3 * fidelity / (1 - fidelity)), rtol=1e-9)
 
 
-@pytest.mark.parametrize("wide", [False, slow(True)])
+@pytest.mark.parametrize("wide", [False, further(True)])
 def test_dense_coding_gradient_is_finite_at_degenerate_pairs(wide):
     with jax.enable_x64(wide):
 
@@ -282,10 +282,10 @@ ASSISTED = [
 
 
 def first_of_each(cases, extra):
-    """All cases, those of a function after its first among the slow tests but for `extra`."""
+    """All cases, those of a function after its first in the lane `matrix` but for `extra`."""
     functions = [function for function, _, _ in cases]
     return [
-        case if functions.index(case[0]) == at or case[2] in extra else slow(*case)
+        case if functions.index(case[0]) == at or case[2] in extra else further(*case)
         for at, case in enumerate(cases)
     ]
 
@@ -409,7 +409,7 @@ def test_entanglement_triples_the_capacity_of_a_nearly_useless_depolarizing_chan
 
 
 @pytest.mark.parametrize("received", [4, 5])
-@pytest.mark.parametrize("concentration", [0.3, slow(1.0), slow(100.0)])
+@pytest.mark.parametrize("concentration", [0.3, further(1.0), further(100.0)])
 def test_symbol_capacity_meets_its_dual(x64, received, concentration):
     transitions = random_transitions(6, received, concentration)
     found = information.discrete_memoryless_capacity(transitions)
@@ -575,7 +575,7 @@ def test_single_precision_follows_double(x64):
         )
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_batches_follow_scalars_and_parameters_broadcast(x64):
     points = domain()
     scalars = everywhere(points)
@@ -600,7 +600,7 @@ def test_noiseless_channels_carry_two_bits_with_pairs_and_one_without(x64):
             np.testing.assert_allclose(values[0], 1.0, atol=1e-6, err_msg=name)
 
 
-@pytest.mark.parametrize("wide", [False, slow(True)])
+@pytest.mark.parametrize("wide", [False, further(True)])
 def test_symbol_gradients_are_finite_at_zero_noise_and_at_no_signal(wide):
     with jax.enable_x64(wide):
         unreached = np.vstack([np.eye(4), np.zeros(4)])

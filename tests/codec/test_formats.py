@@ -13,10 +13,10 @@ import jaxqring as jq
 from jaxqring._threefry import cipher_key
 from jaxqring.codec._packing import pack, packed_size
 
-slow = functools.partial(pytest.param, marks=pytest.mark.slow)
+further = functools.partial(pytest.param, marks=pytest.mark.matrix)
 EVEN = range(2, 33, 2)
-#: The ends, and widths that do and do not divide a word; the others are among the slow tests.
-WIDTHS = [bits if bits in (2, 6, 16, 22, 32) else slow(bits) for bits in EVEN]
+#: The ends, and widths that do and do not divide a word; the others are in the lane `matrix`.
+WIDTHS = [bits if bits in (2, 6, 16, 22, 32) else further(bits) for bits in EVEN]
 MAX = np.finfo(np.float32).max
 TINY = np.finfo(np.float32).tiny
 
@@ -114,7 +114,7 @@ def test_wrap_is_arithmetic_mod_two_to_the_bits_in_twos_complement(bits):
     np.testing.assert_array_equal(found, expected)
 
 
-@pytest.mark.parametrize("bits", [slow(2), 6, slow(16), slow(22), slow(32)])
+@pytest.mark.parametrize("bits", [further(2), 6, further(16), further(22), further(32)])
 def test_packing_under_jit_and_vmap_gives_the_same_words(bits):
     levels = np.stack([random_levels(bits, 37, seed) for seed in range(3)])
     eager = np.stack([pack(row, bits) for row in levels])
@@ -127,8 +127,8 @@ def test_packing_under_jit_and_vmap_gives_the_same_words(bits):
 # --- Fixed point ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("bits", [2, slow(4), 8, slow(12), slow(16), slow(24), 26, 32])
-@pytest.mark.parametrize("num_terms", [1, slow(2), 3, slow(8)])
+@pytest.mark.parametrize("bits", [2, further(4), 8, further(12), further(16), further(24), 26, 32])
+@pytest.mark.parametrize("num_terms", [1, further(2), 3, further(8)])
 def test_the_step_is_the_least_power_of_two_that_fits_the_peak(bits, num_terms):
     wire = jq.FixedPoint(bits)
     if bits - int(np.ceil(np.log2(num_terms))) < 2:
@@ -156,7 +156,7 @@ CASES = [(bits, num_terms) for bits in (4, 8, 16, 24) for num_terms in (1, 3)]
 
 
 @pytest.mark.parametrize("bits, num_terms", CASES)
-@pytest.mark.parametrize("magnitude", [1e-30, slow(1e-3), slow(1.0), 1e20])
+@pytest.mark.parametrize("magnitude", [1e-30, further(1e-3), further(1.0), 1e20])
 def test_nearest_rounding_errs_by_half_a_level_at_most(bits, num_terms, magnitude):
     wire = jq.FixedPoint(bits)
     rng = np.random.default_rng(3)
@@ -251,7 +251,7 @@ def test_all_zeros_are_carried_as_zeros(rounding):
     np.testing.assert_array_equal(wire.decode(levels, scale), 0)
 
 
-@pytest.mark.parametrize("bits", [2, 8, slow(16), 32])
+@pytest.mark.parametrize("bits", [2, 8, further(16), 32])
 @pytest.mark.parametrize("peak", [TINY, TINY / 2, 1e-45, 3e-38, 1e-36, MAX, MAX / 2, 2.0**127])
 def test_peaks_at_the_ends_of_float32_give_finite_values_within_half_a_step(bits, peak):
     wire = jq.FixedPoint(bits)
@@ -294,7 +294,7 @@ def test_encoding_under_jit_and_vmap_gives_the_same_levels():
 DRAWS = 2**20
 
 
-@pytest.mark.parametrize("bits", [8, slow(16), slow(24), 32])
+@pytest.mark.parametrize("bits", [8, further(16), further(24), 32])
 @pytest.mark.parametrize("level", ["small", "large", "negative"])
 def test_stochastic_rounding_is_unbiased(bits, level):
     """2^20 draws a value; z = 5.5 in either direction fails by chance with 4e-8 a value."""
@@ -322,7 +322,7 @@ def test_stochastic_rounding_is_unbiased_for_small_fractions():
         assert abs(levels.mean() - fraction) < 6 * np.sqrt(fraction / DRAWS)
 
 
-@pytest.mark.parametrize("bits", [8, slow(16), slow(24), 32])
+@pytest.mark.parametrize("bits", [8, further(16), further(24), 32])
 def test_stochastic_rounding_leaves_whole_levels_as_they_are(bits):
     """Exact: a value that is a level has nothing to round, whatever is drawn."""
     wire = jq.FixedPoint(bits, rounding="stochastic")
@@ -333,7 +333,7 @@ def test_stochastic_rounding_leaves_whole_levels_as_they_are(bits):
     np.testing.assert_array_equal(found, np.clip(levels, -wire.limit(1), wire.limit(1)))
 
 
-@pytest.mark.parametrize("bits", [4, slow(8), slow(16), 24])
+@pytest.mark.parametrize("bits", [4, further(8), further(16), 24])
 def test_stochastic_rounding_stays_within_one_step(bits):
     """Exact: the two neighbouring levels are the only ones that may come out."""
     wire = jq.FixedPoint(bits, rounding="stochastic")

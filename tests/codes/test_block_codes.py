@@ -67,7 +67,7 @@ ERASURES = {
     "repetition(4)": 3,
     "repetition(5)": 4,
 }
-slow = functools.partial(pytest.param, marks=pytest.mark.slow)
+further = functools.partial(pytest.param, marks=pytest.mark.matrix)
 QUICK = [("rs(255,223)", False), ("bch(255,223)", False), ("repetition(4)", True)]
 
 
@@ -94,11 +94,11 @@ def expected_failures(name, links):
 # --- The probability of failure -------------------------------------------------------------------
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 @pytest.mark.parametrize(
     "name, heralded",
     [
-        (name, heralded) if (name, heralded) in QUICK else slow(name, heralded)
+        (name, heralded) if (name, heralded) in QUICK else further(name, heralded)
         for name in CODES
         for heralded in (False, True)
     ],
@@ -115,7 +115,7 @@ def test_the_failure_probability_is_that_of_the_convolved_weights(name, heralded
     np.testing.assert_allclose(got, expected, rtol=1e-3, atol=1e-12)
 
 
-@pytest.mark.parametrize("n, k, bits", [(255, 223, 8), slow(15, 11, 4), slow(63, 50, 8)])
+@pytest.mark.parametrize("n, k, bits", [(255, 223, 8), further(15, 11, 4), further(63, 50, 8)])
 def test_without_loss_a_reed_solomon_word_fails_with_a_binomial_tail(n, k, bits):
     code = reed_solomon(n, k, symbol_bits=bits)
     fidelity = np.array(fill([0.25, 0.5, 0.9, 0.97, 0.99, 0.999, 1.0]))
@@ -158,8 +158,8 @@ TINY = {
 TINY_FIRST = ("repetition(3)", "(4,2,1,4)", "(2,1,0,6), one erasure", "bch(7,4)", "(8,4), binary")
 
 
-@pytest.mark.parametrize("name", [name if name in TINY_FIRST else slow(name) for name in TINY])
-@pytest.mark.parametrize("heralded", [slow(False), True])
+@pytest.mark.parametrize("name", [name if name in TINY_FIRST else further(name) for name in TINY])
+@pytest.mark.parametrize("heralded", [further(False), True])
 def test_failures_and_residual_errors_are_those_of_all_patterns(name, heralded):
     code, erasures = TINY[name]
     links = [ref.bell_link([0.8, 0.1, 0.07, 0.03], 0.85 if heralded else 1.0)]
@@ -437,7 +437,7 @@ def test_a_table_decoder_of_rs_15_11_fails_exactly_where_the_code_says():
     assert abs(beyond.sum() - size * prob) < ref.binomial_band(size, prob)
 
 
-@pytest.mark.parametrize("n, k", [slow(8, 4), (72, 64)])
+@pytest.mark.parametrize("n, k", [further(8, 4), (72, 64)])
 def test_an_extended_hamming_code_fails_exactly_where_secded_says(n, k):
     """Its parity checks: the columns are all odd-weight ones of a kind, so that single errors have
     a syndrome each and double errors have none of them; three erasures have one solution."""
@@ -498,7 +498,7 @@ def decodes(syndrome, bits, erased, value):
 
 
 # numba compiles the field on first use, a quarter of a minute for each.
-@pytest.mark.slow
+@pytest.mark.statistics
 @pytest.mark.filterwarnings("default")  # of numba's, which says what it will deprecate
 @pytest.mark.parametrize(
     "n, k, bits, fidelity, size", [(255, 223, 8, 0.985, 2000), (15, 11, 4, 0.93, 20_000)]
@@ -596,7 +596,6 @@ def quantities(protection, heralded):
     return both
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("heralded", [False, True])
 @pytest.mark.parametrize("name", GRADED)
 def test_derivatives_are_those_of_finite_differences(name, heralded):
@@ -622,7 +621,7 @@ def test_derivatives_are_those_of_finite_differences(name, heralded):
 ENDS = [(f, s) for f in (0.25, 0.5, 0.9, 1.0) for s in (0.0, 1e-3, 0.5, 0.9, 0.999, 1.0)]
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 @pytest.mark.parametrize("wide", [False, True])
 @pytest.mark.parametrize("name", GRADED)
 def test_values_and_two_derivatives_are_finite_at_the_ends(name, wide):
@@ -667,8 +666,8 @@ RATED = [
 
 # Words of a few symbols are not among them: a lucky guess arrives exact, too, and `net_rate` counts
 # it (repetition(2) on white noise: one word in 16), though no receiver could tell.
-@pytest.mark.slow
-@pytest.mark.parametrize("code", [RATED[5], *map(slow, RATED[:5] + RATED[6:])], ids=repr)
+@pytest.mark.matrix
+@pytest.mark.parametrize("code", [RATED[5], *map(further, RATED[:5] + RATED[6:])], ids=repr)
 def test_no_code_beats_the_capacity_of_its_link(code):
     fidelities = [*np.linspace(0.25, 1.0, 20), 0.995, 0.999]
     with jax.enable_x64(True):

@@ -21,7 +21,7 @@ from jaxqring.codes._coded_hop import attempt_thresholds, deliver
 
 KEY = jax.random.key(20261122)
 MODES = ("attempts", "symbol")
-slow = functools.partial(pytest.param, marks=pytest.mark.slow)
+further = functools.partial(pytest.param, marks=pytest.mark.matrix)
 
 
 @functools.cache
@@ -114,7 +114,7 @@ SHORTENED = {
 
 
 @pytest.mark.parametrize(
-    "name", [name if name == "rs(15,11)" else slow(name) for name in SHORTENED]
+    "name", [name if name == "rs(15,11)" else further(name) for name in SHORTENED]
 )
 def test_a_shortened_word_has_the_exact_distribution_in_both_simulations(name):
     """3,000 messages of one word that their payload does not fill, on each of two links.
@@ -154,9 +154,9 @@ def test_a_shortened_word_has_the_exact_distribution_in_both_simulations(name):
 
 
 @pytest.mark.parametrize(
-    "name", [slow(name) if name == "47 values" else name for name in ("rs(15,11)", "47 values")]
+    "name", [further(name) if name == "47 values" else name for name in ("rs(15,11)", "47 values")]
 )
-@pytest.mark.parametrize("mode", [slow("attempts"), "symbol"])
+@pytest.mark.parametrize("mode", [further("attempts"), "symbol"])
 def test_the_last_word_of_a_message_is_short_and_the_others_are_not(name, mode):
     """4,000 messages of one full word and a short one (2,000 of the longest code).
 
@@ -195,8 +195,8 @@ def test_the_last_word_of_a_message_is_short_and_the_others_are_not(name, mode):
         assert p > 1e-9, (n, p)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", [name if name == "rs(15,11)" else slow(name) for name in CASES])
+@pytest.mark.statistics
+@pytest.mark.parametrize("name", [name if name == "rs(15,11)" else further(name) for name in CASES])
 def test_both_simulations_have_the_exact_distribution(name):
     """4,000 words on each of four links (3,000 of the longest code), half with flagged loss.
 
@@ -251,7 +251,7 @@ def check_places(errors, protection, link):
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize(
-    "protection", [slow(repetition(3)), slow(reed_solomon(15, 11, symbol_bits=4))], ids=repr
+    "protection", [further(repetition(3)), further(reed_solomon(15, 11, symbol_bits=4))], ids=repr
 )
 def test_links_without_a_flag_have_the_exact_distribution(protection, mode):
     # The other form of the matrix. 20,000 words that are sent once, with unequal patterns, seven
@@ -264,7 +264,7 @@ def test_links_without_a_flag_have_the_exact_distribution(protection, mode):
     check_places(errors, protection, link)
 
 
-@pytest.mark.slow
+@pytest.mark.statistics
 def test_words_of_one_message_are_independent_and_in_order():
     """A message of 3,000 words: each is whole or wrong as a whole, and the tally is of all."""
     protection = Retransmit(BlockCode(9, 7, 1, 6), 2, 2)
@@ -319,9 +319,9 @@ def test_an_ideal_code_changes_nothing():
         assert [int(part[0]) for part in tally] == [0, 0, 0, 0]
 
 
-@pytest.mark.slow
+@pytest.mark.statistics
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("symbols, bits", [(3, 16), slow(1, 10), slow(5, 10)])
+@pytest.mark.parametrize("symbols, bits", [(3, 16), further(1, 10), further(5, 10)])
 def test_unequal_protection_leaves_low_symbols_bare_and_high_ones_to_the_code(mode, symbols, bits):
     """20,000 codes on an uneven link; low symbols meet q, the high ones the residual of the code.
 
@@ -351,7 +351,7 @@ def test_unequal_protection_leaves_low_symbols_bare_and_high_ones_to_the_code(mo
                 assert abs(count - size * left[pattern]) < band
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_undelivered_words_of_unequal_protection_spoil_high_symbols_only():
     # Bare symbols on a link where all is lost in flight but flagged would show; here nothing
     # fails below the code, so that only its own words can be wrong.
@@ -416,10 +416,10 @@ def test_the_error_of_a_bare_hop_on_a_werner_link_is_the_closed_form():
 @pytest.mark.parametrize(
     "protection",
     [
-        slow(Unequal(Retransmit(reed_solomon(15, 11, symbol_bits=4), 2, 2), symbols=3)),
-        slow(Retransmit(reed_solomon(15, 11, symbol_bits=4), 3, 1)),
-        slow(secded(72, 64)),
-        slow(None),
+        further(Unequal(Retransmit(reed_solomon(15, 11, symbol_bits=4), 2, 2), symbols=3)),
+        further(Retransmit(reed_solomon(15, 11, symbol_bits=4), 3, 1)),
+        further(secded(72, 64)),
+        further(None),
     ],
     ids=repr,
 )

@@ -30,7 +30,7 @@ PROTECTIONS = {
     "ideal with a gap": IdealCode(0.1),
 }
 
-slow = functools.partial(pytest.param, marks=pytest.mark.slow)
+further = functools.partial(pytest.param, marks=pytest.mark.matrix)
 
 
 @pytest.fixture
@@ -224,13 +224,13 @@ def assert_is_hand_budget(found, expected):
     "protection",
     [
         Retransmit(reed_solomon(255, 223)),
-        slow(Retransmit(reed_solomon(63, 31, symbol_bits=6), 3, 2)),
-        slow(Retransmit(secded(72, 64), 4, 8)),
-        slow(bch(255, 223, 4)),
-        slow(reed_solomon(255, 239)),
-        slow(repetition(3)),
+        further(Retransmit(reed_solomon(63, 31, symbol_bits=6), 3, 2)),
+        further(Retransmit(secded(72, 64), 4, 8)),
+        further(bch(255, 223, 4)),
+        further(reed_solomon(255, 239)),
+        further(repetition(3)),
         IdealCode(),
-        slow(IdealCode(0.2)),
+        further(IdealCode(0.2)),
     ],
     ids=str,
 )
@@ -246,7 +246,7 @@ def test_every_field_is_what_a_hand_calculation_gives(protection, x64):
         assert np.all(found.net_bits_per_qubit <= found.capacity + 1e-12)
 
 
-@pytest.mark.parametrize("size", [370, slow(876)])
+@pytest.mark.parametrize("size", [370, further(876)])
 def test_a_small_message_is_charged_one_shortened_word(size, x64):
     """370 parameters on 8 nodes are 47 codes a hop: 376 symbols on 520 qubits, not on 1,020."""
     protection = Retransmit(reed_solomon(255, 223))
@@ -261,7 +261,7 @@ def test_a_small_message_is_charged_one_shortened_word(size, x64):
 
 
 @pytest.mark.parametrize(
-    "protection", [slow(Retransmit(reed_solomon(255, 223))), IdealCode()], ids=str
+    "protection", [further(Retransmit(reed_solomon(255, 223))), IdealCode()], ids=str
 )
 def test_flagged_loss_is_counted_by_hand_as_well(protection, x64):
     found = by_budget(protection, survival=0.985)
@@ -269,7 +269,7 @@ def test_flagged_loss_is_counted_by_hand_as_well(protection, x64):
     assert np.all(found.capacity <= 0.985 * 2 + 1e-12)
 
 
-@pytest.mark.parametrize("collective", ["psum", slow("psum_scatter"), slow("all_gather")])
+@pytest.mark.parametrize("collective", ["psum", further("psum_scatter"), further("all_gather")])
 def test_a_ring_without_noise_stands_for_perfect_pairs_at_the_price_of_the_supply(collective, x64):
     found = by_budget(None, noise="off", collective=collective)
     expected = [hand_budget(None, f, collective=collective) for f in FIDELITIES]
@@ -277,7 +277,7 @@ def test_a_ring_without_noise_stands_for_perfect_pairs_at_the_price_of_the_suppl
     assert np.all(np.asarray(found.net_bits_per_qubit) == 2)
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_a_code_without_noise_costs_its_check_symbols_and_meets_perfect_pairs(x64):
     protection = Retransmit(reed_solomon(255, 223))
     found = by_budget(protection, noise="off")
@@ -286,7 +286,7 @@ def test_a_code_without_noise_costs_its_check_symbols_and_meets_perfect_pairs(x6
         np.testing.assert_allclose(getattr(found, name), perfect[name], rtol=1e-12)
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_the_size_of_a_message_is_that_of_its_pytree_and_its_wire():
     one = jnp.ones(())
     supply = jq.supply.Supply(werner(fidelity=0.99), one, one, one)
@@ -307,7 +307,7 @@ def test_the_size_of_a_message_is_that_of_its_pytree_and_its_wire():
 # --- The collective itself as a witness -----------------------------------------------------------
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_a_real_collective_spends_what_the_budget_says():
     # Every symbol of every codeword is drawn: 3 collectives of 40 messages of 37 codewords, which
     # are 4,440 words. Half of them fail at once, and some 20 after eight attempts. Six standard
@@ -378,7 +378,7 @@ def test_a_real_collective_spends_what_the_budget_says():
         assert wrong if found is wrong else 6 * error < 0.08 * wanted  # the test can tell
 
 
-@pytest.mark.slow
+@pytest.mark.statistics
 def test_a_plain_code_leaves_as_many_words_wrong_as_the_budget_says():
     # 40 collectives of 24 messages of 2 codewords: 1,920 words, the full ones wrong with a
     # probability near 0.11, and those of 89 symbols and 32 check bits less often. Six standard
@@ -414,7 +414,7 @@ def test_a_plain_code_leaves_as_many_words_wrong_as_the_budget_says():
 # --- What no code exceeds -------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("x64_on", [False, slow(True)])
+@pytest.mark.parametrize("x64_on", [False, further(True)])
 def test_perfect_pairs_and_an_ideal_code_double_the_rate_exactly(x64_on):
     with jax.enable_x64(x64_on):
         for length in (0.0, 3e4):
@@ -437,7 +437,7 @@ def test_perfect_pairs_and_an_ideal_code_double_the_rate_exactly(x64_on):
 
 
 @pytest.mark.parametrize(
-    "name", ["ideal", *(slow(name) for name in PROTECTIONS if name != "ideal")]
+    "name", ["ideal", *(further(name) for name in PROTECTIONS if name != "ideal")]
 )
 def test_no_code_beats_the_link_and_no_supply_its_lifetime(name, x64):
     @jax.jit
@@ -479,14 +479,14 @@ def surplus(fidelity):
     return 1 + fidelity * math.log2(fidelity) + 3 * white * math.log2(white)
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_the_ideal_code_breaks_even_at_the_threshold_of_superdense_coding():
     root = optimize.brentq(surplus, 0.5, 0.99, xtol=1e-13)
     assert abs(root - 0.810710) < 1e-6
     assert abs(jq.economics.break_even_fidelity(IdealCode()) - root) < 1e-9
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_a_budget_knows_where_its_code_breaks_even():
     supply = jq.supply.generate(werner(fidelity=0.9), length=1e4)
     for protection in (IdealCode(), reed_solomon(255, 223)):
@@ -498,14 +498,14 @@ def test_a_budget_knows_where_its_code_breaks_even():
     assert abs(jq.economics.break_even_fidelity(IdealCode()) - known) < 1e-6
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 @pytest.mark.parametrize(
     "name",
     [
         "secded(72,64)",
-        slow("rs(255,223)"),
-        slow("ideal with a gap"),
-        slow("retransmit bch(255,223)"),
+        further("rs(255,223)"),
+        further("ideal with a gap"),
+        further("retransmit bch(255,223)"),
     ],
 )
 def test_a_code_breaks_even_where_its_net_rate_is_one_bit(name):
@@ -519,12 +519,12 @@ def test_a_code_breaks_even_where_its_net_rate_is_one_bit(name):
     assert below < 1 - 1e-7 < 1 + 1e-7 < above
 
 
-@pytest.mark.parametrize("copies", [slow(2), 3])
+@pytest.mark.parametrize("copies", [further(2), 3])
 def test_a_code_that_halves_the_rate_never_breaks_even(copies):
     assert jq.economics.break_even_fidelity(repetition(copies)) is None
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_break_even_is_the_same_within_a_trace():
     seen = []
 
@@ -622,15 +622,14 @@ def values_and_slopes(points, *how):
 # reverse mode, or of all outcomes, in forward mode
 SMOOTH = [
     (IdealCode(0.1), 1, False, "net rate"),
-    slow(Retransmit(reed_solomon(255, 223)), 1, False, "net rate"),
-    slow(Retransmit(reed_solomon(255, 223)), 2, True, "all"),
-    slow(IdealCode(0.1), 2, True, "net rate"),
-    slow(IdealCode(0.1), 2, False, "all"),
-    slow(bch(255, 223, 4), 3, True, "all"),
+    further(Retransmit(reed_solomon(255, 223)), 1, False, "net rate"),
+    further(Retransmit(reed_solomon(255, 223)), 2, True, "all"),
+    further(IdealCode(0.1), 2, True, "net rate"),
+    further(IdealCode(0.1), 2, False, "all"),
+    further(bch(255, 223, 4), 3, True, "all"),
 ]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("protection, links, flagged, mode", SMOOTH, ids=str)
 def test_derivatives_in_all_hardware_are_those_of_finite_differences(
     protection, links, flagged, mode, x64
@@ -687,7 +686,7 @@ def test_values_and_derivatives_are_finite_at_the_ends(protection, links, flagge
             assert not bad.any(), (what, name, points[np.argmax(bad)], leaf[np.argmax(bad)])
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_a_supply_without_pairs_keeps_a_ring_waiting_for_ever(x64):
     rate, one = jnp.array([0.0, 1e3]), jnp.ones(2)
     supply = jq.supply.Supply(werner(fidelity=np.array([0.9, 0.9])), rate, one, one / 2)
@@ -701,7 +700,7 @@ def test_a_supply_without_pairs_keeps_a_ring_waiting_for_ever(x64):
 # --- Batches and traces ---------------------------------------------------------------------------
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 @pytest.mark.parametrize("protection", [IdealCode(), Retransmit(reed_solomon(255, 223))], ids=str)
 def test_a_sweep_is_its_points_one_by_one_and_compiling_changes_nothing(protection, x64):
     fidelities, rates = np.array([0.9, 0.99, 1.0]), np.array([[1e6], [1e7]])

@@ -176,4 +176,4 @@ def _of_wire(wire: str) -> Callable[[Callable], dict[str, Any]]:
 
 
 GROUPS = {"collectives": Group(functools.partial(outputs, wanted=lambda case: case.often), True)}
-GROUPS |= {f"collectives, {wire}": Group(_of_wire(wire), True, slow=True) for wire in WIRES}
+GROUPS |= {f"collectives, {wire}": Group(_of_wire(wire), True, matrix=True) for wire in WIRES}

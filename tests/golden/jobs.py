@@ -97,6 +97,6 @@ def files_of(_: Callable, command: str) -> dict[str, Any]:
 
 
 GROUPS = {
-    f"jaxqring {command}": Group(functools.partial(files_of, command=command), False, slow=True)
+    f"jaxqring {command}": Group(functools.partial(files_of, command=command), False, matrix=True)
     for command in TOML
 }

@@ -45,7 +45,7 @@ class Group(NamedTuple):
 
     compute: Callable[[Callable], dict[str, Any]]
     exact: bool
-    slow: bool = False
+    matrix: bool = False
 
 
 def environment(exact: bool) -> str:

@@ -131,8 +131,8 @@ def audits(_: Callable, often: bool) -> dict[str, Any]:
 GROUPS = {
     "transmit": Group(transmissions, True),
     "masks, verify, view": Group(masked, True),
-    "masks, verify, view, the others": Group(masked_otherwise, True, slow=True),
-    "verify, every test": Group(verifications, True, slow=True),
+    "masks, verify, view, the others": Group(masked_otherwise, True, matrix=True),
+    "verify, every test": Group(verifications, True, matrix=True),
     "audits": Group(functools.partial(audits, often=True), False),
-    "audits, the others": Group(functools.partial(audits, often=False), False, slow=True),
+    "audits, the others": Group(functools.partial(audits, often=False), False, matrix=True),
 }

@@ -18,7 +18,7 @@ from jaxqring.gradients import couple, expected, finite_difference
 
 AXIS = "nodes"
 KEY = jax.random.key(20260724)
-slow = functools.partial(pytest.param, marks=pytest.mark.slow)
+further = functools.partial(pytest.param, marks=pytest.mark.matrix)
 
 # --- Trainings ------------------------------------------------------------------------------------
 
@@ -122,7 +122,7 @@ TRAININGS = [
 ]
 
 
-@pytest.mark.slow
+@pytest.mark.statistics
 @pytest.mark.parametrize("problem, epsilon", TRAININGS)
 @pytest.mark.parametrize("kind", ["score", "russo"])
 def test_trainings_have_the_derivatives_of_their_differences(problem, epsilon, kind):
@@ -132,7 +132,7 @@ def test_trainings_have_the_derivatives_of_their_differences(problem, epsilon, k
     assert abs(off) < 3 * error
 
 
-@pytest.mark.slow
+@pytest.mark.statistics
 @pytest.mark.parametrize("epsilon, own", [(3e-5, 0.0), (1e-4, 0.0), (3e-4, 0.0), (1e-3, 0.1)])
 def test_a_quadratic_training_with_normal_noise_has_them_where_noise_is_low(epsilon, own):
     # 1,000 runs; its own bias grows with the noise: -5 % at 1e-3, measured. Three standard errors.
@@ -140,7 +140,7 @@ def test_a_quadratic_training_with_normal_noise_has_them_where_noise_is_low(epsi
     assert abs(off) < 3 * error + own
 
 
-@pytest.mark.slow
+@pytest.mark.statistics
 @pytest.mark.parametrize("problem", ["quadratic", "logistic"])
 def test_the_mean_alone_misses_what_the_spread_of_errors_costs(problem):
     # 1,000 runs: its bias is all of the derivative, to 10 % and three standard errors.
@@ -231,7 +231,7 @@ def test_a_malformed_call_is_refused_in_one_sentence(call, error, start):
     assert " must " in message, message
 
 
-EITHER = pytest.mark.parametrize("estimator", ["score", slow("russo")])
+EITHER = pytest.mark.parametrize("estimator", ["score", further("russo")])
 
 
 @EITHER

@@ -26,7 +26,7 @@ KINDS = {
     "russo": {},
     "every site": {"every_site": True},
 }
-slow = functools.partial(pytest.param, marks=pytest.mark.slow)
+further = functools.partial(pytest.param, marks=pytest.mark.matrix)
 SYMBOLS_ALONE = ("score", "russo", "every site")  # only run the loss
 
 
@@ -177,7 +177,7 @@ def test_the_enumeration_has_the_numbers_of_the_protocols():
     assert stated("gaussian", 0.1)[0] == pytest.approx(5149.644, rel=0.02)
 
 
-@pytest.mark.parametrize("kind", [slow(k) if k in ("exact", "every site") else k for k in KINDS])
+@pytest.mark.parametrize("kind", [further(k) if k in ("exact", "every site") else k for k in KINDS])
 def test_an_estimator_has_the_mean_and_the_spread_that_are_enumerated(kind):
     # 20,000 samples, 2,000 of every site, at two noise levels, and without noise: there the loss is
     # known, and the derivative one-sided, of all first errors. What needs a deviation has none
@@ -271,7 +271,7 @@ def enumerated_outcomes(fidelities):
 
 
 @pytest.mark.parametrize(
-    "kind, count", [("russo", 8000), slow("score", 4000), slow("every site", 400)]
+    "kind, count", [("russo", 8000), further("score", 4000), further("every site", 400)]
 )
 def test_each_outcome_of_a_scan_has_its_derivative_by_each_link(kind, count):
     # A loss without a derivative of its own among them. Means of 400 to 8000 estimates, of 2
@@ -368,13 +368,13 @@ def check_gradient(mapping, kind):
     np.testing.assert_allclose(gradient, right, rtol=1e-4, atol=1e-4 * scale)
 
 
-@pytest.mark.parametrize("name, kind", [slow("vmap", "score"), ("shard_map_checked", "mean")])
+@pytest.mark.parametrize("name, kind", [further("vmap", "score"), ("shard_map_checked", "mean")])
 def test_a_node_of_a_mapping_may_estimate_its_own_loss(mapping_named, name, kind):
     """Exact: the same key, the nodes mapped inside the loss or around the estimate."""
     check_gradient(mapping_named(name), kind)
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_mapping_has_the_estimates_of_every_other(every_mapping, kind):
     """Exact, as above, and in forward mode."""

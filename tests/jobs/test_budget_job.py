@@ -39,7 +39,7 @@ def test_the_file_holds_the_results_and_the_figure_is_drawn(results):
     assert draw_budget(config.folder, found).stat().st_size > 10_000
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_net_rates_are_those_of_the_codes(results):
     _, found = results
     with jax.enable_x64(True):
@@ -108,7 +108,7 @@ def test_bad_configurations_are_refused_in_one_sentence(tmp_path, text, words):
     assert all(word in str(refusal.value) for word in words)
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_the_command_prints_tables_and_writes_files(tmp_path, capsys):
     arguments = ["--out", str(tmp_path), "--size", "1000", "--hardware.links", "2"]
     assert cli.main(["budget", "--config", "configs/budget.toml", *arguments]) == 0

@@ -82,7 +82,6 @@ def test_masks_change_nothing_and_a_failed_verification_changes_nothing_at_all(t
     assert "security" not in results["plain"]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["perfect", "corrected"])
 def test_right_sums_train_bit_for_bit_as_the_plain_ring(job, name):
     config, runs, lines, _ = job
@@ -94,7 +93,7 @@ def test_right_sums_train_bit_for_bit_as_the_plain_ring(job, name):
     assert runs[name]["security"]["uncorrected_sum_rate"] == 0
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_masks_leave_the_roundings_of_an_optimized_program_as_they_are(tmp_path):
     """By the command line and at the compiler's full strength, which the tests go without."""
     code = "import sys; from jaxqring import cli; sys.exit(cli.main(sys.argv[1:]))"
@@ -112,7 +111,7 @@ def test_masks_leave_the_roundings_of_an_optimized_program_as_they_are(tmp_path)
     assert all(other == plain for other in others)
 
 
-@pytest.mark.slow
+@pytest.mark.statistics
 def test_wrong_sums_are_as_many_as_the_states_say(job):
     _, runs, _, _ = job
     found = runs["bare"]["security"]
@@ -127,7 +126,6 @@ def test_wrong_sums_are_as_many_as_the_states_say(job):
     assert runs["corrected"]["security"]["wrong_sum_rate"] > 0
 
 
-@pytest.mark.slow
 def test_an_aborted_step_changes_nothing_but_its_number(job):
     config, runs, lines, _ = job
     own = [line for line in lines if line["run"] == "aborted"]
@@ -146,7 +144,6 @@ def test_an_aborted_step_changes_nothing_but_its_number(job):
     assert all(jax.tree.leaves(changed))
 
 
-@pytest.mark.slow
 def test_the_promise_is_that_of_the_bounds(job):
     config, runs, _, _ = job
     for run in RUNS[1:]:
@@ -224,7 +221,7 @@ def test_a_target_out_of_reach_is_refused_with_the_least_that_is_not():
         chosen.build(chosen.source(4, 1.0), 100, 1, 16)
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_the_figure_is_a_picture(job):
     from jaxqring.show._security_figure import draw_security
 
@@ -234,7 +231,6 @@ def test_the_figure_is_a_picture(job):
     assert json.loads((config.folder / "summary.json").read_text())["name"] == config.name
 
 
-@pytest.mark.slow
 def test_worse_states_cost_more_copies_for_the_same_epsilon():
     costs = [cost_of(1e-6, *curve(loss, 1000, 8, 16)) for loss in (1e-6, 1e-4, 1e-3)]
     assert costs[0] < costs[1] < costs[2]

@@ -298,7 +298,7 @@ def test_an_ideal_ring_of_32_bits_trains_as_the_classical_all_reduce(job):
     assert not np.allclose(loss["noisy"], loss["classical"], rtol=1e-4)
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_shard_map_gives_the_numbers_of_pmap(job, tmp_path):
     config, summary, lines = job
     # Two of the four runs, for the time it takes to compile the others.
@@ -326,7 +326,7 @@ def test_vmap_draws_the_errors_of_pmap_and_learns_the_same(job, tmp_path):
         assert mine["loss"] == pytest.approx(theirs["loss"], abs=1e-4)
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_a_single_node_has_nobody_to_talk_to(tmp_path):
     runs = (RunConfig("alone"),)
     config = dataclasses.replace(SMALL, nodes=1, steps=1, runs=runs, out=str(tmp_path))
@@ -336,7 +336,7 @@ def test_a_single_node_has_nobody_to_talk_to(tmp_path):
     assert run["replica_agreement"] == run["parameter_agreement"] == 1
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_a_loss_that_is_no_number_is_null(tmp_path):
     config = dataclasses.replace(SMALL, learning_rate=1e38, steps=3, out=str(tmp_path))
     summary = train(config)
@@ -369,12 +369,12 @@ CHECKPOINT, RESULT, SUMMARY = (
     "when, place",
     [
         ("before", CHECKPOINT),
-        pytest.param("before", RESULT, marks=pytest.mark.slow),
+        pytest.param("before", RESULT, marks=pytest.mark.matrix),
         ("after", RESULT),
-        pytest.param("before", SUMMARY, marks=pytest.mark.slow),
+        pytest.param("before", SUMMARY, marks=pytest.mark.matrix),
     ],
 )
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_a_job_cut_off_at_a_write_ends_with_the_same_numbers(
     again, small, monkeypatch, when, place
 ):
@@ -426,7 +426,7 @@ def test_a_job_cut_off_goes_on_from_its_checkpoint(again, small, monkeypatch):
     assert outcome(again) == small
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_a_finished_run_is_not_trained_again(again):
     train(again)
     (again.folder / "summary.json").unlink()
@@ -470,12 +470,12 @@ def test_a_job_cut_off_elsewhere_is_refused_until_it_starts_over(again, small):
 @pytest.mark.parametrize(
     "reason",
     [
-        pytest.param("resume is off", marks=pytest.mark.slow),
-        pytest.param("it is finished and resume is off", marks=pytest.mark.slow),
+        pytest.param("resume is off", marks=pytest.mark.matrix),
+        pytest.param("it is finished and resume is off", marks=pytest.mark.matrix),
         "another configuration",
     ],
 )
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_a_job_starts_afresh_if(again, small, reason):
     train(again if reason != "another configuration" else dataclasses.replace(again, seed=1))
     if reason == "another configuration":
@@ -494,8 +494,8 @@ def test_a_job_starts_afresh_if(again, small, reason):
     assert json.loads((again.folder / "config.json").read_text())["seed"] == 0
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("count", [*(pytest.param(i, marks=pytest.mark.slow) for i in (1, 2)), 3])
+@pytest.mark.matrix
+@pytest.mark.parametrize("count", [*(pytest.param(i, marks=pytest.mark.matrix) for i in (1, 2)), 3])
 def test_a_job_cut_off_while_it_clears_its_folder_ends_with_the_same_numbers(
     again, small, monkeypatch, count
 ):
@@ -586,7 +586,7 @@ def assert_whole(folder, most):
     return lines
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_a_process_cut_off_twice_ends_with_the_same_numbers(tmp_path):
     (tmp_path / "job.toml").write_text(COMMAND)
     config = dataclasses.replace(load_config(tmp_path / "job.toml"), out=str(tmp_path))

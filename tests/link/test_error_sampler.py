@@ -30,7 +30,7 @@ TOTALS = (1e-4, 1e-3, 0.01, 0.024, 0.026, 0.1, 0.3, 0.75, 1.0)
 SHARES = np.array([0.5, 0.3, 0.2])
 FEW = sampling.FEW_WORDS  # up to here there is a random word for each symbol
 
-slow_case = functools.partial(pytest.param, marks=pytest.mark.slow)
+further = functools.partial(pytest.param, marks=pytest.mark.matrix)
 
 # Compiled once for each shape.
 through = jax.jit(sampling.through)
@@ -299,7 +299,7 @@ def test_spacings_have_the_mean_of_the_rate(rate):
     assert total / 2**31 == pytest.approx(mean_spacing(rate), rel=1e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 @pytest.mark.parametrize("rate", RATES)
 def test_all_spacings_have_the_mean_of_the_rate(rate):
     """Exact: all 2^31 uniforms. The docstring of the module says 1e-6."""
@@ -472,7 +472,7 @@ def kinds_counted(key, words, table):
     return jnp.sum(lax.population_count(kinds), axis=1)
 
 
-@pytest.mark.slow
+@pytest.mark.statistics
 @pytest.mark.parametrize("total", [1e-3, 0.3])
 def test_rates_hold_to_one_in_a_thousand(total):
     """419,430,400 symbols of a Werner link: exact binomial tails of three kinds, seven standard
@@ -572,7 +572,7 @@ def coupled_errors(rows, few):
 
 
 EACH_FAMILY = pytest.mark.parametrize(
-    "rows, few", [(1, True), (4, False), slow_case(1, False), slow_case(4, True)]
+    "rows, few", [(1, True), (4, False), further(1, False), further(4, True)]
 )
 
 
@@ -634,7 +634,7 @@ ANY = {1: table_of([0.1, 0.05, 0.003]), 4: noise_table(4, 0.3)}
 @pytest.mark.parametrize(
     "size, rows",
     [(0, 1), (0, 4), (1, 1), (FEW, 4), (FEW + 1, 4)]
-    + [slow_case(*case) for case in [(1, 4), (2, 4), (31, 1), (FEW + 1, 1), (1000, 4)]],
+    + [further(*case) for case in [(1, 4), (2, 4), (31, 1), (FEW + 1, 1), (1000, 4)]],
 )
 def test_any_number_of_words_goes_through(size, rows):
     """100 keys. A symbol is hit with 0.075 or more by each, and by none with 4e-4 at most; a
@@ -731,7 +731,7 @@ LEVELS = (0.0, 1e-3, 0.024, 0.3, 1.0)
 
 
 @pytest.mark.parametrize(
-    "size, rows", [(FEW, 4), (FEW + 1, 1), slow_case(FEW, 1), slow_case(FEW + 1, 4)]
+    "size, rows", [(FEW, 4), (FEW + 1, 1), further(FEW, 1), further(FEW + 1, 4)]
 )
 def test_links_that_are_mapped_over_get_the_bits_of_single_ones_from_one_trace(size, rows):
     """Exact, for five noise levels on both sides of the coarse part, twice."""
@@ -756,7 +756,7 @@ def test_links_that_are_mapped_over_get_the_bits_of_single_ones_from_one_trace(s
                 assert np.array_equal(received[link], words[link]) == (level == 0)
 
 
-@pytest.mark.parametrize("scramble", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("scramble", [True, pytest.param(False, marks=pytest.mark.matrix)])
 def test_links_with_rbg_keys_are_mapped_over_bit_for_bit(scramble):
     """Exact, for five noise levels, and equal to what the sampler makes of the key and the table;
     JAX's own bits of an rbg key depend on the mapping."""
@@ -780,7 +780,7 @@ def test_links_with_rbg_keys_are_mapped_over_bit_for_bit(scramble):
 @pytest.mark.parametrize(
     "own, rows",
     [("keys", 1), ("words", 1)]
-    + [slow_case(*case) for case in [("keys", 4), ("words", 4), ("tables", 1), ("tables", 4)]],
+    + [further(*case) for case in [("keys", 4), ("words", 4), ("tables", 1), ("tables", 4)]],
 )
 def test_what_varies_over_devices_may_be_any_of_the_arguments(own, rows, ring_mesh):
     """Exact, under a shard_map that checks what varies, on two devices."""

@@ -19,7 +19,7 @@ import jaxqring as jq
 
 FIRST, SETTINGS = 36, 240  # 36 have each kind of pair with each kind of first channel
 PRECISIONS = {"float32": 1e-6, "float64": 1e-12}
-slow = functools.partial(pytest.param, marks=pytest.mark.slow)
+further = functools.partial(pytest.param, marks=pytest.mark.matrix)
 
 
 @pytest.fixture
@@ -138,8 +138,8 @@ def reference_transition(seed):
 
 
 # The two precisions among the quick tests take a witness each.
-@pytest.mark.parametrize("precision", [slow("float32"), "float64"])
-@pytest.mark.parametrize("seeds", [range(FIRST), slow(range(FIRST, SETTINGS))], ids=str)
+@pytest.mark.parametrize("precision", [further("float32"), "float64"])
+@pytest.mark.parametrize("seeds", [range(FIRST), further(range(FIRST, SETTINGS))], ids=str)
 def test_transition_equals_the_dense_density_matrix_calculation(precision, seeds):
     with jax.enable_x64(precision == "float64"):
         for seed in seeds:
@@ -187,7 +187,7 @@ def tensorcircuit_transition(
     return np.array(columns).T
 
 
-@pytest.mark.parametrize("precision", ["float32", slow("float64")])
+@pytest.mark.parametrize("precision", ["float32", further("float64")])
 def test_transition_equals_tensorcircuits_density_matrix_simulator(precision):
     for seed in range(1000, 1027):  # every kind of channel at every stage
         package, reference = draw_setting(seed)
@@ -330,7 +330,7 @@ def jacobians(heralded, matrices):
     return jax.jit(jax.jacfwd(link)), jax.jit(jax.jacrev(link))
 
 
-@pytest.mark.parametrize("heralded, matrices", [(False, False), slow(True, True)])
+@pytest.mark.parametrize("heralded, matrices", [(False, False), further(True, True)])
 def test_jacobian_of_every_parameter_equals_central_differences(x64, heralded, matrices):
     def link(vector):
         return everything(vector, heralded, matrices)
@@ -473,7 +473,7 @@ IDLE = {
 }
 
 
-#: One end of each kind of parameter; all others are among the slow tests.
+#: One end of each kind of parameter; all others are in the lane `matrix`.
 NEAR = {
     "werner fidelity 1",
     "bell diagonal",
@@ -492,7 +492,7 @@ NEAR = {
 }
 
 
-@pytest.mark.parametrize("name", [x if x in NEAR else slow(x) for x in EDGES])
+@pytest.mark.parametrize("name", [x if x in NEAR else further(x) for x in EDGES])
 def test_derivative_at_the_edge_of_a_domain_is_finite_and_full(name):
     link, at, inward = EDGES[name]
 
@@ -514,7 +514,7 @@ def test_derivative_at_the_edge_of_a_domain_is_finite_and_full(name):
         np.testing.assert_allclose(found, expected, atol=2e-5)
 
 
-@pytest.mark.parametrize("x64_on", [slow(False), True])
+@pytest.mark.parametrize("x64_on", [further(False), True])
 def test_all_derivatives_together_are_finite_at_exactly_zero_noise(x64_on):
     zero = dict.fromkeys(PARAMETERS, 0.0) | {"fidelity": 1.0, "t1": 3.0, "t2": 2.0, "survival": 1.0}
     with jax.enable_x64(x64_on):
@@ -858,7 +858,7 @@ def check_columns(p, fidelity, t1, t2_ratio, time, heralded):
     assert float(link.clipped) == 0
 
 
-@pytest.mark.parametrize("examples", [30, slow(150)])
+@pytest.mark.parametrize("examples", [30, further(150)])
 def test_columns_are_probability_distributions_for_any_parameters(examples):
     given = hypothesis.given(
         st.lists(probability, min_size=14, max_size=14),

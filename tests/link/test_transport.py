@@ -20,7 +20,7 @@ from jaxqring.link import _transport as transport
 
 CHANCE = 1e-8
 WORDS = 2**18  # 4,194,304 symbols
-slow = functools.partial(pytest.param, marks=pytest.mark.slow)
+further = functools.partial(pytest.param, marks=pytest.mark.matrix)
 
 #: Compiled whole, which is quicker than one operation after the other.
 transmit = jax.jit(jq.transmit, static_argnames="scramble")
@@ -152,7 +152,7 @@ def test_a_data_dependent_channel_is_told_from_its_symmetric_average():
             assert_counts_agree(counts[:, m], average[:, m])
 
 
-@pytest.mark.parametrize("scramble", [False, slow(True)])
+@pytest.mark.parametrize("scramble", [False, further(True)])
 def test_flagged_symbols_arrive_as_a_uniform_guess(scramble):
     """4,194,304 symbols; four chi-squares at 1e-8 each."""
     link = jq.SymbolChannel(jnp.asarray(HERALDED, jnp.float32))
@@ -203,7 +203,7 @@ def test_scrambling_is_on_unless_told_otherwise():
     assert np.any(default != transmit(sent, link, key, scramble=False))
 
 
-@pytest.mark.parametrize("scramble", [slow(False), True])
+@pytest.mark.parametrize("scramble", [further(False), True])
 def test_rare_errors_have_their_rates_each(scramble):
     """67,108,864 symbols at rates of 1e-6, 2e-6, 5e-6 (67, 134 and 336 expected): exact binomial
     tails at 1e-8 on either side of each."""
@@ -277,7 +277,7 @@ def test_errors_under_different_keys_are_independent(errors):
 
 
 @pytest.mark.parametrize(
-    "heralded, scramble", [(False, False), slow(False, True), slow(True, False), (True, True)]
+    "heralded, scramble", [(False, False), further(False, True), further(True, False), (True, True)]
 )
 def test_a_noise_free_link_returns_the_words_bit_for_bit(heralded, scramble):
     link = jq.superdense(jq.werner(fidelity=1.0), survival=1.0, heralded=heralded)
@@ -294,7 +294,7 @@ def test_certain_errors_always_happen():
     assert np.sum(found != 3) <= 12
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_the_same_key_gives_the_same_bits_under_jit_and_vmap():
     words = random_words(3 * 40).reshape(3, 40)
     keys = jax.random.split(jax.random.key(8), 3)
@@ -318,7 +318,7 @@ def test_the_same_key_gives_the_same_bits_under_jit_and_vmap():
         assert np.any(again != eager[0])
 
 
-@pytest.mark.parametrize("shape", [(), (0,), slow((1,)), (2, 3, 5)])
+@pytest.mark.parametrize("shape", [(), (0,), further((1,)), (2, 3, 5)])
 def test_words_of_any_shape_keep_it(shape):
     words = np.random.default_rng(3).integers(0, 2**32, size=shape, dtype=np.uint32)
     link = jq.superdense(jq.werner(fidelity=0.25))
@@ -380,7 +380,7 @@ def test_moments_of_all_codes_of_eight_bits_equal_the_enumeration_of_all_outcome
     np.testing.assert_allclose(variance, expected_variance, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("bits", [2, slow(4), slow(6), 10, slow(16)])
+@pytest.mark.parametrize("bits", [2, further(4), further(6), 10, further(16)])
 def test_moments_of_other_widths_equal_the_enumeration(x64, bits):
     half = 2 ** (bits - 1)
     codes = np.unique(np.linspace(-half, half - 1, 9).astype(int))
@@ -391,7 +391,7 @@ def test_moments_of_other_widths_equal_the_enumeration(x64, bits):
     np.testing.assert_allclose(variance, expected_variance, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("bits", [slow(16), slow(24), 32])
+@pytest.mark.parametrize("bits", [further(16), further(24), 32])
 def test_moments_of_wide_codes_obey_the_closed_form_of_uniform_flips(x64, bits):
     """Closed form: mean (1 - 2f) v - f; the variance with the term of joint flips."""
     fidelity = 0.93
@@ -459,7 +459,7 @@ def test_the_mean_is_linear_in_the_transition_matrix(x64):
     np.testing.assert_allclose(jump, mean(first) - codes, atol=1e-10)
 
 
-@pytest.mark.parametrize("bits", [slow(2), 8, slow(10)])
+@pytest.mark.parametrize("bits", [further(2), 8, further(10)])
 @pytest.mark.parametrize(
     "matrix", [ARBITRARY, WERNER_90, DAMPED, np.eye(4)], ids=["any", "werner", "damped", "none"]
 )
@@ -495,7 +495,7 @@ def test_moments_read_codes_mod_the_width(x64):
     np.testing.assert_array_equal(wrapped, plain)
 
 
-@pytest.mark.parametrize("scramble", [slow(False), True])
+@pytest.mark.parametrize("scramble", [further(False), True])
 def test_received_codes_have_the_stated_mean_and_variance(scramble):
     """2^20 codes of 8 bits of each of three values. The mean: z = 5.7, two-sided 1.2e-8. The
     variance: its standard error from the exact fourth moment, z = 6, two-sided 2e-9."""

@@ -61,7 +61,7 @@ UNITAL = {
 }
 TOLERANCE = {False: 1e-6, True: 1e-14}
 
-slow = functools.partial(pytest.param, marks=pytest.mark.slow)
+further = functools.partial(pytest.param, marks=pytest.mark.matrix)
 every_channel = pytest.mark.parametrize("name", CHANNELS)
 both_precisions = pytest.mark.parametrize("x64_on", [False, True])
 
@@ -203,7 +203,7 @@ ROWS, COLUMNS = np.array([[0.1], [0.6]]), np.array([0.0, 0.3, 0.9])
 BATCHES_FIRST = ("pauli", "generalized damping", "thermal")
 
 
-@pytest.mark.parametrize("name", [x if x in BATCHES_FIRST else slow(x) for x in BATCHES])
+@pytest.mark.parametrize("name", [x if x in BATCHES_FIRST else further(x) for x in BATCHES])
 def test_parameters_broadcast_to_a_batch_of_channels(name, x64):
     make, reference = BATCHES[name]
     batch = make(ROWS, COLUMNS)
@@ -222,7 +222,7 @@ def test_parameters_broadcast_to_a_batch_of_channels(name, x64):
         np.testing.assert_allclose(both.ptm[i, j], expected, atol=1e-14)
 
 
-@pytest.mark.parametrize("name", [x if x in BATCHES_FIRST else slow(x) for x in BATCHES])
+@pytest.mark.parametrize("name", [x if x in BATCHES_FIRST else further(x) for x in BATCHES])
 def test_jit_and_vmap_give_the_eager_channel(name):
     make, _ = BATCHES[name]
     a, b = np.float32(0.4), COLUMNS.astype(np.float32)
@@ -288,7 +288,7 @@ def test_traced_values_that_are_no_numbers_never_make_a_nan(name, value):
 SLOPES_FIRST = ("pauli x", "damping low", "damping high", "thermal t2 above 2 t1", "thermal time")
 
 
-@pytest.mark.parametrize("name", [x if x in SLOPES_FIRST else slow(x) for x in OUTSIDE])
+@pytest.mark.parametrize("name", [x if x in SLOPES_FIRST else further(x) for x in OUTSIDE])
 def test_derivative_with_respect_to_a_clipped_value_is_zero_and_not_nan(name):
     make, outside, _ = OUTSIDE[name]
 
@@ -317,7 +317,7 @@ def test_clipped_counts_add_up_along_a_chain_of_channels():
     assert float(chain(0.1, 0.2).clipped) == 0
 
 
-@pytest.mark.parametrize("mode", ["jacfwd", slow("jacrev")])
+@pytest.mark.parametrize("mode", ["jacfwd", further("jacrev")])
 def test_derivative_where_pauli_probabilities_sum_to_one_is_the_full_one_sided_one(mode, x64):
     """The edges of all other parameters are in tests/link/test_superdense.py."""
     slope = jax.jit(getattr(jax, mode)(lambda v: jq.pauli(x=v, y=0.25, z=0.25).ptm))(0.5)
@@ -360,7 +360,7 @@ def check_positivity(p, ratio):
     assert choi_is_positive(product)
 
 
-@pytest.mark.parametrize("examples", [30, slow(100)])
+@pytest.mark.parametrize("examples", [30, further(100)])
 def test_every_channel_is_completely_positive_for_any_parameters(examples):
     given = hypothesis.given(st.lists(probability, min_size=9, max_size=9), st.floats(1e-3, 2))
     hypothesis.settings(deadline=None, max_examples=examples)(given(check_positivity))()

@@ -22,7 +22,7 @@ from jaxqring.secure._attacks import PlantedSource, plus_states, purification_gu
 CHANCE = 1e-11
 SAMPLES = 2**16
 
-slow_case = functools.partial(pytest.param, marks=pytest.mark.slow)
+further = functools.partial(pytest.param, marks=pytest.mark.matrix)
 
 AXES = {"I": [1, 0, 0, 0], "X": [0, 1, 0, 0], "Y": [0, 0, 1, 0], "Z": [0, 0, 0, 1]}
 RNG = np.random.default_rng(0)
@@ -132,7 +132,7 @@ def assert_counts_agree(counts, probs):
 # --- Closed values against density matrices -------------------------------------------------------
 
 
-@pytest.mark.parametrize("parties", [2, slow_case(3), slow_case(4), slow_case(5), 6])
+@pytest.mark.parametrize("parties", [2, further(3), further(4), further(5), 6])
 def test_statistics_are_those_of_the_dense_state_with_another_channel_for_each_party(parties, x64):
     rng = np.random.default_rng(parties)
     observables = rng.normal(size=(8, parties, 4)) + 1j * rng.normal(size=(8, parties, 4))
@@ -223,7 +223,7 @@ def noisy_statistics(level, parties):
     return [[*statistics(source), source.z_error(0, parties - 1)] for source in sources]
 
 
-@pytest.mark.parametrize("parties", [slow_case(2), 4, slow_case(10), slow_case(100), 1000])
+@pytest.mark.parametrize("parties", [further(2), 4, further(10), further(100), 1000])
 def test_noise_has_its_closed_statistics(parties, x64):
     """Of white noise, local depolarising and local Z flips, from none to complete."""
     level = np.array([0.0, 1e-4, 0.01, 0.05, 0.3, 0.5, 1.0])
@@ -256,7 +256,7 @@ def test_check_values_of_four_parties(x64):
     assert z_error == pytest.approx(0.04875, abs=1e-12)
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_single_precision_holds_for_a_thousand_parties():
     """Rounding adds up to 1000 x 6e-8 of each product; no step under- or overflows."""
     level = np.array([0.0, 1e-4, 1e-3, 0.01, 0.1, 0.5, 1.0])
@@ -318,7 +318,7 @@ def trace_out(rho, qubits, size):
     return rho.reshape(2 ** (size - len(qubits)), -1)
 
 
-@pytest.mark.parametrize("parties", [slow_case(2), 3, slow_case(4)])
+@pytest.mark.parametrize("parties", [further(2), 3, further(4)])
 def test_fused_states_are_those_of_the_gates_on_neighbouring_pairs(parties, x64):
     """Other Bell weights for each pair. Noise afterwards acts on the fused state."""
     rng = np.random.default_rng(parties)
@@ -344,7 +344,7 @@ def test_fused_states_are_those_of_the_gates_on_neighbouring_pairs(parties, x64)
         np.testing.assert_allclose(expectations(found, observables), expected, atol=1e-12)
 
 
-@pytest.mark.parametrize("parties", [2, slow_case(3), slow_case(8), slow_case(100)])
+@pytest.mark.parametrize("parties", [2, further(3), further(8), further(100)])
 def test_fused_werner_pairs_have_their_closed_statistics(parties, x64):
     for weight in (1.0, 0.999, 0.9, 0.3):
         source = fused(jq.werner(weight=weight), parties)
@@ -398,7 +398,7 @@ def assert_born(seed, source, rho, axes):
         assert_counts_agree(outcome_counts(each), dense.born(rho, along))
 
 
-@pytest.mark.parametrize("parties", [3, slow_case(4)])
+@pytest.mark.parametrize("parties", [3, further(4)])
 def test_samples_follow_born_along_any_axes(parties):
     """SAMPLES for each of three axes and four kinds of noise."""
     rng = np.random.default_rng(10 + parties)
@@ -440,7 +440,7 @@ def test_axes_rounded_to_more_than_one_are_as_good_as_others():
         assert set(np.unique(np.sum(outcomes, axis=-1))) == {0, 3}, length
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_key_decides_all_and_mapping_over_keys_nothing():
     source = GHZSource(3, noise=channel(*[NOISE["random"]] * 3), white=0.1)
     axes = unit_vectors(np.random.default_rng(5), 50, 3).astype(np.float32)
@@ -478,7 +478,7 @@ def assert_statistics(name, outcomes, source):
 
 @pytest.mark.parametrize(
     "sampler, parties",
-    [("stim", 16), slow_case("stim", 64), slow_case("sample", 64), slow_case("sample", 16)],
+    [("stim", 16), further("stim", 64), further("sample", 64), further("sample", 16)],
 )
 def test_pauli_noise_on_many_parties_has_the_closed_statistics(sampler, parties):
     """2^15 outcomes of stim, and of `sample`, in each of three bases.
@@ -543,7 +543,7 @@ def test_a_thousand_parties_measure_x_of_even_parity_and_z_alike():
                 np.testing.assert_array_equal(np.unique(ones), [0, 1000])
 
 
-@pytest.mark.slow
+@pytest.mark.statistics
 def test_the_last_of_a_thousand_parties_follows_the_others():
     """2^12 copies, damped: who decayed did so alone, wherever in the row it stands.
 
@@ -561,7 +561,7 @@ def test_the_last_of_a_thousand_parties_follows_the_others():
     assert_binomial(outcomes[excited, 0].sum(), excited.sum(), 1 - gamma)
 
 
-@pytest.mark.slow
+@pytest.mark.statistics
 def test_parity_of_a_thousand_noisy_parties_is_the_closed_one():
     """2^10 copies, depolarised and damped differently along the row, X and Y by turns."""
     size, parties = 2**10, 1000
@@ -581,7 +581,8 @@ def test_parity_of_a_thousand_noisy_parties_is_the_closed_one():
     assert_binomial(np.sum(ones % 2 == 1), size, (1 - mean) / 2)
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
+@pytest.mark.usefixtures("compiled_anew")
 def test_memory_of_a_sample_grows_with_the_parties_and_no_faster():
     def temporary(parties):
         source = GHZSource(parties, noise=jq.depolarizing(mix=0.01))
@@ -609,7 +610,7 @@ def all_noise(levels):
     return jnp.stack([fidelity, x_error, disagreement])
 
 
-@pytest.mark.parametrize("mode", ["jacfwd", slow_case("jacrev")])
+@pytest.mark.parametrize("mode", ["jacfwd", further("jacrev")])
 def test_derivatives_are_those_of_finite_differences_and_whole_at_zero_noise(mode, x64):
     value, jacobian = jax.jit(all_noise), jax.jit(getattr(jax, mode)(all_noise))
     inside, zero, step = np.array([0.1, 0.05, 0.02, 0.1, 0.2]), np.zeros(5), 1e-4

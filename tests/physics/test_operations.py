@@ -15,7 +15,7 @@ from jaxqring.physics._pair_operations import NEVER
 TOLERANCE = {False: 1e-5, True: 1e-12}
 #: Both precisions, of which double is the one where less can go wrong.
 single_first = pytest.mark.parametrize(
-    "x64_on", [False, pytest.param(True, marks=pytest.mark.slow)]
+    "x64_on", [False, pytest.param(True, marks=pytest.mark.matrix)]
 )
 both_protocols = pytest.mark.parametrize("protocol", ["dejmps", "bbpssw"])
 
@@ -137,7 +137,7 @@ def references(protocol):
     return third, [np.array(field) for field in zip(*found, strict=True)]
 
 
-@pytest.mark.parametrize("x64_on", [pytest.param(False, marks=pytest.mark.slow), True])
+@pytest.mark.parametrize("x64_on", [pytest.param(False, marks=pytest.mark.matrix), True])
 @pytest.mark.parametrize("operation", ["swap", "dejmps", "bbpssw"])
 def test_any_two_states_become_what_four_qubits_make_of_them_twice(operation, x64_on):
     third, (once, success, twice, success_again) = references(operation)
@@ -410,9 +410,9 @@ def test_derivatives_are_those_of_finite_differences(x64):
     "x64_on, transform",
     [
         (True, jax.jacfwd),
-        pytest.param(False, jax.jacfwd, marks=pytest.mark.slow),
-        pytest.param(False, jax.jacrev, marks=pytest.mark.slow),
-        pytest.param(True, jax.jacrev, marks=pytest.mark.slow),
+        pytest.param(False, jax.jacfwd, marks=pytest.mark.matrix),
+        pytest.param(False, jax.jacrev, marks=pytest.mark.matrix),
+        pytest.param(True, jax.jacrev, marks=pytest.mark.matrix),
     ],
 )
 def test_values_and_derivatives_are_finite_at_the_ends_of_every_domain(x64_on, transform):

@@ -32,7 +32,7 @@ from jaxqring.ring._payload import layout_of
 
 AXIS = "nodes"
 KEY = jax.random.key(20260720)
-slow = functools.partial(pytest.param, marks=pytest.mark.slow)
+further = functools.partial(pytest.param, marks=pytest.mark.matrix)
 
 
 # --- Per-node functions, at module level so that every test shares their compiled programs --------
@@ -188,7 +188,7 @@ def expected_tree(tree, num_nodes, bits, clip="max"):
 # --- Noise off ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("num_nodes", [slow(2), slow(3), 5, slow(8)])
+@pytest.mark.parametrize("num_nodes", [further(2), further(3), 5, further(8)])
 def test_psum_without_noise_is_the_exact_sum_of_levels(every_mapping, num_nodes):
     tree = mixed_tree(num_nodes)  # 17 values: no ring here divides them
     total = every_mapping(run_psum, num_nodes, shared=2)(tree, Ring(noise="off"), None)
@@ -212,7 +212,7 @@ def test_pmean_is_psum_divided_by_the_number_of_nodes(vmap_first):
 
 @pytest.mark.parametrize(
     "bits, num_nodes",
-    [(8, 8), (10, 3), slow(16, 5), slow(24, 2), slow(28, 2), (32, 3), slow(32, 8)],
+    [(8, 8), (10, 3), further(16, 5), further(24, 2), further(28, 2), (32, 3), further(32, 8)],
 )
 def test_psum_is_exact_at_every_width(vmapped, bits, num_nodes):
     tree = mixed_tree(num_nodes, seed=bits)
@@ -266,7 +266,7 @@ def test_stochastic_rounding_is_within_a_step_a_node_and_the_same_on_all_nodes(v
     assert (np.abs(total[0] - x.astype(np.float64).sum(0)) < 3 * step).all()
 
 
-@pytest.mark.slow
+@pytest.mark.statistics
 def test_stochastic_rounding_is_unbiased(vmapped):
     # Codes 0.3 and -0.8, 20,000 times: the mean of their sum has a standard error of
     # sqrt((0.21 + 0.16) / 20,000) = 0.0043; six of them are exceeded with probability 2e-9.
@@ -278,7 +278,7 @@ def test_stochastic_rounding_is_unbiased(vmapped):
 
 
 @pytest.mark.parametrize(
-    "wire, round_to", [slow(Float32(), np.float32), (BFloat16(), ml_dtypes.bfloat16)]
+    "wire, round_to", [further(Float32(), np.float32), (BFloat16(), ml_dtypes.bfloat16)]
 )
 def test_float_wires_add_in_ring_order_identically_on_all_nodes(mapping, wire, round_to):
     x = np.random.default_rng(6).normal(size=(5, 13)).astype(np.float32)
@@ -327,7 +327,7 @@ def test_psum_scatter_and_all_gather_have_the_semantics_of_lax(mapping):
     check_semantics(mapping(run_scatter_and_gather, 3, shared=1))
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_every_dimension_and_axis_has_the_semantics_of_lax(vmapped):
     check_semantics(vmapped(run_every_split, 3, shared=1))
 
@@ -440,7 +440,7 @@ def assert_same_on_fewer_devices(results, expected_results, nodes_per_device):
             assert_same_bits(got, np.asarray(reference)[:devices])
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 @pytest.mark.parametrize("nodes_per_device", [2, 4])
 def test_same_key_gives_the_same_psum_however_many_nodes_a_device_carries(
     mapping, nodes_per_device, one_node_per_device
@@ -452,7 +452,7 @@ def test_same_key_gives_the_same_psum_however_many_nodes_a_device_carries(
     assert_same_on_fewer_devices([result], one_node_per_device[:1], nodes_per_device)
 
 
-@pytest.mark.parametrize("nodes_per_device", [slow(2), 4])
+@pytest.mark.parametrize("nodes_per_device", [further(2), 4])
 def test_same_key_gives_the_same_halves_however_many_nodes_a_device_carries(
     vmapped, nodes_per_device, one_node_per_device
 ):
@@ -508,7 +508,7 @@ def fixed_point_gather(x):
     return (np.rint(x.astype(np.float64) / 2.0**power) * 2.0**power).astype(np.float32)
 
 
-@pytest.mark.slow
+@pytest.mark.statistics
 def test_without_scrambling_the_errors_depend_on_the_data(vmapped):
     # Symbol 0 always arrives, symbols 1, 2 and 3 arrive as anything.
     transition = jnp.full((4, 4), 0.25).at[:, 0].set(jnp.array([1.0, 0, 0, 0]))
@@ -526,7 +526,7 @@ def test_without_scrambling_the_errors_depend_on_the_data(vmapped):
 # --- Statistics of the noise ----------------------------------------------------------------------
 
 
-@pytest.mark.slow
+@pytest.mark.statistics
 def test_every_hop_and_node_draws_errors_of_its_own(vmapped):
     # Zeros come back as the XOR of the errors met on the way. In units of a level of 16 bits:
     zeros = jnp.zeros((4, 2000))
@@ -648,7 +648,7 @@ def test_mean_mode_delivers_the_rounded_mean_of_every_hop(vmap_first):
     assert (expected[0] != values.sum(0)).any()
 
 
-@pytest.mark.slow
+@pytest.mark.statistics
 def test_one_gaussian_hop_has_the_mean_and_variance_of_the_channel(vmapped):
     # f = 0.02, level 39 of 8 bits: mean 37.4, sd 21, clipped 4.3 sd away. 100,000 draws: standard
     # error of the mean 0.066, of the variance 2; six of them fail with probability 4e-9.
@@ -741,7 +741,7 @@ def test_a_traced_fidelity_out_of_its_domain_is_clipped_and_flagged(vmap_first):
     assert list(flags.values()) == [[0] * 2, [1] * 2, [1] * 2, [1] * 2]
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_a_noisy_float_wire_delivers_what_the_bits_say_and_counts_it(vmapped):
     # Each bit is flipped with probability 1/3 a hop, so that the last of four hops leaves all
     # eight bits of an exponent one with probability 3^-8 = 1.5e-4 at the least, and 1/256 where
@@ -867,7 +867,7 @@ def equations(jaxpr):
                 yield from equations(inner)
 
 
-@pytest.mark.parametrize("noise", [slow("off"), "sampled", slow("gaussian")])
+@pytest.mark.parametrize("noise", [further("off"), "sampled", further("gaussian")])
 def test_the_program_does_not_grow_with_the_ring(noise):
     ring = Ring(superdense(werner(fidelity=0.9)), noise=noise)
     sizes = {}

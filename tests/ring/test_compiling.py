@@ -4,6 +4,7 @@ import re
 import time
 
 import jax
+import pytest
 from jax import lax
 from jax.sharding import PartitionSpec as P
 
@@ -12,6 +13,8 @@ from jaxqring import FixedPoint, Ring, pmean, superdense, werner
 AXIS = "nodes"
 NODES = 8
 SHAPES = 7
+
+pytestmark = pytest.mark.usefixtures("compiled_anew")
 
 
 def run_ring(x, key):

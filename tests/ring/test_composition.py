@@ -20,7 +20,7 @@ def over_nodes(ring, key=KEY):
     )
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_two_mesh_axes_together_make_one_ring():
     grid = Mesh(np.array(jax.devices()[:8]).reshape(2, 4), ("rows", "columns"))
 
@@ -48,7 +48,7 @@ def test_each_row_of_a_mesh_can_be_a_ring_of_its_own():
     np.testing.assert_allclose(totals, np.repeat(rows.sum(1, keepdims=True), 4, 1), atol=1e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_a_sweep_over_noise_is_traced_once_and_gives_the_bits_of_single_runs():
     traces = 0
 
@@ -68,7 +68,7 @@ def test_a_sweep_over_noise_is_traced_once_and_gives_the_bits_of_single_runs():
         np.testing.assert_array_equal(reports.errors_per_link[index], report.errors_per_link)
 
 
-@pytest.mark.slow
+@pytest.mark.statistics
 @pytest.mark.parametrize("implementation", ["threefry2x32", "rbg"])
 def test_every_implementation_of_keys_has_the_right_error_rate(implementation):
     # 8 links x 14 rounds x 13 levels x 8 symbols = 11,648 symbols: a deviation of six standard
@@ -78,7 +78,7 @@ def test_every_implementation_of_keys_has_the_right_error_rate(implementation):
     assert abs(rate - 0.01) < 6 * np.sqrt(0.01 * 0.99 / 11_648)
 
 
-@pytest.mark.slow
+@pytest.mark.statistics
 def test_flagged_losses_become_uniform_guesses():
     # Three of four guesses are wrong. 11,648 symbols; six standard deviations, chance 2e-9.
     link = jq.superdense(jq.werner(fidelity=0.99), survival=0.9, heralded=True)
@@ -88,7 +88,7 @@ def test_flagged_losses_become_uniform_guesses():
     assert abs(rate - expected) < 6 * np.sqrt(expected * (1 - expected) / 11_648)
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_a_ring_can_be_an_argument_of_a_compiled_function():
     @jax.jit
     def run(ring, values):
@@ -114,11 +114,10 @@ def scaled_sum(ring, values, wrap=lambda f: f):
     )
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "wrap",
     [
-        pytest.param(lambda f: f, id="plain", marks=pytest.mark.slow),
+        pytest.param(lambda f: f, id="plain", marks=pytest.mark.matrix),
         pytest.param(jax.jit, id="jit"),
     ],
 )
@@ -130,7 +129,6 @@ def test_second_derivatives_are_those_of_the_exact_sum(wrap):
         np.testing.assert_allclose(second(1.0), expected, rtol=1e-5)
 
 
-@pytest.mark.slow
 def test_a_slope_can_be_differentiated_with_respect_to_noise_but_not_the_other_way_round():
     def loss(fidelity, scale):
         link = jq.superdense(jq.werner(fidelity=fidelity))
@@ -152,7 +150,7 @@ def test_a_slope_can_be_differentiated_with_respect_to_noise_but_not_the_other_w
         jax.grad(jax.grad(loss, argnums=0), argnums=1)(0.99, 1.0)
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_a_loop_between_the_axis_and_an_outer_jit_is_refused_with_the_remedy():
     def of_node(x):
         def add(total, _):
@@ -172,7 +170,7 @@ def test_a_loop_between_the_axis_and_an_outer_jit_is_refused_with_the_remedy():
         jax.grad(jax.jit(loss))(VALUES)
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_reports_and_the_optimizer_work_in_double_precision():
     with jax.enable_x64(True):
         values = np.asarray(VALUES, np.float64)

@@ -25,7 +25,7 @@ from jaxqring import (
 AXIS = "nodes"
 COLLECTIVES = {"psum": psum, "psum_scatter": psum_scatter, "all_gather": all_gather}
 SYMBOLS_IN_A_WORD = 16
-slow = functools.partial(pytest.param, marks=pytest.mark.slow)
+further = functools.partial(pytest.param, marks=pytest.mark.matrix)
 
 
 def words_sent(jaxpr, times=1):
@@ -67,16 +67,16 @@ def traced(collective, ring, num_nodes, shape):
 @pytest.mark.parametrize(
     "wire",
     [
-        slow(FixedPoint(8)),
+        further(FixedPoint(8)),
         FixedPoint(10),
         FixedPoint(16),
-        slow(FixedPoint(24)),
-        slow(Float32()),
+        further(FixedPoint(24)),
+        further(Float32()),
         BFloat16(),
     ],
     ids=lambda wire: f"{type(wire).__name__}{wire.bits}",
 )
-@pytest.mark.parametrize("num_nodes, chunk", [(2, 16), (5, 7), slow(8, 33)])
+@pytest.mark.parametrize("num_nodes, chunk", [(2, 16), (5, 7), further(8, 33)])
 def test_the_cost_is_what_the_program_moves(collective, wire, num_nodes, chunk):
     shapes = {
         "psum": (num_nodes * chunk - 1,),  # one short, so that a chunk is padded

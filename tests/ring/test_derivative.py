@@ -24,7 +24,7 @@ from jaxqring import (
 
 AXIS = "nodes"
 KEY = jax.random.key(20260721)
-slow = functools.partial(pytest.param, marks=pytest.mark.slow)
+further = functools.partial(pytest.param, marks=pytest.mark.matrix)
 
 
 def chain_mean(x, fidelities):
@@ -146,7 +146,6 @@ def test_the_gradient_of_the_data_is_the_product_of_the_slopes_of_its_hops(vmap_
     assert np.abs(expected - plain).max() > 0.1
 
 
-@pytest.mark.slow
 def test_equal_links_weigh_an_input_by_its_distance(vmapped):
     # Exact numbers: F = 0.9, s = 1 - 2/15; three nodes, chunk 0 = [x0 -> x1 -> x2].
     ring = werner_ring(0.9)
@@ -212,7 +211,6 @@ def test_at_fidelity_one_the_derivative_of_the_noise_is_exact_and_not_zero(mappi
         np.testing.assert_allclose(off_diagonal, 0, atol=1e-4)
 
 
-@pytest.mark.slow
 def test_the_derivative_of_the_noise_is_that_of_the_mean_of_the_chain(vmapped):
     # 3 x 40,000 copies of each node's level: the mean of their tangents within six of their own
     # standard errors of the slope of the chain (fails with probability 2e-8 for 9 means), and
@@ -287,7 +285,7 @@ def test_forward_and_reverse_mode_are_transposes_of_each_other(vmap_first):
         assert np.abs(np.asarray(found)).max() > 1e-3
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_the_gradient_of_shared_links_is_summed_by_shard_map_and_local_elsewhere(mapping_named):
     x = jnp.asarray(CODES, jnp.float32)
     weights = jnp.asarray(np.random.default_rng(5).normal(size=(3, 6)), jnp.float32)
@@ -318,7 +316,6 @@ def test_forward_mode_with_shared_links_is_the_same_under_every_mapping(mapping)
     np.testing.assert_allclose(tangent, expected, rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.slow
 def test_derivatives_go_through_a_scan_over_steps(vmapped):
     # At fidelity one, three steps of x -> psum(x) / 2 on two nodes. The chain, in levels of
     # step one: every step adds its own slope, and passes that of the steps before.
@@ -393,7 +390,7 @@ def test_a_noisy_float_wire_passes_the_data_on_as_far_as_words_stay_whole(vmappe
     np.testing.assert_allclose(gradient, expected, rtol=1e-4)
 
 
-@pytest.mark.parametrize("wire", [FixedPoint(16), slow(Float32())])
+@pytest.mark.parametrize("wire", [FixedPoint(16), further(Float32())])
 def test_no_channel_is_needed_for_the_derivative_without_noise(vmapped, wire):
     run = vmapped(data_gradient, 3, shared=2)
     x = jnp.ones((3, 4))
@@ -420,7 +417,7 @@ def test_a_report_may_be_asked_for_under_grad(vmap_first):
     assert (np.asarray(gradient) > 1).all()
 
 
-@pytest.mark.parametrize("noise", ["gaussian", slow("mean")])
+@pytest.mark.parametrize("noise", ["gaussian", further("mean")])
 def test_the_smooth_modes_have_the_slopes_of_the_sampled_one(vmapped, noise):
     x = jnp.asarray(np.random.default_rng(6).normal(size=(2, 4)), jnp.float32)
     weights = jnp.arange(1.0, 9.0).reshape(2, 4)
@@ -434,15 +431,14 @@ def test_the_smooth_modes_have_the_slopes_of_the_sampled_one(vmapped, noise):
 # --- Around the mapped axis -----------------------------------------------------------------------
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "collective, noise, nodes_per_device",
     [
         ("psum", "sampled", 1),
-        slow("psum", "sampled", 2),
-        slow("psum", "gaussian", 1),
-        slow("psum_scatter", "sampled", 1),
-        slow("all_gather", "off", 1),
+        further("psum", "sampled", 2),
+        further("psum", "gaussian", 1),
+        further("psum_scatter", "sampled", 1),
+        further("all_gather", "off", 1),
     ],
 )
 def test_differentiating_around_a_jit_or_a_scan_gives_the_derivative_of_the_plain_program(

@@ -283,7 +283,6 @@ def test_the_tangent_of_the_ring_is_that_of_all_patterns_in_every_sample_and_in_
     assert (np.abs(d_square).max(axis=-1) > 5).all()
 
 
-@pytest.mark.slow
 def test_the_gradient_of_the_ring_is_that_of_all_patterns():
     weights = np.random.default_rng(5).normal(size=(3, 3, 1)) / COPIES
 
@@ -299,7 +298,6 @@ def test_the_gradient_of_the_ring_is_that_of_all_patterns():
     assert np.abs(right).min() > 0.1
 
 
-@pytest.mark.slow
 def test_without_noise_the_tangent_is_that_of_the_mean_and_finite():
     # Nothing is spread, so that there is no deviation to scale: 9 chains of the stated slopes.
     def summed(fidelity):

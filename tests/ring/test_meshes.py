@@ -38,9 +38,9 @@ RINGS = {
     "float": Ring(superdense(werner(fidelity=0.999)), Float32()),
     "protected": Ring(NOISY, protection=Retransmit(reed_solomon(15, 9, symbol_bits=4))),
 }
-slow = functools.partial(pytest.param, marks=pytest.mark.slow)
+further = functools.partial(pytest.param, marks=pytest.mark.matrix)
 # Without checks the program is the same but for its types.
-checked = pytest.mark.parametrize("check_vma", [True, slow(False)], ids=["checked", "unchecked"])
+checked = pytest.mark.parametrize("check_vma", [True, further(False)], ids=["checked", "unchecked"])
 
 
 def run_sum(x, ring, key, axis):
@@ -113,8 +113,8 @@ def on_mesh(run, mesh, specs, check_vma, lead):
 CASES = [
     *[(name, "sampled") for name in COLLECTIVES],
     *[("sum", ring) for ring in RINGS if ring != "sampled"],
-    slow("scatter", "off"),
-    slow("gather", "protected"),
+    further("scatter", "off"),
+    further("gather", "protected"),
 ]
 
 
@@ -133,7 +133,7 @@ def test_rings_along_one_axis_of_a_mesh_are_rings_of_their_own(name, ring_name, 
 
 
 @checked
-@pytest.mark.parametrize("name", ["mean", slow("scatter"), slow("gather"), "secure"])
+@pytest.mark.parametrize("name", ["mean", further("scatter"), further("gather"), "secure"])
 def test_rings_along_two_of_three_axes(name, check_vma):
     run, ring = COLLECTIVES[name], RINGS["sampled"]
     x = values_of(2, 2, 2, SIZE)
@@ -348,8 +348,8 @@ def test_scatter_update_gather_is_the_update_of_the_mean(check_vma):
 # --- Nodes along axes of vmap ---------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("outer", ["pmap", slow("shard_map"), slow("vmap")])
-@pytest.mark.parametrize("name", ["sum", slow("mean"), "scatter", "gather", "secure"])
+@pytest.mark.parametrize("outer", ["pmap", further("shard_map"), further("vmap")])
+@pytest.mark.parametrize("name", ["sum", further("mean"), "scatter", "gather", "secure"])
 def test_an_axis_of_vmap_counts_as_nodes_of_its_device(outer, name):
     run, ring = COLLECTIVES[name], RINGS["sampled"]
     x = values_of(2, 2, SIZE)

@@ -30,7 +30,7 @@ from jaxqring.secure import Security
 AXIS = "nodes"
 NODES = 8
 KEY = jax.random.key(20261126)
-slow = functools.partial(pytest.param, marks=pytest.mark.slow)
+further = functools.partial(pytest.param, marks=pytest.mark.matrix)
 BAD = [np.nan, -np.nan, np.inf, -np.inf]
 POISONED = 3
 KINDS = (jnp.float32, jnp.float16, jnp.bfloat16)
@@ -127,7 +127,7 @@ CALLS = {
 }
 
 
-@pytest.mark.parametrize("call", [slow(name) if " and " in name else name for name in CALLS])
+@pytest.mark.parametrize("call", [further(name) if " and " in name else name for name in CALLS])
 def test_whatever_else_happens_to_levels_the_other_leaves_keep_their_bits(vmapped, call):
     run, ring = CALLS[call]
     tree, mapped = ten_leaves(), vmapped(run, NODES, shared=2)
@@ -140,7 +140,9 @@ def test_whatever_else_happens_to_levels_the_other_leaves_keep_their_bits(vmappe
         assert_only("leaf3", mapped(poisoned(tree, "leaf3", bad), ring, KEY), clean)
 
 
-@pytest.mark.parametrize("run", [slow(run_secure, id="masks"), pytest.param(run_pmean, id="plain")])
+@pytest.mark.parametrize(
+    "run", [further(run_secure, id="masks"), pytest.param(run_pmean, id="plain")]
+)
 def test_only_the_run_with_a_nan_is_nan(vmapped, run):
     tree, ring = ten_leaves(), Ring(noise="off", wire=FixedPoint(16, scale=3))
     mapped = vmapped(run, NODES, shared=2)
@@ -180,7 +182,7 @@ def test_parts_of_a_sum_and_gathered_values_are_nan_alike(vmapped, scale):
 
 
 @pytest.mark.parametrize(
-    "run", [slow(run_secure_report, id="masks"), pytest.param(run_report, id="plain")]
+    "run", [further(run_secure_report, id="masks"), pytest.param(run_report, id="plain")]
 )
 @pytest.mark.parametrize("non_finite", ["clip", "propagate"])
 def test_values_that_are_not_finite_are_counted_and_sent_as_told(vmapped, non_finite, run):
@@ -269,7 +271,9 @@ def reference(bad):
     return regression(bad, "lax")
 
 
-@pytest.mark.parametrize("collective", ["ring", slow("chain"), slow("protected"), slow("secure")])
+@pytest.mark.parametrize(
+    "collective", ["ring", further("chain"), further("protected"), further("secure")]
+)
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_all_nodes_skip_the_step_of_a_poisoned_batch(collective, bad):
     params, skips = regression(bad, collective)

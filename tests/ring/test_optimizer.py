@@ -87,7 +87,6 @@ def test_it_is_the_mean_and_then_the_optimizer_and_counts_the_cost(vmap_first, r
         assert np.asarray(optax.tree.get(state, name)).tolist() == [total] * NODES
 
 
-@pytest.mark.slow
 def test_every_step_draws_errors_of_its_own(vmapped):
     # The same gradient in every step. 384 symbols wrong with probability 0.1: two steps with the
     # same counts on all links and the same values do not happen by chance (below 1e-6 by far).

@@ -35,7 +35,7 @@ AXIS = "nodes"
 KEY = jax.random.key(20261122)
 STRONG = Retransmit(reed_solomon(255, 223))
 SMALL = reed_solomon(15, 11, symbol_bits=4)
-slow = functools.partial(pytest.param, marks=pytest.mark.slow)
+further = functools.partial(pytest.param, marks=pytest.mark.matrix)
 
 
 def ring_of(fidelity, protection, **options):
@@ -116,20 +116,20 @@ def check_exact(mapping, num_nodes, wire, simulate):
         )
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 @pytest.mark.parametrize("num_nodes", [2, 3, 8])
 def test_protected_collectives_equal_those_without_noise(every_mapping, num_nodes):
     check_exact(every_mapping, num_nodes, FixedPoint(16), "attempts")
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 @pytest.mark.parametrize("simulate", ["attempts", "symbol"])
 @pytest.mark.parametrize("wire", [FixedPoint(10), Float32(), BFloat16()], ids=repr)
 def test_protected_collectives_equal_those_without_noise_on_every_wire(vmapped, wire, simulate):
     check_exact(vmapped, 3, wire, simulate)
 
 
-@pytest.mark.parametrize("simulate", ["attempts", slow("symbol")])
+@pytest.mark.parametrize("simulate", ["attempts", further("symbol")])
 def test_words_are_repeated_as_often_as_they_fail(vmapped, simulate):
     """3 nodes, 4 rounds of 92 words, each sent 1 / (1 - p) times in the mean.
 
@@ -178,7 +178,7 @@ def on_one_device(name, simulate, function=run_psum):
     return run(jnp.asarray(PAYLOAD), ring, KEY)
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 @pytest.mark.parametrize(
     "name, simulate",
     [("unequal", "attempts"), ("block", "symbol"), ("rs(255,223)", "attempts")],
@@ -192,7 +192,7 @@ def test_the_same_key_gives_the_same_bits_under_every_mapping(mapping, name, sim
     assert_same_bits(got, expected)
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 @pytest.mark.parametrize("nodes_per_device", [2, 4])
 @pytest.mark.parametrize(
     "name, simulate",
@@ -217,11 +217,11 @@ def test_the_same_key_gives_the_same_bits_however_many_nodes_a_device_carries(
     "protection, fidelity, simulate, others",
     [
         (SMALL, 0.95, "attempts", ()),
-        slow(SMALL, 0.95, "attempts", ("pmap", "vmap")),
-        slow(reed_solomon(255, 223), 0.98, "attempts", ("pmap", "vmap")),
-        slow(reed_solomon(255, 223), 0.98, "symbol", ("pmap", "vmap")),
-        slow(Retransmit(secded(72, 64), 2, 1), 0.97, "attempts", ("pmap", "vmap")),
-        slow(STRONG, 0.99, "attempts", ("pmap", "vmap")),
+        further(SMALL, 0.95, "attempts", ("pmap", "vmap")),
+        further(reed_solomon(255, 223), 0.98, "attempts", ("pmap", "vmap")),
+        further(reed_solomon(255, 223), 0.98, "symbol", ("pmap", "vmap")),
+        further(Retransmit(secded(72, 64), 2, 1), 0.97, "attempts", ("pmap", "vmap")),
+        further(STRONG, 0.99, "attempts", ("pmap", "vmap")),
     ],
     ids=repr,
 )
@@ -268,10 +268,9 @@ def over_keys(x, ring, keys, replicated=False):
     return jax.jit(jax.vmap(nodes, in_axes=(None, 0)))(x, keys)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("simulate", ["attempts", slow("symbol")])
-@pytest.mark.parametrize("replicated", [True, slow(False)])
-@pytest.mark.parametrize("attempts", [slow(1), 2])
+@pytest.mark.parametrize("simulate", ["attempts", further("symbol")])
+@pytest.mark.parametrize("replicated", [True, further(False)])
+@pytest.mark.parametrize("attempts", [further(1), 2])
 def test_a_wrong_sum_is_never_silent(attempts, replicated, simulate):
     x = payload(3, 30)
     exact = jax.jit(
@@ -367,7 +366,9 @@ def test_the_cost_does_not_depend_on_the_noise_but_of_an_ideal_code():
 
 
 @pytest.mark.parametrize(
-    "protection", [slow(SMALL), slow(Unequal(STRONG, symbols=3)), slow(IdealCode(0.5))], ids=repr
+    "protection",
+    [further(SMALL), further(Unequal(STRONG, symbols=3)), further(IdealCode(0.5))],
+    ids=repr,
 )
 def test_a_report_without_repetitions_has_the_cost(vmapped, protection):
     ring = ring_of(1.0, protection)
@@ -473,7 +474,7 @@ def expected_loss(fidelity, weights, replicated):
     return total
 
 
-@pytest.mark.slow
+@pytest.mark.statistics
 @pytest.mark.parametrize("replicated", [False, True])
 def test_values_and_slopes_have_the_mean_of_the_channel(replicated):
     """2,000 keys, a linear loss: value and slope in the fidelity, each within six standard
@@ -594,8 +595,8 @@ def test_the_symbols_of_a_code_meet_bare_links_below_and_the_residual_of_words_a
     np.testing.assert_allclose(bare, expected[0, 0], atol=1e-6)
 
 
-@pytest.mark.parametrize("wire", [FixedPoint(16), slow(Float32())], ids=repr)
-@pytest.mark.parametrize("replicated", [slow(False), True])
+@pytest.mark.parametrize("wire", [FixedPoint(16), further(Float32())], ids=repr)
+@pytest.mark.parametrize("replicated", [further(False), True])
 def test_the_gradient_of_the_data_is_that_without_noise(wire, replicated):
     x, weights = payload(3, 20), payload(3, 20, seed=1)
 
@@ -616,7 +617,7 @@ def test_the_gradient_of_the_data_is_that_without_noise(wire, replicated):
     np.testing.assert_allclose(got, exact, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 @pytest.mark.parametrize(
     "protection",
     [
@@ -683,7 +684,7 @@ def communications(jaxpr, times=1):
 
 
 @pytest.mark.parametrize("replicated", [False, True])
-@pytest.mark.parametrize("simulate", ["attempts", slow("symbol")])
+@pytest.mark.parametrize("simulate", ["attempts", further("symbol")])
 def test_protection_adds_no_communication(ring_mesh, simulate, replicated):
     def traced(ring, key):
         def per_device(x):
@@ -709,7 +710,7 @@ def test_ring_with_protection_is_a_pytree_whose_leaves_are_its_links():
     assert isinstance(rebuilt.channel, SymbolChannel)
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 @pytest.mark.parametrize("simulate", ["attempts", "symbol"])
 def test_protection_works_under_x64(simulate):
     with jax.enable_x64(True):

@@ -32,7 +32,7 @@ from jaxqring.secure import Security
 AXIS = "nodes"
 NODES = 8
 KEY = jax.random.key(20261126)
-slow = functools.partial(pytest.param, marks=pytest.mark.slow)
+further = functools.partial(pytest.param, marks=pytest.mark.matrix)
 SIZES = {"tiny": 5, "small": 16, "even": 16, "large": 3, "one": 1, "zero": 4}
 PEAKS = {"tiny": 1e-6, "small": 1e-3, "even": 1.0, "large": 1e6, "one": 7e-10, "zero": 0.0}
 
@@ -64,7 +64,7 @@ PROTECTED = Ring(
 )
 
 
-@pytest.mark.parametrize("bits", [8, slow(12), 16, slow(24)])
+@pytest.mark.parametrize("bits", [8, further(12), 16, further(24)])
 def test_leaves_of_any_size_arrive_within_half_a_level_of_their_own(every_mapping, bits):
     tree, ring = leaves(), Ring(noise="off", wire=FixedPoint(bits))
     found = every_mapping(run_psum, NODES, shared=2)(tree, ring, KEY)
@@ -78,7 +78,7 @@ def test_leaves_of_any_size_arrive_within_half_a_level_of_their_own(every_mappin
         assert scale <= 2 * np.abs(values).max() / (2 ** (bits - 4) - 1) or name == "zero"
 
 
-@pytest.mark.parametrize("block", [slow(1), 3, slow(16), 1000])
+@pytest.mark.parametrize("block", [further(1), 3, further(16), 1000])
 def test_runs_of_a_leaf_have_scales_of_their_own(vmapped, block):
     tree, ring = leaves(), Ring(noise="off", wire=FixedPoint(12, scale=block))
     tree["small"] *= np.geomspace(1e-6, 1e6, 16, dtype=np.float32)
@@ -186,7 +186,7 @@ def test_protection_and_masks_keep_the_scales(vmapped, ring, run):
         np.testing.assert_array_equal(found[name], np.tile(total, (NODES, 1)), name)
 
 
-@pytest.mark.parametrize("nodes_per_device", [slow(2), 4])
+@pytest.mark.parametrize("nodes_per_device", [further(2), 4])
 def test_scales_do_not_depend_on_the_nodes_of_a_device(vmapped, nodes_per_device):
     tree, ring = leaves(), Ring(superdense(werner(fidelity=0.95)), FixedPoint(12, scale=3))
     alone = vmapped(run_psum, NODES, shared=2)(tree, ring, KEY)
@@ -208,7 +208,7 @@ def test_errors_are_as_large_as_the_leaf_that_they_hit(vmapped):
         assert np.abs(levels).max() <= 128
 
 
-@pytest.mark.parametrize("noise", ["sampled", slow("gaussian"), slow("mean")])
+@pytest.mark.parametrize("noise", ["sampled", further("gaussian"), further("mean")])
 def test_the_slope_on_data_is_that_of_the_channel_whatever_the_scale(vmapped, noise):
     ring = Ring(superdense(werner(fidelity=0.97)), FixedPoint(16), noise=noise)
     tree, nodes = leaves(), NODES

@@ -27,7 +27,7 @@ AXIS = "nodes"
 NODES = 4
 SIZE = 512
 KEY = jax.random.key(12)
-slow = functools.partial(pytest.param, marks=pytest.mark.slow)
+further = functools.partial(pytest.param, marks=pytest.mark.matrix)
 # Every symbol is wrong in every second case, so that streams show at once what they are.
 LINKS = superdense(werner(fidelity=0.5))
 WIRE = FixedPoint(16, clip=1000.0)
@@ -69,7 +69,9 @@ def errors(call, ring):
     return np.asarray(jax.jit(jax.vmap(lambda x: call(x, ring), axis_name=AXIS))(half))
 
 
-@pytest.mark.parametrize("name", ["bare", slow("gaussian"), slow("rounding"), slow("protected")])
+@pytest.mark.parametrize(
+    "name", ["bare", further("gaussian"), further("rounding"), further("protected")]
+)
 def test_calls_that_differ_draw_independently_from_one_key(name):
     """Of 512 values most are hit in both of two calls; the same ones alike if streams are shared.
 

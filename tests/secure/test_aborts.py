@@ -29,7 +29,7 @@ from secure_calls import (
 from jaxqring import GHZSource, depolarizing, secure_pmean, secure_psum
 from jaxqring.secure import Dropout, PlantedSource, Security, plus_states
 
-slow = functools.partial(pytest.param, marks=pytest.mark.slow)
+further = functools.partial(pytest.param, marks=pytest.mark.matrix)
 
 
 # --- Abort ----------------------------------------------------------------------------------------
@@ -80,7 +80,6 @@ def test_a_failed_verification_delivers_nothing_and_changes_nothing(vmap_first):
     assert not np.array_equal(moved["params"]["w"], state["params"]["w"])
 
 
-@pytest.mark.slow
 def test_apply_if_finite_skips_an_aborted_step(vmapped):
     optimizer = optax.apply_if_finite(optax.sgd(0.1, momentum=0.9), max_consecutive_errors=3)
 
@@ -103,7 +102,7 @@ def test_apply_if_finite_skips_an_aborted_step(vmapped):
     assert np.asarray(after.notfinite_count).tolist() == [0, 0, 0]
 
 
-@pytest.mark.slow
+@pytest.mark.statistics
 @pytest.mark.parametrize("tests, tolerance", [("z", 0.0), ("xy", 0.2), ("mixed", 0.2)])
 def test_attempts_are_geometric_with_the_probability_to_pass(tests, tolerance):
     """2,000 keys."""
@@ -124,7 +123,6 @@ def test_attempts_are_geometric_with_the_probability_to_pass(tests, tolerance):
     np.testing.assert_array_equal(np.isnan(total).any(axis=(1, 2)), seen.aborted)
 
 
-@pytest.mark.slow
 def test_planted_copies_do_not_change_the_sums(vmapped):
     x = payload(3, 100)
     source = PlantedSource(GHZSource(3), plus_states(3), 1)
@@ -137,7 +135,6 @@ def test_planted_copies_do_not_change_the_sums(vmapped):
 # --- Nodes that vanish ----------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("recovery", ["restart", "spare"])
 def test_without_a_dropout_nothing_changes(vmapped, recovery):
     x = tree(4)
@@ -173,8 +170,8 @@ def outcomes_of(nodes, prob, recovery):
     return law
 
 
-@pytest.mark.parametrize("call", [slow(secure_psum), secure_pmean])
-@pytest.mark.parametrize("recovery", ["restart", slow("spare")])
+@pytest.mark.parametrize("call", [further(secure_psum), secure_pmean])
+@pytest.mark.parametrize("recovery", ["restart", further("spare")])
 def test_sums_are_those_of_the_nodes_that_are_left(call, recovery):
     """2,000 keys. The first N values of node i are the unit vector i: they say who is left."""
     nodes, prob = 6, 0.15
@@ -215,7 +212,7 @@ def test_few_dropouts_cost_as_many_attempts_as_the_protocol_says():
         assert abs(attempts - (1 - prob) ** -8) < 70 * prob**2
 
 
-@pytest.mark.parametrize("recovery", ["restart", slow("spare")])
+@pytest.mark.parametrize("recovery", ["restart", further("spare")])
 def test_where_everyone_vanishes_nothing_is_delivered(recovery):
     """Of 2,000 keys, to share a program."""
     shared = quiet(), GHZSource(6), Dropout(1.0, recovery)

@@ -27,7 +27,7 @@ from jaxqring import GHZSource
 from jaxqring.codes import bch
 from jaxqring.secure import Security, masks, sum_error_law
 
-slow = functools.partial(pytest.param, marks=pytest.mark.slow)
+further = functools.partial(pytest.param, marks=pytest.mark.matrix)
 
 
 # --- Wrong sums -----------------------------------------------------------------------------------
@@ -39,7 +39,8 @@ def summed_law(law, count):
 
 
 @pytest.mark.parametrize(
-    "bits, security", [slow(4, Security()), (4, BARE), slow(6, Security(bucket=5)), slow(6, BARE)]
+    "bits, security",
+    [further(4, Security()), (4, BARE), further(6, Security(bucket=5)), further(6, BARE)],
 )
 def test_sums_are_off_by_the_law_of_the_masks(vmapped, bits, security):
     """60,000 coordinates; chi-square, to fail by chance with a probability of 1e-7."""
@@ -60,7 +61,6 @@ def test_sums_are_off_by_the_law_of_the_masks(vmapped, bits, security):
     assert seen.wrong_sums == seen.uncorrected == (off != 0).sum()
 
 
-@pytest.mark.slow
 def test_wrong_sums_are_those_of_the_masks_whatever_the_links_do(vmapped):
     x, source = payload(3, 3000), dephased(3, 0.02)
     run = vmapped(secure(), 3, shared=4)
@@ -70,7 +70,7 @@ def test_wrong_sums_are_those_of_the_masks_whatever_the_links_do(vmapped):
     assert not np.array_equal(total, exact)
 
 
-@pytest.mark.parametrize("size", [20, slow(1), slow(7)])
+@pytest.mark.parametrize("size", [20, further(1), further(7)])
 def test_only_coordinates_of_the_payload_are_counted_as_wrong(vmapped, size):
     """Chunks are padded: with 20 values of 3 nodes there is one coordinate of no value."""
     x, source = payload(3, size), dephased(3, 0.4)
@@ -134,7 +134,6 @@ def test_a_single_sum_beyond_correction_aborts_the_step():
 
 
 # galois takes seconds to make the code.
-@pytest.mark.slow
 def test_a_binary_decoder_finds_errors_mod_a_power_of_two_from_summed_syndromes():
     """What `Security` counts on: bit plane by bit plane, up to t errors of a BCH(63, 45)."""
     galois = pytest.importorskip("galois")

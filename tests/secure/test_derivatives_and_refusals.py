@@ -35,7 +35,7 @@ from jaxqring import (
 from jaxqring.codes import bch
 from jaxqring.secure import Dropout, PlantedSource, Security, plus_states
 
-slow = functools.partial(pytest.param, marks=pytest.mark.slow)
+further = functools.partial(pytest.param, marks=pytest.mark.matrix)
 
 
 # --- Derivatives ----------------------------------------------------------------------------------
@@ -51,8 +51,8 @@ def loss(call, x, ring, source, key, **options):
     return jnp.vdot(payload(*x.shape, seed=9), jax.vmap(node, axis_name=AXIS)(x))
 
 
-@pytest.mark.parametrize("options", [{}, slow({"dropout": Dropout(0.0)})], ids=["", "dropout"])
-@pytest.mark.parametrize("fidelity", [slow(1.0), 0.97])
+@pytest.mark.parametrize("options", [{}, further({"dropout": Dropout(0.0)})], ids=["", "dropout"])
+@pytest.mark.parametrize("fidelity", [further(1.0), 0.97])
 def test_the_gradient_follows_the_data_through_masked_sums_and_bare_ones(fidelity, options):
     """Slope one up to the sum; then 1 - 2 f for each hop to a node, with bit flips f."""
     nodes, size = 3, 5
@@ -71,7 +71,7 @@ def test_the_gradient_follows_the_data_through_masked_sums_and_bare_ones(fidelit
 
 
 @pytest.mark.parametrize(
-    "wrap", [slow(lambda f: f), jax.jit, slow(jax.vmap)], ids=["eager", "jit", "vmap"]
+    "wrap", [further(lambda f: f), jax.jit, further(jax.vmap)], ids=["eager", "jit", "vmap"]
 )
 def test_derivatives_of_the_noise_are_refused(wrap):
     x = payload(3, 5)
@@ -126,7 +126,7 @@ def refused(nodes=3, x=1.0, *, call=secure_psum, **changes):
         ({"key": jax.random.split(KEY, 2)}, ValueError, ["`key`"]),
     ],
 )
-@pytest.mark.parametrize("call", [secure_psum, slow(secure_pmean)])
+@pytest.mark.parametrize("call", [secure_psum, further(secure_pmean)])
 def test_malformed_calls_are_refused(call, changes, error, words):
     with pytest.raises(error) as refusal:
         refused(call=call, **changes)
@@ -178,7 +178,6 @@ def test_the_checker_of_keys_refuses_one_key_for_two_sums(reuse):
         reuse(x, key)
 
 
-@pytest.mark.slow
 def test_the_checker_of_keys_refuses_one_key_for_two_calls_of_a_program():
     x, key = payload(3, 4), jax.random.key(3)
     run = jax.jit(jax.vmap(one_sum, (0, None), axis_name=AXIS))
@@ -188,7 +187,9 @@ def test_the_checker_of_keys_refuses_one_key_for_two_calls_of_a_program():
             run(x, key)
 
 
-@pytest.mark.parametrize("name", ["vmap", slow("shard_map_checked"), slow("shard_map_unchecked")])
+@pytest.mark.parametrize(
+    "name", ["vmap", further("shard_map_checked"), further("shard_map_unchecked")]
+)
 def test_the_checker_of_keys_accepts_a_key_for_each_sum(mapping_named, name):
     """Over noisy, protected links, with a correction, planted copies and nodes that vanish."""
     x, keys = payload(3, 4), jax.random.split(jax.random.key(3))
@@ -203,7 +204,6 @@ def test_the_checker_of_keys_accepts_a_key_for_each_sum(mapping_named, name):
         jax.eval_shape(both, x, *keys)
 
 
-@pytest.mark.slow
 def test_every_iteration_of_a_scan_has_masks_of_its_own():
     x, run = payload(3, 4), jax.vmap(one_sum, (0, None), axis_name=AXIS)
     keys = jax.random.split(jax.random.key(4), 3)

@@ -13,7 +13,7 @@ from jaxqring.physics.channels import Channel
 from jaxqring.physics.ghz import GHZSource
 from jaxqring.secure._masks import sum_error_law
 
-slow_case = functools.partial(pytest.param, marks=pytest.mark.slow)
+further = functools.partial(pytest.param, marks=pytest.mark.matrix)
 visibility_of = jax.jit(lambda source: source.visibility)
 HADAMARD = np.array([[1, 1], [1, -1]]) / np.sqrt(2)
 
@@ -173,7 +173,7 @@ VISIBILITY = {"X": 0.0, "Y": 0.0, "Z": -1.0}
 
 @pytest.mark.parametrize(
     "bits, parties",
-    [(1, 2), (1, 3), (1, 4), (2, 2), (2, 3), (2, 4), (3, 2), (3, 3), slow_case(3, 4)],
+    [(1, 2), (1, 3), (1, 4), (2, 2), (2, 3), (2, 4), (3, 2), (3, 3), further(3, 4)],
 )
 @pytest.mark.parametrize("pauli", "XYZ")
 def test_a_pauli_error_on_any_qubit_has_the_law_of_its_visibility(pauli, bits, parties, x64):
@@ -213,7 +213,7 @@ def test_without_the_twirl_phase_errors_have_the_same_law_and_bit_flips_another(
                 np.testing.assert_allclose(found, sum_error_law(visibility, bits), atol=1e-13)
 
 
-@pytest.mark.parametrize("bits, parties", [(2, 2), slow_case(2, 3), slow_case(3, 2)])
+@pytest.mark.parametrize("bits, parties", [(2, 2), further(2, 3), further(3, 2)])
 def test_noise_of_finite_strength_has_the_law_of_the_visibility_of_the_source(bits, parties, x64):
     """Every qubit of every copy depolarised, damped, or in a random channel; and white noise."""
     rng = np.random.default_rng(bits + parties)
@@ -231,7 +231,7 @@ def test_noise_of_finite_strength_has_the_law_of_the_visibility_of_the_source(bi
         np.testing.assert_allclose(sum_law(law), expected, atol=1e-13)
 
 
-@pytest.mark.parametrize("bits, parties", [slow_case(2, 2), (2, 3), (3, 2)])
+@pytest.mark.parametrize("bits, parties", [further(2, 2), (2, 3), (3, 2)])
 def test_any_states_have_the_law_of_their_visibilities(bits, parties, x64):
     """Random density matrices, another for each copy: of each one number is left."""
     states = [dense.random_state(np.random.default_rng(s), 2**parties) for s in range(bits)]
@@ -243,7 +243,7 @@ def test_any_states_have_the_law_of_their_visibilities(bits, parties, x64):
     np.testing.assert_allclose(sum_law(law), sum_error_law(visibility, bits), atol=1e-13)
 
 
-@pytest.mark.parametrize("bits", [1, 2, 5, slow_case(20)])
+@pytest.mark.parametrize("bits", [1, 2, 5, further(20)])
 def test_the_law_of_errors_is_one_of_probabilities(bits, x64):
     for visibility in (1.0, 0.9, 0.0, -0.5, -1.0):
         law = np.asarray(sum_error_law(visibility, bits))

@@ -22,7 +22,7 @@ from jaxqring.physics.ghz import GHZSource, fused
 from jaxqring.secure._masks import masks, prime_modulus, sum_error_law, sum_errors
 
 CHANCE = 1e-11
-slow_case = functools.partial(pytest.param, marks=pytest.mark.slow)
+further = functools.partial(pytest.param, marks=pytest.mark.matrix)
 #: Compiled once for each number of parties, shape, width and realisation.
 draw = jax.jit(masks, static_argnums=(2, 3, 4))
 errors_of = jax.jit(sum_errors, static_argnums=(2, 3))
@@ -79,21 +79,21 @@ def modulus_of(bits, realisation):
 @pytest.mark.parametrize(
     "realisation, bits, parties, shape",
     [
-        slow_case("qft", 1, 2, (7,)),
-        slow_case("qft", 8, 3, ()),
-        slow_case("qft", 16, 5, (3, 5)),
-        slow_case("qft", 31, 3, (9000,)),  # more than a block
+        further("qft", 1, 2, (7,)),
+        further("qft", 8, 3, ()),
+        further("qft", 16, 5, (3, 5)),
+        further("qft", 31, 3, (9000,)),  # more than a block
         ("qft", 32, 2, (9000,)),
-        slow_case("qft", 3, 100, (8192,)),
-        slow_case("qft", 5, 3, (16385,)),
-        slow_case("prime", 1, 2, (7,)),
-        slow_case("prime", 4, 3, (3, 5)),
+        further("qft", 3, 100, (8192,)),
+        further("qft", 5, 3, (16385,)),
+        further("prime", 1, 2, (7,)),
+        further("prime", 4, 3, (3, 5)),
         ("prime", 15, 5, (40,)),
-        slow_case("prime", 15, 3, (9000,)),
-        slow_case("xor", 1, 2, (7,)),
-        slow_case("xor", 16, 5, (3, 5)),
+        further("prime", 15, 3, (9000,)),
+        further("xor", 1, 2, (7,)),
+        further("xor", 16, 5, (3, 5)),
         ("xor", 32, 3, (40,)),
-        slow_case("xor", 31, 3, (9000,)),
+        further("xor", 31, 3, (9000,)),
     ],
 )
 def test_masks_of_perfect_states_add_up_to_zero(realisation, bits, parties, shape):
@@ -109,7 +109,6 @@ def test_masks_of_perfect_states_add_up_to_zero(realisation, bits, parties, shap
         assert len(np.unique(drawn[0])) > 0.99 * drawn[0].size
 
 
-@pytest.mark.slow
 def test_an_int_is_a_shape_of_one_axis():
     drawn = draw(jax.random.key(0), GHZSource(3), 4, 8)
     np.testing.assert_array_equal(drawn, draw(jax.random.key(0), GHZSource(3), (4,), 8))
@@ -117,7 +116,7 @@ def test_an_int_is_a_shape_of_one_axis():
 
 @pytest.mark.parametrize(
     "realisation, shape",
-    [("qft", (3, 0)), *(slow_case(name, 0) for name in ("qft", "prime", "xor"))],
+    [("qft", (3, 0)), *(further(name, 0) for name in ("qft", "prime", "xor"))],
 )
 def test_no_masks_are_an_empty_array(realisation, shape):
     drawn = draw(jax.random.key(0), GHZSource(3), shape, 8, realisation)
@@ -128,12 +127,12 @@ def test_no_masks_are_an_empty_array(realisation, shape):
     "realisation, bits",
     [
         ("qft", 2),
-        slow_case("prime", 2),
-        slow_case("xor", 2),
-        *(slow_case(realisation, 3) for realisation in ("qft", "prime", "xor")),
+        further("prime", 2),
+        further("xor", 2),
+        *(further(realisation, 3) for realisation in ("qft", "prime", "xor")),
     ],
 )
-@pytest.mark.parametrize("white", [0.3, slow_case(0.0)])
+@pytest.mark.parametrize("white", [0.3, further(0.0)])
 def test_masks_of_all_parties_but_one_are_uniform_and_independent(realisation, bits, white):
     """2^16 masks of four parties. Independent of one another, of the masks before them and of
     those that share a random word with them, and of the error of the sum."""
@@ -158,7 +157,7 @@ NOISY = GHZSource(3, noise=Channel(jnp.asarray(dense.transfer_matrix(dense.dampi
 NOISY_VISIBILITY = (1 - 0.15) ** 1.5
 
 
-@pytest.mark.parametrize("bits", [slow_case(3), 8])
+@pytest.mark.parametrize("bits", [further(3), 8])
 def test_errors_of_sums_follow_their_law(bits):
     """2^16 masks. The law is that of the dense states."""
     drawn = draw(jax.random.key(1), NOISY, (2**16,), bits)
@@ -168,7 +167,7 @@ def test_errors_of_sums_follow_their_law(bits):
     assert_counts_agree(np.bincount(off, minlength=2**bits), law)
 
 
-@pytest.mark.parametrize("bits, modulus, copies", [slow_case(3, 11, 4), (4, 17, 5)])
+@pytest.mark.parametrize("bits, modulus, copies", [further(3, 11, 4), (4, 17, 5)])
 def test_errors_mod_a_prime_are_uniform_among_wrong_sums(bits, modulus, copies):
     """2^16 masks. Each takes as many qubit GHZ states as the modulus has bits."""
     drawn = draw(jax.random.key(2), NOISY, (2**16,), bits, "prime")
@@ -178,7 +177,7 @@ def test_errors_mod_a_prime_are_uniform_among_wrong_sums(bits, modulus, copies):
     assert_counts_agree(np.bincount(off, minlength=modulus), law)
 
 
-@pytest.mark.slow
+@pytest.mark.statistics
 def test_errors_of_xor_are_independent_bits():
     """2^16 masks of four bits."""
     off = combined(draw(jax.random.key(3), NOISY, (2**16,), 4, "xor"), 4, "xor").astype(np.int64)
@@ -188,7 +187,7 @@ def test_errors_of_xor_are_independent_bits():
     assert_counts_agree(np.bincount(off, minlength=16), law)
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 @pytest.mark.parametrize("realisation", ["qft", "prime", "xor"])
 def test_key_decides_all_however_it_is_mapped(realisation):
     """Over keys and over noise."""
@@ -208,7 +207,7 @@ def test_key_decides_all_however_it_is_mapped(realisation):
         assert_binomial(np.sum(same_noise[party] == mapped[1][party]), 300, 1 / 16)
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 @pytest.mark.parametrize("realisation", ["qft", "prime", "xor"])
 def test_compiled_masks_are_those_without_compilation(realisation):
     source = GHZSource(3, white=0.1)
@@ -218,7 +217,7 @@ def test_compiled_masks_are_those_without_compilation(realisation):
     )  # fmt: skip
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 @pytest.mark.parametrize("realisation", ["qft", "prime"])
 def test_double_precision_changes_no_type(realisation, x64):
     """Of "xor" it does: the links, whose errors it draws, are of single precision."""
@@ -236,7 +235,7 @@ def many_errors(key, visibility, size, bits):
     return sum_errors(cipher_key(key), visibility, size, bits)
 
 
-@pytest.mark.parametrize("bits", [4, *map(slow_case, (1, 2, 3, 8, 16))])
+@pytest.mark.parametrize("bits", [4, *map(further, (1, 2, 3, 8, 16))])
 def test_errors_drawn_by_gaps_follow_the_law(bits):
     """2^17 sums for each of six visibilities."""
     visibility = np.float32([1, 0.999, 0.9, 0, -0.5, -1])
@@ -267,7 +266,7 @@ def test_errors_drawn_by_gaps_follow_the_law(bits):
     assert_binomial((errors[1:] & errors[:-1]).sum(), 2**17 - 1, rate**2)
 
 
-@pytest.mark.slow
+@pytest.mark.statistics
 @pytest.mark.parametrize("size", [1, 15, 16, 1000])
 def test_every_place_is_as_likely_to_be_wrong_as_any_other(size):
     """500 keys: in short messages, in those that stretches do not divide, and at both ends."""
@@ -279,14 +278,14 @@ def test_every_place_is_as_likely_to_be_wrong_as_any_other(size):
     assert_binomial(found.sum(axis=0), 500, wrong)  # of each place
 
 
-@pytest.mark.parametrize("size", [slow_case(1), slow_case(15), 16, slow_case(1000)])
+@pytest.mark.parametrize("size", [further(1), further(15), 16, further(1000)])
 def test_a_visibility_of_minus_one_turns_every_single_bit(size):
     """Certain, but for the resolution of 2^-24 with which errors are found."""
     errors = errors_of(cipher_key(jax.random.key(0)), jnp.float32(-1), size, 1)
     np.testing.assert_array_equal(errors, np.ones(size))
 
 
-@pytest.mark.slow
+@pytest.mark.statistics
 def test_visibilities_next_to_one_have_errors_of_their_rate():
     """2^20 sums of 16 bits at a rate of 16 x 5e-6; nothing at one; no NaN where rates vanish."""
     visibility = np.float32([1 - 1e-5, 1.0])
@@ -338,7 +337,7 @@ def test_bad_arguments_are_refused_in_one_sentence(call, error, message):
         call()
 
 
-@pytest.mark.slow
+@pytest.mark.statistics
 def test_sources_of_other_noise_have_their_visibility_in_the_masks():
     """2^14 masks of four bits from pairs that nodes fused: the error rate of their visibility."""
     source = fused(jq.werner(weight=0.8), 3)

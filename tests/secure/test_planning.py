@@ -131,7 +131,7 @@ def test_masks_needed_are_words_of_buckets():
 SIZES = [1_000, 20_000, 1_000_000]
 # Of a million masks, a per cent of noise on each qubit takes 157 million copies, and seconds.
 CASES = [
-    pytest.param(size, noise, marks=pytest.mark.slow if size * noise >= 1000 else ())
+    pytest.param(size, noise, marks=pytest.mark.matrix if size * noise >= 1000 else ())
     for size in SIZES
     for noise in (0.0, 1e-4, 1e-3, 1e-2)
 ]

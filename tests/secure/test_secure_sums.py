@@ -41,7 +41,7 @@ from jaxqring.secure import Dropout, Security, view
 
 STRONG = Retransmit(reed_solomon(255, 223))
 RIVALS = {secure_psum: psum, secure_pmean: pmean}
-slow = functools.partial(pytest.param, marks=pytest.mark.slow)
+further = functools.partial(pytest.param, marks=pytest.mark.matrix)
 
 
 # --- Identity -------------------------------------------------------------------------------------
@@ -75,41 +75,42 @@ def test_perfect_states_and_links_give_the_plain_sum_bit_for_bit(mapping_named):
     check_identity(mapping_named("shard_map_checked"), tree(3), quiet(), 3, security=Security())
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 @pytest.mark.parametrize("call", [secure_psum, secure_pmean])
 def test_every_mapping_is_exact_under_masks(every_mapping, call):
     check_identity(every_mapping, tree(3), quiet(), 3, call)
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 @pytest.mark.parametrize("call", [secure_psum, secure_pmean])
 @pytest.mark.parametrize("bits, nodes", [(4, 3), (8, 5), (12, 4), (32, 3), (32, 8)])
 def test_every_width_is_exact_under_masks(vmapped, bits, nodes, call):
     check_identity(vmapped, tree(nodes), quiet(bits), nodes, call)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("size, nodes", [(20, 3), slow(1, 5), slow(2, 5), slow(6, 5), slow(50, 5)])
+@pytest.mark.parametrize(
+    "size, nodes", [(20, 3), further(1, 5), further(2, 5), further(6, 5), further(50, 5)]
+)
 def test_sizes_that_the_ring_does_not_divide_are_exact_under_masks(vmapped, size, nodes):
     check_identity(vmapped, payload(nodes, size), quiet(), nodes, security=Security())
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_several_nodes_on_a_device_are_exact_under_masks(every_mapping):
     check_identity(every_mapping, tree(2, 2), quiet(nodes_per_device=2), 2)
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_replicated_sums_are_exact_under_masks(every_mapping):
     check_identity(every_mapping, tree(3), quiet(), 3, replicated=True)
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_masks_change_nothing_over_protected_links(mapping):
     check_identity(mapping, payload(3, 101), noisy(0.99, protection=STRONG), 3)
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_a_replicated_sum_may_leave_shard_map_as_replicated(ring_mesh):
     run = secure(replicated=True)
     shared = quiet(), GHZSource(3), None, KEY
@@ -158,7 +159,7 @@ def watched(monkeypatch, x, ring, source, key):
     return jax.jit(jax.vmap(node, axis_name=AXIS))(x)
 
 
-@pytest.mark.parametrize("nodes, bits", [(4, 8), slow(3, 16), slow(5, 12)])
+@pytest.mark.parametrize("nodes, bits", [(4, 8), further(3, 16), further(5, 12)])
 def test_what_travels_is_what_view_says_and_uniform(monkeypatch, nodes, bits):
     """The engine and the audit tell one story, wrong sums of masks included.
 
@@ -185,7 +186,7 @@ def test_what_travels_is_what_view_says_and_uniform(monkeypatch, nodes, bits):
 # --- Invariance -----------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 @pytest.mark.parametrize("recovery", ["restart", "spare"])
 def test_the_same_key_gives_the_same_bits_under_every_mapping(every_mapping, vmapped, recovery):
     source = GHZSource(4, noise=depolarizing(mix=0.003))
@@ -200,7 +201,7 @@ def test_the_same_key_gives_the_same_bits_under_every_mapping(every_mapping, vma
     assert np.isfinite(got[0]).all()
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_the_same_key_gives_the_same_bits_however_many_nodes_a_device_carries(vmapped):
     x, source = payload(4, 101), dephased(4, 0.01)
     rest = source, Dropout(0.1), KEY

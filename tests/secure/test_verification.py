@@ -23,7 +23,7 @@ from jaxqring.secure._verification import draw_tests, failure_probability, judge
 CHANCE = 1e-11
 TESTS = ("z", "mixed", "xy")
 
-slow_case = functools.partial(pytest.param, marks=pytest.mark.slow)
+further = functools.partial(pytest.param, marks=pytest.mark.matrix)
 every_test = pytest.mark.parametrize("tests", TESTS)
 
 #: Compiled once for each kind of test and number of parties.
@@ -166,7 +166,7 @@ def test_a_copy_of_several_states_fails_if_one_of_them_does(tests, x64):
     assert float(failure(source, tests, 3)) == pytest.approx(expected, abs=1e-13)
 
 
-@pytest.mark.parametrize("tests", [slow_case("z"), "mixed", slow_case("xy")])
+@pytest.mark.parametrize("tests", [further("z"), "mixed", further("xy")])
 def test_derivative_of_the_failures_is_whole_at_zero_noise(tests, x64):
     def fails(mix):
         return failure_probability(GHZSource(3, noise=jq.depolarizing(mix=mix)), tests, 2)
@@ -185,8 +185,8 @@ def test_derivative_of_the_failures_is_whole_at_zero_noise(tests, x64):
     "tests, parties, bits",
     [
         ("mixed", 5, 3),
-        slow_case("mixed", 2, 1),
-        *(slow_case(tests, 5, 3) for tests in ("z", "xy")),
+        further("mixed", 2, 1),
+        *(further(tests, 5, 3) for tests in ("z", "xy")),
     ],
 )
 def test_drawn_tests_are_those_that_a_perfect_state_passes(tests, parties, bits):
@@ -233,7 +233,7 @@ def test_judging_is_by_equality_along_z_and_by_the_product_across():
 @pytest.mark.parametrize("simulate", ["counts", "outcomes"])
 @pytest.mark.parametrize(
     "tests, bits",
-    [("mixed", 3), *(slow_case(tests, bits) for tests in TESTS for bits in (1, 3))],
+    [("mixed", 3), *(further(tests, bits) for tests in TESTS for bits in (1, 3))],
 )
 def test_failures_of_either_simulation_are_binomial(simulate, tests, bits):
     """4000 verifications of 50 tests: noise that X, Y and Z see differently."""
@@ -251,7 +251,7 @@ def test_failures_of_either_simulation_are_binomial(simulate, tests, bits):
     assert not bad_kept.any()
 
 
-@pytest.mark.slow
+@pytest.mark.statistics
 @pytest.mark.parametrize("simulate", ["counts", "outcomes"])
 def test_honest_states_pass_by_the_binomial_law(simulate):
     """20,000 verifications of 300 tests at an error rate of 0.01, of which 0.015 may fail."""
@@ -260,7 +260,7 @@ def test_honest_states_pass_by_the_binomial_law(simulate):
     assert_binomial(passed.sum(), 20_000, stats.binom.cdf(4, 300, 0.01))
 
 
-@pytest.mark.slow
+@pytest.mark.statistics
 def test_honest_states_pass_the_check_value():
     """2000 verifications of 10^4 tests: passes 0.999998921 of the time, and never fails here;
     that it is not for want of failures is seen by their mean."""
@@ -273,14 +273,13 @@ def test_honest_states_pass_the_check_value():
     assert_law(failures, stats.binom(10_000, 0.01))
 
 
-@pytest.mark.slow
+@pytest.mark.statistics
 def test_zero_tolerance_passes_a_power_of_what_is_right():
     """20,000 verifications of 100 tests."""
     passed, _, _ = verified(3, 20_000, GHZSource(2, white=0.02), 100, 100)
     assert_binomial(passed.sum(), 20_000, 0.99**100)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("simulate", ["counts", "outcomes"])
 def test_perfect_states_never_fail_and_certain_errors_always_do(simulate):
     """Exact, of 20 runs: where the binomial has nothing to draw."""
@@ -293,7 +292,6 @@ def test_perfect_states_never_fail_and_certain_errors_always_do(simulate):
         np.testing.assert_array_equal(passed, failures == 0)
 
 
-@pytest.mark.slow
 def test_tolerance_counts_whole_tests():
     """Exact: as many as are allowed may fail, and no more, however the product is rounded."""
     source = PlantedSource(GHZSource(2), seen_by_z(2), 29)
@@ -323,12 +321,12 @@ def test_planted_copies_escape_by_a_product_of_shares():
 @pytest.mark.parametrize(
     "planted, kept, tested, tolerance",
     [
-        slow_case(1, 1000, 1000, 0.0),
+        further(1, 1000, 1000, 0.0),
         (3, 1000, 1000, 0.0),
-        slow_case(2, 1000, 1000, 0.0),
-        slow_case(20, 100, 50, 0.1),
-        slow_case(150, 100, 50, 0.1),  # all of them
-        slow_case(5, 3, 12, 0.26),  # more than are kept
+        further(2, 1000, 1000, 0.0),
+        further(20, 100, 50, 0.1),
+        further(150, 100, 50, 0.1),  # all of them
+        further(5, 3, 12, 0.26),  # more than are kept
     ],
 )
 def test_planted_copies_escape_as_often_as_the_hypergeometric_says(
@@ -347,7 +345,7 @@ def test_planted_copies_escape_as_often_as_the_hypergeometric_says(
     assert_binomial(passed.sum(), 20_000, escape_probability(planted, kept, tested, tolerance))
 
 
-@pytest.mark.slow
+@pytest.mark.statistics
 @pytest.mark.parametrize("simulate", ["counts", "outcomes"])
 def test_noise_and_planted_copies_fail_together(simulate):
     """4000 verifications of 20 out of 40 copies, 10 of them planted; the failures are a mixture
@@ -364,7 +362,6 @@ def test_noise_and_planted_copies_fail_together(simulate):
     assert_law(bad_kept, stats.hypergeom(40, 10, 20))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("simulate", ["counts", "outcomes"])
 def test_a_source_that_plants_nothing_is_honest(simulate):
     source = PlantedSource(GHZSource(2), plus_states(2), 0)
@@ -377,7 +374,7 @@ def test_a_source_that_plants_nothing_is_honest(simulate):
 # --- Who announces last ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["plus states", slow_case("white noise")])
+@pytest.mark.parametrize("name", ["plus states", further("white noise")])
 def test_who_sees_the_others_first_passes_every_xy_test_and_no_other(name):
     """2^12 tests of four parties, the last of which lies. That outcomes must be committed."""
     copies, parties = 2**12, 4
@@ -402,7 +399,7 @@ def test_who_sees_the_others_first_passes_every_xy_test_and_no_other(name):
 # --- Keys and mappings ----------------------------------------------------------------------------
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 @pytest.mark.parametrize("simulate", ["counts", "outcomes"])
 def test_key_decides_all_however_it_is_called(simulate):
     source = PlantedSource(GHZSource(3, white=0.2), plus_states(3), 10)

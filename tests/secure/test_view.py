@@ -13,7 +13,7 @@ from sklearn.datasets import load_digits
 from jaxqring import FixedPoint, GHZSource
 from jaxqring.secure import masks, view
 
-slow = functools.partial(pytest.param, marks=pytest.mark.slow)
+further = functools.partial(pytest.param, marks=pytest.mark.matrix)
 
 
 def coalitions(nodes, least=0):
@@ -49,9 +49,9 @@ def literal_ring(sent, bits):
     return received
 
 
-@pytest.mark.parametrize("masked", [slow(False), True])
+@pytest.mark.parametrize("masked", [further(False), True])
 @pytest.mark.parametrize(
-    "nodes, size, bits", [slow(3, 7, 4), slow(4, 8, 16), (5, 3, 8), slow(6, 20, 32)]
+    "nodes, size, bits", [further(3, 7, 4), further(4, 8, 16), (5, 3, 8), further(6, 20, 32)]
 )
 def test_a_view_is_what_arrives_in_a_literal_ring(nodes, size, bits, masked):
     rng = np.random.default_rng([nodes, masked])
@@ -131,7 +131,7 @@ def leaks(labels, levels, coalition, base):
     return len(pairs) > len(np.unique(group))
 
 
-@pytest.mark.parametrize("nodes, bits", [(4, 2), slow(5, 1), slow(5, 2)])
+@pytest.mark.parametrize("nodes, bits", [(4, 2), further(5, 1), further(5, 2)])
 def test_masked_views_depend_on_the_honest_sum_alone(nodes, bits):
     base = 2**bits
     levels, hidden = every_word(nodes, base), zero_sum(nodes, base)
@@ -140,8 +140,7 @@ def test_masked_views_depend_on_the_honest_sum_alone(nodes, bits):
             assert not leaks(laws(views), levels, coalition, base), coalition
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("nodes, bits", [(4, 2), slow(5, 1)])
+@pytest.mark.parametrize("nodes, bits", [(4, 2), further(5, 1)])
 def test_unmasked_views_tell_more_to_every_coalition(nodes, bits):
     base = 2**bits
     levels, none = every_word(nodes, base), np.zeros((1, nodes), int)
@@ -150,8 +149,7 @@ def test_unmasked_views_tell_more_to_every_coalition(nodes, bits):
         assert any(leaks(laws(each), levels, coalition, base) for each in views), coalition
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("nodes, bits", [(4, 2), slow(5, 1)])
+@pytest.mark.parametrize("nodes, bits", [(4, 2), further(5, 1)])
 def test_ring_local_masks_fail_exactly_where_both_neighbours_collude(nodes, bits):
     """k_i = r_i - r_(i-1), and each node knows the two r that it shares with its neighbours."""
     base = 2**bits

@@ -132,7 +132,7 @@ def chain_after(pair, attempts, attempt_time, t1, t2):
 MEMORIES = {"t1": 3e-3, "t2": 1e-3}
 
 
-@pytest.mark.parametrize("links", [pytest.param(2, marks=pytest.mark.slow), 3])
+@pytest.mark.parametrize("links", [pytest.param(2, marks=pytest.mark.matrix), 3])
 def test_decay_while_waiting_is_the_sum_over_all_histories(links, x64):
     # A direct link over no distance: one attempt takes one cycle and succeeds half the time.
     pair = jq.from_density_matrix(GENERAL)
@@ -151,7 +151,7 @@ def test_decay_while_waiting_is_the_sum_over_all_histories(links, x64):
     np.testing.assert_allclose(found.pair.correlation, expected, atol=1e-12)
 
 
-@pytest.mark.slow
+@pytest.mark.statistics
 def test_decay_while_waiting_is_that_of_sampled_histories(x64):
     # 200 000 samples, 15 comparisons.
     pair = jq.from_density_matrix(GENERAL)
@@ -226,7 +226,7 @@ def test_a_stock_is_its_closed_form_over_all_orders_of_magnitude(x64_on):
 # --- Purification and hashing ---------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("protocol", ["dejmps", pytest.param("bbpssw", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("protocol", ["dejmps", pytest.param("bbpssw", marks=pytest.mark.matrix)])
 def test_purification_is_distillation_round_by_round(protocol, x64):
     errors = {"gate_error": np.array([0.0, 0.02]), "readout_error": 0.01}
     raw = supply_of(
@@ -344,7 +344,6 @@ def values_and_slopes(points, transform):
     return jax.tree.map(lambda leaf: np.asarray(leaf)[: len(points)], found)
 
 
-@pytest.mark.slow
 def test_derivatives_in_all_hardware_are_those_of_finite_differences(x64):
     names = list(HARDWARE)
     ends = [INSIDE | {n: INSIDE[n] * (1 + sign * 1e-5)} for n in names for sign in (1, -1)]
@@ -362,9 +361,9 @@ def test_derivatives_in_all_hardware_are_those_of_finite_differences(x64):
     "x64_on, transform",
     [
         (True, jax.jacfwd),
-        pytest.param(False, jax.jacfwd, marks=pytest.mark.slow),
-        pytest.param(False, jax.jacrev, marks=pytest.mark.slow),
-        pytest.param(True, jax.jacrev, marks=pytest.mark.slow),
+        pytest.param(False, jax.jacfwd, marks=pytest.mark.matrix),
+        pytest.param(False, jax.jacrev, marks=pytest.mark.matrix),
+        pytest.param(True, jax.jacrev, marks=pytest.mark.matrix),
     ],
 )
 def test_values_and_derivatives_are_finite_at_the_ends_of_every_domain(x64_on, transform):
@@ -386,7 +385,7 @@ def test_values_and_derivatives_are_finite_at_the_ends_of_every_domain(x64_on, t
         assert not bad.any(), (name, points[np.argmax(bad)], slope[np.argmax(bad)])
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_links_that_never_succeed_deliver_nothing_and_never_in_time(x64):
     dark = {"length": 1e4, "detector_efficiency": 0.0, "links": 2}
     memory = np.array([1.0, INF])  # one that forgets, and one that keeps for ever
@@ -411,7 +410,7 @@ def test_links_that_never_succeed_deliver_nothing_and_never_in_time(x64):
 # --- Transformations, flags, refusals -------------------------------------------------------------
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_hardware_broadcasts_to_supplies_of_one_shape(x64):
     supply = generate(
         jq.werner(fidelity=np.array([0.9, 0.95, 1.0])),

@@ -178,7 +178,7 @@ def test_an_outcome_without_a_derivative_is_refused_not_zero():
         sensitivity(judged, make, {"fidelity": 0.98}, seeds=2, calls=1, estimators=["mean"])
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_a_job_writes_a_table_and_figures(tmp_path):
     config = dataclasses.replace(JOB, out=str(tmp_path))
     table = run_sensitivity(config)

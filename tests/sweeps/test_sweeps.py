@@ -101,7 +101,7 @@ def assert_estimate_is_near(jaxpr, compiled):
     assert 1 / 3 < live / compiled.memory_analysis().temp_size_in_bytes < 3
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_real_trainings_do_not_depend_on_chunks_and_devices(trained):
     table, _ = trained
     assert_same(table, sweep(JOB.train, SETTINGS, 2, devices=jax.devices()[2:3], chunk=1))
@@ -294,7 +294,7 @@ sweep(slow, {"x": [0.1 * i for i in range(30)]}, 2, folder=sys.argv[1],
 """
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_killed_at_any_moment_it_ends_with_the_same_file(tmp_path):
     """Two kills by SIGKILL at moments of chance, each after more of the sweep is done."""
     command = [sys.executable, "-c", SLOW_SWEEP]
@@ -438,7 +438,8 @@ def test_the_widest_batch_divides_a_row():
     assert _widest(50, 12) == 12
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
+@pytest.mark.usefixtures("compiled_anew")
 def test_live_bytes_of_the_mlp_are_near_to_what_the_compiler_says():
     task = TaskConfig(nodes=8, steps=4)
     point = traced_alone(dataclasses.replace(JOB, task=task).train, SETTINGS)

@@ -102,7 +102,7 @@ def test_a_mapping_that_is_none_is_refused():
         over_nodes(node_resync, "auto", jax.devices()[:2], shared=())
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 @pytest.mark.parametrize("simulate", ["attempts", "symbol"])
 def test_parameters_known_to_be_replicated_train_over_noisy_links_as_over_perfect_ones(
     ring_mesh, simulate

@@ -115,7 +115,7 @@ def test_it_trains_on_eight_bits_if_every_leaf_has_its_scale(task, exact):
     assert abs(final_loss(task, mean_on(FixedPoint(8))) - exact) < 0.05
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 def test_one_scale_for_all_leaves_costs_it_a_third_of_a_nat(task, exact):
     # Most of what the smaller leaves send is zero.
     loss = final_loss(task, mean_on(FixedPoint(8, scale="payload")))
