@@ -1,6 +1,6 @@
-"""What attacks on the ring get, with masks and without, measured and predicted.
+"""Five attacks on the ring, with masks and without: measured rates beside predicted ones.
 
-Eight nodes average the gradients of a softmax regression on real digits. Five attacks:
+Eight nodes average the gradients of a softmax regression on real digits.
 
 1. The neighbours of a node subtract what it was sent from what it sends on. In a plain ring, and
    under masks that neighbours agree on in pairs, that is the node's gradient, exactly.
@@ -10,8 +10,8 @@ Eight nodes average the gradients of a softmax regression on real digits. Five a
 5. The masks of one step are used in the next.
 
 That verified GHZ states give composable security at twice the copies is the paper's claim (Gragera
-Garces and Pira, arXiv:2606.20344). That one planted copy then escapes half of the time, what it
-tells, the guess of a purification and what buckets of copies make of both are ours; the attacks of
+Garces and Pira, arXiv:2606.20344). That one planted copy then escapes half of the time, the guess
+of a purification, and the effect of both on single copies and on buckets are ours; the attacks of
 neighbours and the tests are known from the literature.
 
     python examples/attacks.py
@@ -48,8 +48,8 @@ def gradients(weights):
     return each.reshape(NODES, -1)
 
 
-def codes_of(values):
-    """(N, P) int32 what the nodes put into the ring."""
+def levels_of(values):
+    """(N, P) int32 levels that the nodes put into the ring."""
     wire = jq.FixedPoint(BITS)
     return wire.encode(values, wire.scale_of(jnp.max(jnp.abs(values)), NODES), NODES)
 
@@ -60,20 +60,20 @@ def drawn(key):
     return jq.secure.masks(key, jq.GHZSource(NODES), (STEPS, 640), BITS)
 
 
-def share(right):
+def rate_of(right):
     return float(np.mean(np.asarray(right)))
 
 
 # --- 1. The neighbours ----------------------------------------------------------------------------
 
 
-def subtracted(codes, masks):
-    """(P,) what the victim adds to what arrives, mod 2^b, from the view of its two neighbours.
+def subtracted(levels, masks):
+    """(P,) the victim's own terms mod 2^b, from the view of its two neighbours.
 
     In round t a node receives the chunk that started t + 1 nodes before it. The first neighbour
     knows what it passed on, the second what came out.
     """
-    seen = jq.secure.view((VICTIM - 1, VICTIM + 1), codes, masks, bits=BITS)
+    seen = jq.secure.view((VICTIM - 1, VICTIM + 1), levels, masks, bits=BITS)
     own = (seen.codes[0] + seen.masks[0]).reshape(NODES, -1)
     before, after = seen.received
     parts = []
@@ -86,55 +86,55 @@ def subtracted(codes, masks):
     return jnp.concatenate(parts) % 2**BITS
 
 
-def neighbours(codes, key):
-    """Rows: the part of the victim's codes that its neighbours find."""
-    data = codes[VICTIM] % 2**BITS
+def neighbours(levels, key):
+    """Rows: fraction of the victim's levels that its neighbours find."""
+    data = levels[VICTIM] % 2**BITS
     shared_key, ghz_key = jax.random.split(key)
-    shared = jax.random.bits(shared_key, codes.shape, jnp.uint32) >> (32 - BITS)
+    shared = jax.random.bits(shared_key, levels.shape, jnp.uint32) >> (32 - BITS)
     local = shared - jnp.roll(shared, 1, axis=0)  # of a pair of neighbours, one adds and one takes
     known = (shared[VICTIM] - shared[VICTIM - 1]).astype(jnp.int32)
 
-    yield "a node's gradient, plain ring", share(subtracted(codes, None) == data), 1.0
-    found = (subtracted(codes, local) - known) % 2**BITS
-    yield "a node's gradient, masks shared by neighbours", share(found == data), 1.0
-    found = jax.jit(jax.vmap(subtracted, in_axes=(None, 1)))(codes, drawn(ghz_key))
-    yield "a node's gradient, masks from GHZ states", share(found == data), 2.0**-BITS
+    yield "a node's gradient, plain ring", rate_of(subtracted(levels, None) == data), 1.0
+    found = (subtracted(levels, local) - known) % 2**BITS
+    yield "a node's gradient, masks shared by neighbours", rate_of(found == data), 1.0
+    found = jax.jit(jax.vmap(subtracted, in_axes=(None, 1)))(levels, drawn(ghz_key))
+    yield "a node's gradient, masks from GHZ states", rate_of(found == data), 2.0**-BITS
 
 
 # --- 2. One copy that the source knows ------------------------------------------------------------
 
 
-def planted(codes, key):
-    """Rows: how often tests pass, and how often the source then reads the code of a node."""
+def planted(levels, key):
+    """Rows: rates at which tests pass and the source then reads the level of a node."""
     half = COPIES // 2
     source = jq.secure.PlantedSource(jq.GHZSource(NODES), jq.secure.plus_states(NODES))
-    tests_key, mask_key, code_key = jax.random.split(key, 3)
+    tests_key, mask_key, level_key = jax.random.split(key, 3)
 
     def attempt(key):
         done = jq.secure.verify(key, source, half, half)
         return done.passed, done.bad_kept
 
     keys = jax.random.split(tests_key, TRIALS)
-    passed, kept = (np.asarray(each) for each in jax.jit(jax.vmap(attempt))(keys))
+    passed, untested = (np.asarray(each) for each in jax.jit(jax.vmap(attempt))(keys))
     seen = 1 - 2.0 ** (1 - NODES)  # a test fails but where the outcomes of all parties agree
     rate = escape_probability(1, half, half, detection=seen)
-    yield f"one of {COPIES} copies planted: tests passed", share(passed), rate
-    yield "  of these, the copy is among those kept", share(kept[passed]), 0.5 / rate
+    yield f"one of {COPIES} copies planted: tests passed", rate_of(passed), rate
+    yield "  of these, the copy stays untested", rate_of(untested[passed]), 0.5 / rate
 
     # Of |+...+> the outcome of every party is zero. The other masks of a bucket are good.
     raw = drawn(mask_key)[VICTIM].reshape(-1)
     raw = raw[: raw.size // BUCKET * BUCKET].reshape(BUCKET, -1).at[0].set(0)
-    data = jax.random.choice(code_key, codes[VICTIM], raw.shape[1:]).astype(jnp.uint32)
+    data = jax.random.choice(level_key, levels[VICTIM], raw.shape[1:]).astype(jnp.uint32)
     for copies, name, chance in ((1, "no amplification", 1.0), (BUCKET, "buckets", 2.0**-BITS)):
         sent = (data + jnp.sum(raw[:copies], axis=0)) % 2**BITS
-        yield f"  code over it read, {name}", share(sent == data % 2**BITS), chance
+        yield f"  level over it read, {name}", rate_of(sent == data % 2**BITS), chance
 
 
 # --- 3. A purification ----------------------------------------------------------------------------
 
 
 def purified(key):
-    """Rows: whether it passes, and how often the source guesses a bit of the first party's mask."""
+    """Rows: rates at which tests pass and the source guesses a bit of the first party's mask."""
     tests, bits = 10_000, 3_000_000
     tests_key, mask_key, guess_key = jax.random.split(key, 3)
     # To the parties it is a flip of the first one's qubit.
@@ -147,16 +147,16 @@ def purified(key):
 
     passed = jax.jit(jax.vmap(attempt))(jax.random.split(tests_key, TRIALS))
     pass_rate = pass_probability(tests, ERROR, TOLERANCE)
-    yield f"purification of error {ERROR:g}: tests passed", share(passed), pass_rate
+    yield f"purification of error {ERROR:g}: tests passed", rate_of(passed), pass_rate
 
     outcomes = jax.random.bernoulli(mask_key, 0.5, (bits // BUCKET, BUCKET)).astype(jnp.uint8)
     guess = jq.secure.purification_guess(guess_key, outcomes, ERROR)
     advantage = secrecy_distance(ERROR)
-    yield "  bits of a raw mask guessed", share(guess == outcomes), 0.5 + advantage
+    yield "  bits of a raw mask guessed", rate_of(guess == outcomes), 0.5 + advantage
     # Advantages multiply: a sum of bits is guessed rightly if an even number of them is wrong.
     right = jnp.sum(guess ^ outcomes, axis=1) % 2 == 0
     summed = 0.5 + (2 * advantage) ** BUCKET / 2
-    yield f"  bits of a sum of {BUCKET} guessed", share(right), summed
+    yield f"  bits of a sum of {BUCKET} guessed", rate_of(right), summed
 
 
 # --- 4. A node that speaks last -------------------------------------------------------------------
@@ -172,30 +172,30 @@ def rushing(key):
         key, axes_key, sample_key = jax.random.split(key, 3)
         axes, expected = draw_tests(axes_key, 100_000, NODES, tests)
         outcomes = jax.jit(sample)(sample_key, source, axes)
-        yield f"product states, {name} tests passed", share(~judge(outcomes, expected)), honest
+        yield f"product states, {name} tests passed", rate_of(~judge(outcomes, expected)), honest
         others = jnp.sum(outcomes[..., 1:].astype(int), axis=-1)
         # It makes the product right, or joins the others, whom it cannot bring to agree.
         make_right = (others + (expected == -1)) % 2
         said = jnp.where(expected == 0, outcomes[..., 1], make_right).astype(outcomes.dtype)
         told = outcomes.at[..., 0].set(said)
-        yield f"  with a node that speaks last, {name}", share(~judge(told, expected)), lying
+        yield f"  with a node that speaks last, {name}", rate_of(~judge(told, expected)), lying
 
 
 # --- 5. Masks used twice --------------------------------------------------------------------------
 
 
-def reused(codes, later, key):
-    """Rows: the part of the changes of a node's data that what it sends in two steps gives away."""
-    change = np.asarray(later[VICTIM] - codes[VICTIM], np.int64) % 2**BITS
+def reused(levels, later, key):
+    """Rows: fraction of the changes of a node's data that its messages of two steps give away."""
+    change = np.asarray(later[VICTIM] - levels[VICTIM], np.int64) % 2**BITS
     keys = jax.random.split(key)
     first, second = (np.asarray(drawn(each)[VICTIM, 0], np.int64) for each in keys)
-    one = np.asarray(codes[VICTIM], np.int64) + first
+    one = np.asarray(levels[VICTIM], np.int64) + first
     for name, mask, rate in (
         ("masks used twice", first, 1.0),
         ("fresh masks", second, 2.0**-BITS),
     ):
         two = np.asarray(later[VICTIM], np.int64) + mask
-        yield f"change of a gradient, {name}", share((two - one) % 2**BITS == change), rate
+        yield f"change of a gradient, {name}", rate_of((two - one) % 2**BITS == change), rate
 
 
 def main():
@@ -205,14 +205,14 @@ def main():
     later = gradients(weights - 0.5 * jnp.mean(now, axis=0).reshape(64, 10))
     wire = jq.FixedPoint(BITS)
     step = wire.scale_of(jnp.max(jnp.abs(jnp.stack([now, later]))), NODES)
-    codes, next_codes = (wire.encode(each, step, NODES) for each in (now, later))
+    levels, next_levels = (wire.encode(each, step, NODES) for each in (now, later))
     keys = jax.random.split(jax.random.key(0), 5)
     attacks = (
-        ("neighbours", neighbours(codes, keys[0])),
-        ("planted copy", planted(codes, keys[1])),
+        ("neighbours", neighbours(levels, keys[0])),
+        ("planted copy", planted(levels, keys[1])),
         ("purification", purified(keys[2])),
         ("last word", rushing(keys[3])),
-        ("masks reused", reused(codes, next_codes, keys[4])),
+        ("masks reused", reused(levels, next_levels, keys[4])),
     )
     row = "{:<14} {:<48} {:>10} {:>10}".format
     print(row("attack", "what the attacker gets", "measured", "predicted"))

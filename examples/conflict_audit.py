@@ -69,7 +69,7 @@ def tied_signs(images):
 
 
 def audit_classes(gradients):
-    """Every pair of classes: the inner product, and what GapIP says."""
+    """Every pair of classes: the inner product, and the decision of GapIP."""
     first, second = np.triu_indices(10, 1)
     unit = gradients / jnp.linalg.norm(gradients, axis=1, keepdims=True)
     truth = np.asarray(jnp.sum(unit[first] * unit[second], axis=1))
@@ -83,33 +83,21 @@ def audit_classes(gradients):
 
 
 def draw(path):
-    """Symbols over the gap and over the size, and what noise does to a decision."""
+    """Symbols over the gap and over the size, and the error of a decision over noise."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(13, 4.4), layout="constrained")
         by_gap, by_size, by_noise = figure.subplots(1, 3)
         size = 10**6
         gaps = np.geomspace(2e-3, 0.3, 24)
         rows = [jq.audit.crossover(float(gap), size) for gap in gaps]
-        by_gap.plot(
-            gaps, [r.qubits for r in rows], "-o", ms=4, color=COLOURS[1], label="GapIP, qubits"
-        )
-        by_gap.plot(
-            gaps,
-            [r.simhash_bits for r in rows],
-            "--s",
-            ms=4,
-            color=COLOURS[2],
-            label="SimHash, bits",
-        )
+        qubits = [row.qubits for row in rows]
+        by_gap.plot(gaps, qubits, "-o", ms=4, color=COLOURS[1], label="GapIP, qubits")
+        bits = [row.simhash_bits for row in rows]
+        by_gap.plot(gaps, bits, "--s", ms=4, color=COLOURS[2], label="SimHash, bits")
         cross = jq.audit.crossover_gap(size)
         by_gap.axvline(cross, color="k", linestyle=":", label=f"crossover {cross:.3f}")
-        by_gap.set(
-            xscale="log",
-            yscale="log",
-            xlabel="gap tau",
-            ylabel="symbols for one decision",
-            title="P = 1e6, equal error",
-        )
+        by_gap.set(xlabel="gap tau", ylabel="symbols for one decision")
+        by_gap.set_title("P = 1e6, equal error")
         sizes = 2 ** np.arange(8, 31)
         plans = [jq.audit.plan_tie_audit(0.1, 0.05, int(p)).qubits for p in sizes]
         rivals = [jq.audit.plan_subset_audit(0.1, 0.05, int(p)).bits for p in sizes]
@@ -117,20 +105,17 @@ def draw(path):
         by_size.plot(sizes, rivals, "--", color=COLOURS[2], label="random subset, bits")
         cross = jq.audit.crossover_size(0.1, 0.05)
         by_size.axvline(cross, color="k", linestyle=":", label=f"crossover {cross:,}")
-        by_size.set(
-            xscale="log",
-            yscale="log",
-            xlabel="signs P",
-            ylabel="symbols for one audit",
-            title="error 0.1 with confidence 0.95",
-        )
+        by_size.set(xlabel="signs P", ylabel="symbols for one audit")
+        by_size.set_title("error 0.1 with confidence 0.95")
+        for axes in (by_gap, by_size):
+            axes.set(xscale="log", yscale="log")
         noises = np.geomspace(1e-5, 1e-1, 25)
-        for place, gap in enumerate((0.1, 0.05, 0.02)):
+        for index, gap in enumerate((0.1, 0.05, 0.02)):
             errors = [
                 max(float(jq.audit.decision_error(g, gap, size, hop_noise=n)) for g in (gap, -gap))
                 for n in noises
             ]
-            look = {"color": COLOURS[place], "linestyle": ("-", "--", "-.")[place]}
+            look = {"color": COLOURS[index], "linestyle": ("-", "--", "-.")[index]}
             by_noise.plot(noises, errors, label=f"tau = {gap}", **look)
         by_noise.set(
             xscale="log",
@@ -156,9 +141,9 @@ def main():
     right = np.asarray(found.agrees) == (truth > 0)
     print(f"GapIP, tau {TAU}: {sure.sum()} of {len(truth)} pairs of classes beyond the gap,")
     print(f"  {right[sure].sum()} of them decided rightly; {(truth < -TAU).sum()} conflict")
-    for place in np.argsort(truth)[[0, 1, -2, -1]]:
-        verdict = "agree" if found.agrees[place] else "conflict"
-        print(f"  digits {first[place]} and {second[place]}: {truth[place]:+.3f}, {verdict}")
+    for pair in np.argsort(truth)[[0, 1, -2, -1]]:
+        verdict = "agree" if found.agrees[pair] else "conflict"
+        print(f"  digits {first[pair]} and {second[pair]}: {truth[pair]:+.3f}, {verdict}")
     plan = found.plan
     print(f"  {plan.qubits:,} qubits, {plan.rounds} rounds for each pair; beside them")
     row = jq.audit.crossover(TAU, images.shape[1] * HIDDEN + HIDDEN * 10)

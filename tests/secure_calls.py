@@ -107,8 +107,8 @@ def tree(*lead):
 
 def levels_of(total, x, bits):
     """Sums as integers, by the scale that the ring agrees on."""
-    step = FixedPoint(bits).step(jnp.max(jnp.abs(x)), x.shape[0])
-    return np.rint(np.asarray(total, np.float64) / float(step)).astype(np.int64)
+    scale = FixedPoint(bits).scale_of(jnp.max(jnp.abs(x)), x.shape[0])
+    return np.rint(np.asarray(total, np.float64) / float(scale)).astype(np.int64)
 
 
 def over_keys(run, nodes, count, *shared):

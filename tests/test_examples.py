@@ -80,9 +80,9 @@ def attacks():
     seen = {what: (float(measured), float(predicted)) for _, what, measured, predicted in rows}
     samples = {
         "one of 2000 copies planted: tests passed": 10_000,
-        "of these, the copy is among those kept": 5000,
+        "of these, the copy stays untested": 5000,
         "a node's gradient, masks from GHZ states": 640_000,
-        "code over it read, buckets": 213_333,
+        "level over it read, buckets": 213_333,
         "purification of error 0.01: tests passed": 10_000,
         "bits of a raw mask guessed": 3_000_000,
         "bits of a sum of 3 guessed": 1_000_000,

@@ -178,7 +178,7 @@ def subset_audit(
     Raises:
       TypeError, ValueError: as `tie_audit`.
 
-    >>> signs, matching = np.ones(2**10), np.arange(2**10).reshape(-1, 2)
+    >>> signs, matching = jnp.ones(2**10), jnp.arange(2**10).reshape(-1, 2)
     >>> result = subset_audit(signs, matching, epsilon=0.1, delta=0.05, key=jax.random.key(0))
     >>> float(result.fraction), result.bits
     (0.0, 616)

@@ -176,7 +176,7 @@ def crossover_size(
 ) -> int | None:
     """The smallest size at which `tie_audit` sends fewer qubits than `subset_audit` sends bits.
 
-    A little beyond it there may be sizes at which it does not, as n steps up at powers of two.
+    A little beyond it there may be sizes at which it does not, as n grows by one at powers of two.
 
     Args:
       epsilon: tolerated error of the fraction, in (0, 1).

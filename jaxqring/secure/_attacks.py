@@ -77,7 +77,7 @@ def purification_guess(key: Key, outcomes: jax.Array, error_prob: ArrayLike) -> 
 
     It sends sqrt(1 - e) |G>|0> + sqrt(e) X_1|G>|1>, where X_1 flips the first party's qubit, and
     keeps the last one. To the parties that is a `bit_flip` with probability e on the first qubit,
-    which a Z test sees with probability e. Measuring what it kept along X, the source guesses the
+    which a Z test sees with probability e. Measuring the last one along X, the source guesses the
     first party's X outcome rightly with probability 1/2 + sqrt(e (1 - e)): the distance from
     secrecy that `jaxqring.secure` counts with, attained.
 

@@ -10,8 +10,8 @@ from jax.typing import ArrayLike
 
 from jaxqring import _checks as checks
 from jaxqring._types import Key, Recovery
+from jaxqring._varying import as_varying, varying
 from jaxqring.physics.ghz import GHZSource
-from jaxqring.ring._axes import as_varying, varying
 from jaxqring.secure._attacks import PlantedSource
 from jaxqring.secure._security import MIN_PARTIES, Security
 from jaxqring.secure._verification import verify

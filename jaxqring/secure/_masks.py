@@ -230,7 +230,7 @@ def sum_errors(cipher: KeyWords, visibility: jax.Array, size: int, bits: int) ->
 
     The bits of an error are measured from the lowest to the highest; given the lower ones, of
     value E below 2^t, bit t is set with probability (1 - V cos(pi E / 2^t)) / 2. All bits are zero
-    up to the first error, so that wrong sums are found by the spacings between them, and only their
+    up to the first error, so that wrong sums are found by the gaps between them, and only their
     higher bits are drawn one by one.
 
     Args:
@@ -260,7 +260,7 @@ def _draw_sum_errors(
     wrong = jnp.clip((1 - visibility.astype(jnp.float32)) / 2, 0, 1)  # of one bit
     log_right = jnp.log1p(-jnp.minimum(wrong, 1 - 2.0**-24))
     rate = -jnp.expm1(bits * log_right)  # of a sum
-    scale = spacing_factor(jnp.minimum(rate, 1 - 2.0**-24))
+    factor = spacing_factor(jnp.minimum(rate, 1 - 2.0**-24))
     segment = lax.iota(jnp.uint32, segments)
     # Made of the key and the noise, to have the type of mapped values.
     zero = (cipher[0] & np.uint32(0)) + (rate < 0).astype(jnp.uint32)
@@ -273,7 +273,7 @@ def _draw_sum_errors(
         """Draws one error in every segment that has not come to its end."""
         error_id, position, errors = state
         spacing_word, lowest_word = draw(error_id, np.uint32(32))
-        position = jnp.minimum(position + spacings(spacing_word, scale, length), length)
+        position = jnp.minimum(position + spacings(spacing_word, factor, length), length)
         lowest = jnp.log1p(-_uniform(lowest_word) * rate) / log_right
         lowest = jnp.clip(lowest, 0, bits - 1).astype(jnp.int32)
 

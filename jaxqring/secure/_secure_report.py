@@ -1,4 +1,4 @@
-"""The report of a secure collective, and the branch between a result and none."""
+"""The report of a secure collective, and the branch that undoes an aborted one."""
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +6,7 @@ from flax import struct
 from jax import lax
 
 from jaxqring._types import PyTree
-from jaxqring.link._error_sampler import mapped_alike
+from jaxqring._varying import mapped_alike
 from jaxqring.ring._report import Report
 
 

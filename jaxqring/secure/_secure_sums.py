@@ -18,9 +18,10 @@ from jax.custom_derivatives import SymbolicZero
 from jaxqring import _checks as checks
 from jaxqring._threefry import cipher_key, derive
 from jaxqring._types import AxisName, Key, PyTree
+from jaxqring._varying import as_varying
 from jaxqring.codec._formats import FixedPoint
 from jaxqring.physics.ghz import GHZSource
-from jaxqring.ring._axes import as_varying, axis_size, tracked, within_devices
+from jaxqring.ring._axes import axis_size, tracked, within_devices
 from jaxqring.ring._call import enter
 from jaxqring.ring._collectives import sum_of
 from jaxqring.ring._lanes import each_node
@@ -32,12 +33,12 @@ from jaxqring.secure._secure_report import SecureReport, choose
 from jaxqring.secure._security import MIN_PARTIES, Security
 from jaxqring.secure._sum_correction import chunk_errors
 
-Tree = TypeVar("Tree")
+T = TypeVar("T")
 
 
 @overload
 def secure_psum(
-    x: Tree,
+    x: T,
     axis_name: AxisName,
     *,
     ring: Ring,
@@ -47,10 +48,10 @@ def secure_psum(
     dropout: Dropout | None = None,
     replicated: bool = False,
     with_report: Literal[False] = False,
-) -> Tree: ...
+) -> T: ...
 @overload
 def secure_psum(
-    x: Tree,
+    x: T,
     axis_name: AxisName,
     *,
     ring: Ring,
@@ -60,9 +61,22 @@ def secure_psum(
     dropout: Dropout | None = None,
     replicated: bool = False,
     with_report: Literal[True],
-) -> tuple[Tree, SecureReport]: ...
+) -> tuple[T, SecureReport]: ...
+@overload
 def secure_psum(
-    x: PyTree,
+    x: T,
+    axis_name: AxisName,
+    *,
+    ring: Ring,
+    source: GHZSource | PlantedSource,
+    security: Security,
+    key: Key,
+    dropout: Dropout | None = None,
+    replicated: bool = False,
+    with_report: bool,
+) -> T | tuple[T, SecureReport]: ...
+def secure_psum(
+    x: T,
     axis_name: AxisName,
     *,
     ring: Ring,
@@ -72,7 +86,7 @@ def secure_psum(
     dropout: Dropout | None = None,
     replicated: bool = False,
     with_report: bool = False,
-) -> Any:
+) -> T | tuple[T, SecureReport]:
     """Sums a pytree over the nodes as `jaxqring.psum` does, under masks from verified GHZ states.
 
     **One key, one collective.** Masks drawn twice from one key are the same masks, and the
@@ -131,7 +145,7 @@ def secure_psum(
 
 @overload
 def secure_pmean(
-    x: Tree,
+    x: T,
     axis_name: AxisName,
     *,
     ring: Ring,
@@ -141,10 +155,10 @@ def secure_pmean(
     dropout: Dropout | None = None,
     replicated: bool = False,
     with_report: Literal[False] = False,
-) -> Tree: ...
+) -> T: ...
 @overload
 def secure_pmean(
-    x: Tree,
+    x: T,
     axis_name: AxisName,
     *,
     ring: Ring,
@@ -154,9 +168,22 @@ def secure_pmean(
     dropout: Dropout | None = None,
     replicated: bool = False,
     with_report: Literal[True],
-) -> tuple[Tree, SecureReport]: ...
+) -> tuple[T, SecureReport]: ...
+@overload
 def secure_pmean(
-    x: PyTree,
+    x: T,
+    axis_name: AxisName,
+    *,
+    ring: Ring,
+    source: GHZSource | PlantedSource,
+    security: Security,
+    key: Key,
+    dropout: Dropout | None = None,
+    replicated: bool = False,
+    with_report: bool,
+) -> T | tuple[T, SecureReport]: ...
+def secure_pmean(
+    x: T,
     axis_name: AxisName,
     *,
     ring: Ring,
@@ -166,7 +193,7 @@ def secure_pmean(
     dropout: Dropout | None = None,
     replicated: bool = False,
     with_report: bool = False,
-) -> Any:
+) -> T | tuple[T, SecureReport]:
     """The mean over the nodes: `secure_psum`, divided by the number of nodes whose data are in it.
 
     Arguments, results, errors and the rule for keys are those of `secure_psum`.

@@ -57,8 +57,8 @@ def view(
       ValueError: if the coalition has a number twice, one that is not a node, or too many of them;
         if there are fewer than 3 nodes; or if shapes differ.
 
-    >>> codes = jnp.arange(9).reshape(3, 3)  # without masks the successor gets a chunk as it is
-    >>> int(view((1,), codes, bits=8).received[0, 0, 0]), int(codes[0, 0])
+    >>> levels = jnp.arange(9).reshape(3, 3)  # without masks the successor gets a chunk as it is
+    >>> int(view((1,), levels, bits=8).received[0, 0, 0]), int(levels[0, 0])
     (0, 0)
     """
     if np.ndim(codes) != 2 or np.shape(codes)[0] < MIN_PARTIES:
@@ -70,12 +70,12 @@ def view(
     if len(coalition) > num_nodes - 2:
         rule = f"leave two honest nodes, and so hold at most {num_nodes - 2}"
         checks.refuse("coalition", rule, coalition)
-    codes = jnp.asarray(codes, jnp.int32)
-    hidden = jnp.zeros_like(codes) if masks is None else jnp.asarray(masks).astype(jnp.int32)
-    if hidden.shape != codes.shape:
-        checks.refuse("masks", f"have the shape {codes.shape} of `codes`", hidden.shape)
+    levels = jnp.asarray(codes, jnp.int32)
+    hidden = jnp.zeros_like(levels) if masks is None else jnp.asarray(masks).astype(jnp.int32)
+    if hidden.shape != levels.shape:
+        checks.refuse("masks", f"have the shape {levels.shape} of `codes`", hidden.shape)
     chunk = -(-size // num_nodes)
-    sent = jnp.pad(wrap(codes + hidden, bits), ((0, 0), (0, chunk * num_nodes - size)))
+    sent = jnp.pad(wrap(levels + hidden, bits), ((0, 0), (0, chunk * num_nodes - size)))
     sent = sent.reshape(num_nodes, num_nodes, chunk)
     members = np.array(coalition, int)
     rounds = np.arange(num_nodes - 1)
@@ -87,4 +87,4 @@ def view(
     partial = jnp.einsum("kti,iktc->ktc", inside, sent[:, arriving])
     total = jnp.sum(sent, axis=0)[(members[:, None] - rounds) % num_nodes]
     received = wrap(jnp.concatenate([partial, total], axis=1), bits)
-    return View(codes[members], wrap(hidden[members], bits), received)
+    return View(levels[members], wrap(hidden[members], bits), received)

@@ -163,23 +163,23 @@ def watched(monkeypatch, x, ring, source, key):
 def test_what_travels_is_what_view_says_and_uniform(monkeypatch, nodes, bits):
     """The engine and the audit tell one story, wrong sums of masks included.
 
-    Of data that are all alike each node sends (N - 1) 4096 codes whose low byte is uniform on 256
+    Of data that are all alike each node sends (N - 1) 4096 levels whose low byte is uniform on 256
     values by chi-square, which fails by chance with a probability below 1e-7 in all.
     """
     x = jnp.ones((nodes, 4096 * nodes))
     source = dephased(nodes, 0.001)
     total, sent, hidden = watched(monkeypatch, x, quiet(bits), source, KEY)
-    step = FixedPoint(bits).scale_of(jnp.max(jnp.abs(x)), nodes)
-    codes = FixedPoint(bits).encode(x, step, nodes)
+    scale = FixedPoint(bits).scale_of(jnp.max(jnp.abs(x)), nodes)
+    levels = FixedPoint(bits).encode(x, scale, nodes)
     hidden = hidden.reshape(nodes, -1)
     off = np.asarray(jnp.sum(hidden.astype(jnp.uint32), axis=0)) % 2**bits
     assert 0 < (off != 0).sum() < 0.1 * off.size
     for node in range(nodes):
-        seen = view(((node + 1) % nodes,), codes, hidden, bits=bits)
+        seen = view(((node + 1) % nodes,), levels, hidden, bits=bits)
         np.testing.assert_array_equal(seen.received[0], sent[node])
         reduced = np.asarray(sent[node][: nodes - 1])
         assert chisquare(np.bincount(reduced.reshape(-1) % 256, minlength=256)).pvalue > 1e-8
-    expected = (codes.sum(axis=0) + off + 2 ** (bits - 1)) % 2**bits - 2 ** (bits - 1)
+    expected = (levels.sum(axis=0) + off + 2 ** (bits - 1)) % 2**bits - 2 ** (bits - 1)
     np.testing.assert_array_equal(levels_of(total, x, bits), [expected] * nodes)
 
 

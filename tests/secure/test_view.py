@@ -22,8 +22,8 @@ def coalitions(nodes, least=0):
     return [c for size in sizes for c in itertools.combinations(range(nodes), size)]
 
 
-def signed(codes, bits):
-    return (np.asarray(codes) + 2 ** (bits - 1)) % 2**bits - 2 ** (bits - 1)
+def signed(levels, bits):
+    return (np.asarray(levels) + 2 ** (bits - 1)) % 2**bits - 2 ** (bits - 1)
 
 
 # --- A literal ring -------------------------------------------------------------------------------
@@ -55,18 +55,18 @@ def literal_ring(sent, bits):
 )
 def test_a_view_is_what_arrives_in_a_literal_ring(nodes, size, bits, masked):
     rng = np.random.default_rng([nodes, masked])
-    codes = rng.integers(-(2 ** (bits - 3)), 2 ** (bits - 3), (nodes, size))
+    levels = rng.integers(-(2 ** (bits - 3)), 2 ** (bits - 3), (nodes, size))
     hidden = rng.integers(0, 2**bits, (nodes, size), dtype=np.uint32) * np.uint32(masked)
     chunk = -(-size // nodes)
-    sent = np.pad(codes + hidden.astype(np.int64), ((0, 0), (0, chunk * nodes - size)))
+    sent = np.pad(levels + hidden.astype(np.int64), ((0, 0), (0, chunk * nodes - size)))
     received = np.array(literal_ring(sent.reshape(nodes, nodes, chunk).tolist(), bits))
     everyone = coalitions(nodes)
     picked = rng.permutation(len(everyone))[:6]
     for coalition in [(0,), (nodes - 1, 1)[: nodes - 2], *(everyone[i] for i in picked)]:
-        seen = view(coalition, codes, hidden if masked else None, bits=bits)
+        seen = view(coalition, levels, hidden if masked else None, bits=bits)
         members = list(coalition)
         np.testing.assert_array_equal(seen.received, received[members])
-        np.testing.assert_array_equal(seen.codes, codes[members])
+        np.testing.assert_array_equal(seen.codes, levels[members])
         np.testing.assert_array_equal(seen.masks, signed(hidden[members].astype(np.int64), bits))
         assert seen.vector().shape == (sum(part.size for part in seen),)
 
@@ -85,21 +85,21 @@ def zero_sum(nodes, base):
     return np.concatenate([free, -free.sum(axis=1, keepdims=True) % base], axis=1)
 
 
-def seen_of_chunks(coalition, codes, hidden, bits):
-    """[chunk] -> (X, K, V) views for all codes (X, N) and masks (K, N) of one coordinate.
+def seen_of_chunks(coalition, levels, hidden, bits):
+    """[chunk] -> (X, K, V) views for all levels (X, N) and masks (K, N) of one coordinate.
 
     Chunks are masked independently, so that each may be looked at alone, with nothing in the
     others. Not compiled, which would take longer than it saves.
     """
-    nodes = codes.shape[1]
+    nodes = levels.shape[1]
     alone = np.eye(nodes, dtype=np.int32)
-    codes, hidden = (np.einsum("cd,xn->cxnd", alone, part) for part in (codes, hidden))
+    levels, hidden = (np.einsum("cd,xn->cxnd", alone, part) for part in (levels, hidden))
 
     def one(own, mask):
         return view(coalition, own, mask, bits=bits).vector()
 
     across = jax.vmap(jax.vmap(one, in_axes=(None, 0)), in_axes=(0, None))
-    return np.asarray(jax.vmap(across)(codes, hidden))
+    return np.asarray(jax.vmap(across)(levels, hidden))
 
 
 def laws(views, extra=None):
@@ -122,10 +122,10 @@ def laws(views, extra=None):
     return np.unique(np.sort(numbers, axis=1), axis=0, return_inverse=True)[1].reshape(-1)
 
 
-def leaks(labels, codes, coalition, base):
+def leaks(labels, levels, coalition, base):
     """Whether two inputs with the same of the coalition and the same honest sum have other laws."""
-    honest = [i for i in range(codes.shape[1]) if i not in coalition]
-    allowed = np.c_[codes[:, list(coalition)], codes[:, honest].sum(axis=1) % base]
+    honest = [i for i in range(levels.shape[1]) if i not in coalition]
+    allowed = np.c_[levels[:, list(coalition)], levels[:, honest].sum(axis=1) % base]
     _, group = np.unique(allowed, axis=0, return_inverse=True)
     pairs = np.unique(np.c_[group.reshape(-1), labels], axis=0)
     return len(pairs) > len(np.unique(group))
@@ -134,26 +134,26 @@ def leaks(labels, codes, coalition, base):
 @pytest.mark.parametrize("nodes, bits", [(4, 2), further(5, 1), further(5, 2)])
 def test_masked_views_depend_on_the_honest_sum_alone(nodes, bits):
     base = 2**bits
-    codes, hidden = every_word(nodes, base), zero_sum(nodes, base)
+    levels, hidden = every_word(nodes, base), zero_sum(nodes, base)
     for coalition in coalitions(nodes):
-        for views in seen_of_chunks(coalition, codes, hidden, bits):
-            assert not leaks(laws(views), codes, coalition, base), coalition
+        for views in seen_of_chunks(coalition, levels, hidden, bits):
+            assert not leaks(laws(views), levels, coalition, base), coalition
 
 
 @pytest.mark.parametrize("nodes, bits", [(4, 2), further(5, 1)])
 def test_unmasked_views_tell_more_to_every_coalition(nodes, bits):
     base = 2**bits
-    codes, none = every_word(nodes, base), np.zeros((1, nodes), int)
+    levels, none = every_word(nodes, base), np.zeros((1, nodes), int)
     for coalition in coalitions(nodes, least=1):
-        views = seen_of_chunks(coalition, codes, none, bits)
-        assert any(leaks(laws(each), codes, coalition, base) for each in views), coalition
+        views = seen_of_chunks(coalition, levels, none, bits)
+        assert any(leaks(laws(each), levels, coalition, base) for each in views), coalition
 
 
 @pytest.mark.parametrize("nodes, bits", [(4, 2), further(5, 1)])
 def test_ring_local_masks_fail_exactly_where_both_neighbours_collude(nodes, bits):
     """k_i = r_i - r_(i-1), and each node knows the two r that it shares with its neighbours."""
     base = 2**bits
-    codes, shared = every_word(nodes, base), every_word(nodes, base)
+    levels, shared = every_word(nodes, base), every_word(nodes, base)
     hidden = (shared - np.roll(shared, 1, axis=1)) % base
     failed = 0
     for coalition in coalitions(nodes):
@@ -163,7 +163,7 @@ def test_ring_local_masks_fail_exactly_where_both_neighbours_collude(nodes, bits
             for i in set(range(nodes)) - set(coalition)
             if {(i - 1) % nodes, (i + 1) % nodes} <= set(coalition)
         ]
-        own = codes[(codes[:, list(coalition)] == 1).all(axis=1)]
+        own = levels[(levels[:, list(coalition)] == 1).all(axis=1)]
         for views in seen_of_chunks(coalition, own, hidden, bits):
             labels = laws(views, shared[:, known])
             assert leaks(labels, own, coalition, base) == bool(exposed), coalition
@@ -171,26 +171,26 @@ def test_ring_local_masks_fail_exactly_where_both_neighbours_collude(nodes, bits
         for victim in exposed:
             # The neighbours know the whole mask of the victim, and so its code, as it is.
             mask = shared[:, victim] - shared[:, victim - 1]
-            held = views_of_all(coalition, codes[:64], hidden, bits)
+            held = views_of_all(coalition, levels[:64], hidden, bits)
             found = uncover(held, coalition, victim, nodes, bits)
             assert set(known) >= {victim, (victim - 1) % nodes}
-            right = (found - mask[:, None]) % base == codes[:64, None, [victim] * nodes] % base
+            right = (found - mask[:, None]) % base == levels[:64, None, [victim] * nodes] % base
             assert right.all()
     assert failed
 
 
 def test_colluding_neighbours_learn_nothing_or_two_bits():
-    """N = 4, d = 4, neighbours 0 and 2 of node 1; exact, over all codes and masks."""
+    """N = 4, d = 4, neighbours 0 and 2 of node 1; exact, over all levels and masks."""
     coalition, victim, base = (0, 2), 1, 4
-    codes = every_word(4, base)
-    codes = codes[(codes[:, 0] == 3) & (codes[:, 2] == 1)]
+    levels = every_word(4, base)
+    levels = levels[(levels[:, 0] == 3) & (levels[:, 2] == 1)]
     for hidden, bits_learnt in ((zero_sum(4, base), 0.0), (np.zeros((1, 4), int), 2.0)):
-        for views in seen_of_chunks(coalition, codes, hidden, 2):
+        for views in seen_of_chunks(coalition, levels, hidden, 2):
             flat = views.reshape(-1, views.shape[2])
-            seen = np.unique(flat, axis=0, return_inverse=True)[1].reshape(len(codes), -1)
-            honest = (codes[:, 1] + codes[:, 3]) % base
+            seen = np.unique(flat, axis=0, return_inverse=True)[1].reshape(len(levels), -1)
+            honest = (levels[:, 1] + levels[:, 3]) % base
             joint = np.zeros((base, base, seen.max() + 1))  # victim, honest sum, view
-            for x, s, row in zip(codes[:, victim], honest, seen, strict=True):
+            for x, s, row in zip(levels[:, victim], honest, seen, strict=True):
                 np.add.at(joint[x, s], row, 1 / seen.size)
             given_sum = [
                 information(part / part.sum()) * part.sum() for part in joint.swapaxes(0, 1)
@@ -208,12 +208,12 @@ def information(joint):
 # --- The attack of the neighbours -----------------------------------------------------------------
 
 
-def views_of_all(coalition, codes, hidden, bits):
+def views_of_all(coalition, levels, hidden, bits):
     """A `View` of leading axes (X, K), the same code and mask in every chunk."""
-    nodes = codes.shape[1]
-    codes, hidden = (np.repeat(part[..., None], nodes, axis=2) for part in (codes, hidden))
+    nodes = levels.shape[1]
+    levels, hidden = (np.repeat(part[..., None], nodes, axis=2) for part in (levels, hidden))
     one = functools.partial(view, coalition, bits=bits)
-    return jax.vmap(lambda own: jax.vmap(lambda mask: one(own, mask))(hidden))(codes)
+    return jax.vmap(lambda own: jax.vmap(lambda mask: one(own, mask))(hidden))(levels)
 
 
 def uncover(seen, coalition, victim, nodes, bits):
@@ -222,10 +222,10 @@ def uncover(seen, coalition, victim, nodes, bits):
     The predecessor knows what it sent to the victim, the successor what came out; of the chunk
     that the victim adds up last, what comes out is the sum itself.
     """
-    codes, hidden, received = (np.asarray(part, np.int64) for part in seen)
+    levels, hidden, received = (np.asarray(part, np.int64) for part in seen)
     before, after = (coalition.index((victim + way) % nodes) for way in (-1, 1))
     chunk = received.shape[-1]
-    held = codes + hidden
+    held = levels + hidden
     held = np.pad(held, [(0, 0)] * (held.ndim - 1) + [(0, chunk * nodes - held.shape[-1])])
     held = held.reshape(*held.shape[:-1], nodes, chunk)
     parts = []
@@ -238,11 +238,11 @@ def uncover(seen, coalition, victim, nodes, bits):
             if turn > 1:
                 went_in = went_in + received[..., before, turn - 2, :]
         parts.append(came_out - went_in)
-    return signed(np.concatenate(parts, axis=-1)[..., : codes.shape[-1]], bits)
+    return signed(np.concatenate(parts, axis=-1)[..., : levels.shape[-1]], bits)
 
 
-def gradient_codes(nodes, bits):
-    """(N, 650) the codes of gradients of a softmax regression on real digits, a batch a node."""
+def gradient_levels(nodes, bits):
+    """(N, 650) the levels of gradients of a softmax regression on real digits, a batch a node."""
     data = load_digits()
     images, labels = np.float32(data.data / 16), data.target
     rng = np.random.default_rng(8)
@@ -273,28 +273,28 @@ def test_real_gradients_stay_hidden_from_six_of_eight_nodes():
     """10,400 pairs of a code of the victim and what six colluders make of it, in 16 x 8 bins.
 
     Of independent pairs, 2 n ln 2 times the plug-in information is chi-square distributed, to be
-    exceeded with a probability of 1e-8 here and in each of 16 bits; 100 permutations of the codes
+    exceeded with a probability of 1e-8 here and in each of 16 bits; 100 permutations of the levels
     give the same null, whose mean it misses by less than eight standard deviations.
     """
     nodes, bits, victim, trials = 8, 16, 3, 16
     coalition = (0, 1, 2, 4, 5, 6)
-    codes = gradient_codes(nodes, bits)
-    size = codes.shape[1]
-    bare = view(coalition, codes, bits=bits)
-    np.testing.assert_array_equal(uncover(bare, coalition, victim, nodes, bits), codes[victim])
+    levels = gradient_levels(nodes, bits)
+    size = levels.shape[1]
+    bare = view(coalition, levels, bits=bits)
+    np.testing.assert_array_equal(uncover(bare, coalition, victim, nodes, bits), levels[victim])
 
     source = GHZSource(nodes)
     keys = jax.random.split(jax.random.key(20260623), trials)
     hidden = jax.lax.map(lambda key: masks(key, source, size, bits), keys)
-    seen = jax.vmap(lambda mask: view(coalition, codes, mask, bits=bits))(hidden)
+    seen = jax.vmap(lambda mask: view(coalition, levels, mask, bits=bits))(hidden)
     found = uncover(seen, coalition, victim, nodes, bits)
     assert found.shape == (trials, size)
     # It is what the victim sent, so that the attack was carried out rightly.
-    sent = signed(codes[victim] + np.asarray(hidden[:, victim], np.int64), bits)
+    sent = signed(levels[victim] + np.asarray(hidden[:, victim], np.int64), bits)
     np.testing.assert_array_equal(found, sent)
 
-    edges = np.quantile(codes[victim], np.linspace(0, 1, 9)[1:-1])
-    bins = np.tile(np.digitize(codes[victim], np.unique(edges)), trials)
+    edges = np.quantile(levels[victim], np.linspace(0, 1, 9)[1:-1])
+    bins = np.tile(np.digitize(levels[victim], np.unique(edges)), trials)
     guess = (found.reshape(-1) % 2**bits) >> (bits - 4)
     learnt, freedom = plug_in(bins, guess)
     scale = 2 * np.log(2) * bins.size
@@ -302,7 +302,7 @@ def test_real_gradients_stay_hidden_from_six_of_eight_nodes():
     rng = np.random.default_rng(0)
     null = [plug_in(rng.permutation(bins), guess)[0] for _ in range(100)]
     assert abs(learnt - np.mean(null)) < 8 * np.std(null)
-    own = np.tile(codes[victim], trials)
+    own = np.tile(levels[victim], trials)
     for bit in range(bits):
         learnt, freedom = plug_in(own >> bit & 1, found.reshape(-1) >> bit & 1)
         assert freedom == 1
