@@ -2,7 +2,8 @@
 
 What a training script needs is here; everything else has a namespace, which is a room of the
 package: `jaxqring.channels`, `pairs`, `ghz`, `information`, `capacity`, `link`, `codec`, `codes`,
-`supply`, `ring`, `gradients`, `economics`, `secure`, `audit`, `train`, `sweeps`, `jobs` and `show`.
+`supply`, `ring`, `gradients`, `economics`, `secure`, `audit`, `train`, `sweeps`, `jobs`, `show` and
+`interop`.
 """
 
 import importlib
@@ -48,7 +49,7 @@ from jaxqring.ring import (
 from jaxqring.secure import secure_pmean, secure_psum
 
 if TYPE_CHECKING:
-    from jaxqring import jobs, show, sweeps, train
+    from jaxqring import interop, jobs, show, sweeps, train
     from jaxqring.sweeps import sensitivity, sweep
 
 __all__ = [
@@ -84,6 +85,7 @@ __all__ = [
     "ghz",
     "gradients",
     "information",
+    "interop",
     "jobs",
     "link",
     "moments",
@@ -114,6 +116,7 @@ __version__ = "0.1.0.dev0"
 
 #: Names that few programs use and that take their time to import, loaded when they are asked for.
 _LATE = {
+    "interop": "jaxqring.interop",
     "jobs": "jaxqring.jobs",
     "sensitivity": "jaxqring.sweeps",
     "show": "jaxqring.show",

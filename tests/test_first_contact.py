@@ -140,5 +140,8 @@ def test_the_wheel_holds_the_configurations_and_says_that_it_is_typed(tmp_path):
         "Requires-Dist: scipy>=1.14",
         "Requires-Dist: jax[cuda12]; extra == 'cuda12'",
         "Requires-Dist: jax[cuda13]; extra == 'cuda13'",
+        "Requires-Dist: tensorcircuit-ng>=1.7; extra == 'tensorcircuit'",
     ):
         assert line in lines
+    needed = [line for line in lines if line.startswith("Requires-Dist") and "extra" not in line]
+    assert not any(name in line for line in needed for name in ("chex", "tensorcircuit"))

@@ -216,7 +216,7 @@ class FixedPoint:
         return jnp.clip(levels, -limit, limit).astype(jnp.int32)
 
     def saturates(self, values: jax.Array, scale: ArrayLike, num_terms: int) -> jax.Array:
-        """Whether each value is clipped, (...) bool."""
+        """True (...) where a value is clipped."""
         edge = self.limit(num_terms) * scale if self.clip == "max" else np.float32(self.clip)
         return jnp.abs(values) > edge
 

@@ -39,7 +39,8 @@ _STRETCH = 2**22
 # Spacings are drawn in batches of rows x lanes; a lane adds its spacings row by row.
 _ROWS = 8
 _MAX_LANES = 128
-# Errors per symbol at which redrawing costs as much as a coarse draw. Measured: 20 and 0.55 ns.
+# Errors a symbol at which redrawing costs as much as a coarse draw. Measured: 20 ns an error, and
+# 0.55 ns a symbol.
 _COARSE_COST = 1 / 40
 
 # The largest float32 below 2^32, which a uint32 can hold.
