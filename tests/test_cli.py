@@ -98,6 +98,7 @@ FLAGS = [
 CLASSICAL = ["--runs.0.collective", "classical"]
 
 
+@pytest.mark.matrix
 def test_vmap_puts_all_nodes_on_one_device(tmp_path):
     flags = [*FLAGS, *CLASSICAL, "--mapping", "vmap", "--out", str(tmp_path)]
     status, output = run("train", *flags)

@@ -189,11 +189,13 @@ def assert_fair(counts, size, chance=CHANCE):
     assert statistic < stats.chi2.isf(chance, counts.size), statistic
 
 
+@pytest.mark.statistics
 def test_every_bit_is_set_half_of_the_time(streams):
     """2^21 words; one chi-square of 32 bits."""
     assert_fair(bit_counts(streams.ravel()), streams.size)
 
 
+@pytest.mark.statistics
 def test_the_bytes_of_words_are_uniform(streams):
     """2^21 words; four chi-squares of the 256 values of a byte, 8,192 expected of each."""
     for shift in (0, 8, 16, 24):
@@ -201,6 +203,7 @@ def test_the_bytes_of_words_are_uniform(streams):
         assert_uniform(counts, CHANCE / 4)
 
 
+@pytest.mark.statistics
 def test_words_of_keys_for_neighbouring_numbers_are_independent(streams):
     """2^18 pairs of words for each of 7 pairs of keys: the 32 bits of their XOR, and the joint
     counts of the 4 highest and of the 4 lowest bits, 1,024 expected of each; 21 chi-squares."""
@@ -211,6 +214,7 @@ def test_words_of_keys_for_neighbouring_numbers_are_independent(streams):
             assert_uniform(np.bincount(16 * high + low, minlength=256), CHANCE / 21)
 
 
+@pytest.mark.statistics
 def test_words_at_neighbouring_positions_are_independent(streams):
     """2^20 disjoint pairs of words, even and odd ones, in 8 streams: the 32 bits of their XOR, and
     the joint counts of 4 bits, 4,096 expected of each; 3 chi-squares."""

@@ -85,6 +85,7 @@ def test_decisions_err_as_often_as_they_should(tau, repetitions):
         assert np.mean(wrong) <= plan.error
 
 
+@pytest.mark.statistics
 @pytest.mark.parametrize("noise", [None, further(2e-3)])
 def test_decisions_of_two_vectors_err_as_often_as_they_should(noise):
     """20,000 runs at each sign, of vectors and not of an angle, with and without noise."""
@@ -118,6 +119,7 @@ def test_estimates_follow_the_law():
     assert statistic < stats.chi2.isf(1e-7, len(counts) - 1)
 
 
+@pytest.mark.statistics
 @pytest.mark.parametrize("copies", [200, further(201), further(1000)])
 def test_single_copies_err_as_often_as_they_should(copies):
     """20,000 runs at each sign, against the binomial law of the copies that are found."""
@@ -155,6 +157,7 @@ def test_maximum_likelihood_decides_right(noise):
         assert np.all(np.asarray(done.agrees) == (g > 0))
 
 
+@pytest.mark.statistics
 @pytest.mark.parametrize("quarters", [further(4 / 3), further(6 / 5), further(7 / 5)])
 def test_maximum_likelihood_is_as_sharp_as_fisher_information_allows(quarters):
     """500 runs of 400 shots; the mean square has a relative spread of 6 %, a factor of 2 is far.

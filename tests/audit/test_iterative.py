@@ -37,6 +37,7 @@ def keys(count, seed=0):
     return jax.random.split(jax.random.key(seed), count)
 
 
+@pytest.mark.statistics
 @pytest.mark.parametrize("tau", [0.1, pytest.param(0.02, marks=pytest.mark.matrix)])
 @pytest.mark.parametrize("sign", [1, -1])
 def test_it_errs_no_more_often_than_it_may(tau, sign):

@@ -54,6 +54,7 @@ def test_check_values_of_simhash(x64):
         assert simhash_bits(tau, largest) == bits
 
 
+@pytest.mark.statistics
 @pytest.mark.parametrize("inner_product", [-0.5, 0.1, 0.8])
 def test_planes_agree_as_often_as_they_should(inner_product):
     """400,000 random planes."""
@@ -66,6 +67,7 @@ def test_planes_agree_as_often_as_they_should(inner_product):
     assert found == pytest.approx(chance, abs=SIGMAS * spread + 1e-6)
 
 
+@pytest.mark.statistics
 @pytest.mark.parametrize("inner_product", [0.1, pytest.param(-0.1, marks=pytest.mark.matrix)])
 @pytest.mark.parametrize("bits", [1, 409])
 def test_simhash_decides_as_often_as_it_should(inner_product, bits):
@@ -93,6 +95,7 @@ def test_simhash_bits_grow_with_the_inverse_square_of_the_gap():
 # --- Random signs ---------------------------------------------------------------------------------
 
 
+@pytest.mark.statistics
 @pytest.mark.parametrize("inner_product, size", [(0.3, 3), (-0.7, 5), (0.0, 8)])
 def test_variance_of_random_signs(inner_product, size):
     """200,000 estimates of two rows each, the spread of their variance from the fourth moment."""

@@ -147,6 +147,7 @@ def audits(seed, runs, signs, matching, epsilon, delta, variant="message", **noi
     return mapped(keys, signs, matching, epsilon, delta, variant, items)
 
 
+@pytest.mark.statistics
 @pytest.mark.parametrize(
     "size, variant, noise",
     [
@@ -197,6 +198,7 @@ def test_audits_are_unbiased_and_keep_their_confidence(size, variant, noise):
         assert_binomial(off, runs, far.sum())
 
 
+@pytest.mark.statistics
 @pytest.mark.parametrize("size, pairs, mix", [further(50, 10, 0.0), further(50, 10, 0.3)])
 def test_partial_matchings_are_audited_without_bias(size, pairs, mix):
     """20,000 audits of a matching that leaves three coordinates in five out."""
@@ -213,6 +215,7 @@ def test_partial_matchings_are_audited_without_bias(size, pairs, mix):
     assert_binomial(found.hits.sum(), 20_000 * found.copies, hit)
 
 
+@pytest.mark.statistics
 def test_rival_is_unbiased_and_sees_as_many_pairs_as_planned():
     """20,000 audits of 128 signs: the mean number of pairs within 5 standard errors."""
     size, runs = 128, 20_000
@@ -231,6 +234,7 @@ def test_rival_is_unbiased_and_sees_as_many_pairs_as_planned():
     assert missed.sum() <= stats.binom.isf(CHANCE, runs, 0.1)
 
 
+@pytest.mark.statistics
 def test_rival_sees_no_pair_as_often_as_the_product_says():
     """20,000 audits by 12 of 64 signs; without a hit nothing is claimed."""
     signs, matching = np.ones(64), neighbours(64)

@@ -294,6 +294,7 @@ def test_encoding_under_jit_and_vmap_gives_the_same_levels():
 DRAWS = 2**20
 
 
+@pytest.mark.statistics
 @pytest.mark.parametrize("bits", [8, further(16), further(24), 32])
 @pytest.mark.parametrize("level", ["small", "large", "negative"])
 def test_stochastic_rounding_is_unbiased(bits, level):

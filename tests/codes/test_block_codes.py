@@ -349,6 +349,7 @@ def test_bch_codes_are_those_of_the_published_table(n, k, t):
     assert reach_of_bch(n, k) == t
 
 
+@pytest.mark.statistics
 def test_a_real_decoder_corrects_shortened_words_exactly_up_to_the_reach():
     """Galois decodes a shortened RS(15, 11) of 8 code symbols, 5,000 words on Werner pairs.
 

@@ -113,6 +113,7 @@ SHORTENED = {
 }
 
 
+@pytest.mark.statistics
 @pytest.mark.parametrize(
     "name", [name if name == "rs(15,11)" else further(name) for name in SHORTENED]
 )
@@ -153,6 +154,7 @@ def test_a_shortened_word_has_the_exact_distribution_in_both_simulations(name):
     assert ref.failure_prob(*link, protection.code.n, bits, erasures) > 1.1 * fails
 
 
+@pytest.mark.statistics
 @pytest.mark.parametrize(
     "name", [further(name) if name == "47 values" else name for name in ("rs(15,11)", "47 values")]
 )
@@ -413,6 +415,7 @@ def test_the_error_of_a_bare_hop_on_a_werner_link_is_the_closed_form():
             )
 
 
+@pytest.mark.statistics
 @pytest.mark.parametrize(
     "protection",
     [

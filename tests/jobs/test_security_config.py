@@ -82,6 +82,7 @@ def test_masks_change_nothing_and_a_failed_verification_changes_nothing_at_all(t
     assert "security" not in results["plain"]
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("name", ["perfect", "corrected"])
 def test_right_sums_train_bit_for_bit_as_the_plain_ring(job, name):
     config, runs, lines, _ = job
@@ -126,6 +127,7 @@ def test_wrong_sums_are_as_many_as_the_states_say(job):
     assert runs["corrected"]["security"]["wrong_sum_rate"] > 0
 
 
+@pytest.mark.matrix
 def test_an_aborted_step_changes_nothing_but_its_number(job):
     config, runs, lines, _ = job
     own = [line for line in lines if line["run"] == "aborted"]
@@ -144,6 +146,7 @@ def test_an_aborted_step_changes_nothing_but_its_number(job):
     assert all(jax.tree.leaves(changed))
 
 
+@pytest.mark.matrix
 def test_the_guarantee_is_that_of_the_bounds(job):
     config, runs, _, _ = job
     for run in RUNS[1:]:

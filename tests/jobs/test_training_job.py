@@ -310,6 +310,7 @@ def test_shard_map_gives_the_numbers_of_pmap(job, tmp_path):
     assert metrics_of(other.folder) == lines["classical"] + lines["noisy"]
 
 
+@pytest.mark.matrix
 def test_vmap_draws_the_errors_of_pmap_and_learns_the_same(job, tmp_path):
     # The last bits of the gradients may differ: the compiler batches the products of the nodes.
     config, _, lines = job

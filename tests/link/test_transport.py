@@ -166,6 +166,7 @@ def test_flagged_symbols_arrive_as_a_uniform_guess(scramble):
         assert_counts_agree(counts[:, m], guessed[:, m])
 
 
+@pytest.mark.statistics
 def test_a_flagged_loss_of_a_superdense_link_is_a_uniform_guess():
     """4,194,304 symbols; four chi-squares at 1e-8 each."""
     link = jq.superdense(jq.werner(fidelity=0.9), survival=0.9, heralded=True)
@@ -177,6 +178,7 @@ def test_a_flagged_loss_of_a_superdense_link_is_a_uniform_guess():
         assert_counts_agree(counts[:, m], expected[:, m])
 
 
+@pytest.mark.statistics
 def test_scrambling_makes_errors_independent_of_the_data():
     """4,194,304 symbols; five chi-squares at 1e-8 each, one of each symbol and one in all."""
     link = jq.SymbolChannel(jnp.asarray(ARBITRARY, jnp.float32))
@@ -203,6 +205,7 @@ def test_scrambling_is_on_unless_told_otherwise():
     assert np.any(default != transmit(sent, link, key, scramble=False))
 
 
+@pytest.mark.statistics
 @pytest.mark.parametrize("scramble", [further(False), True])
 def test_rare_errors_have_their_rates_each(scramble):
     """67,108,864 symbols at rates of 1e-6, 2e-6, 5e-6 (67, 134 and 336 expected): exact binomial
@@ -219,6 +222,7 @@ def test_rare_errors_have_their_rates_each(scramble):
         assert low <= counts[error] <= high, (error, counts, low, high)
 
 
+@pytest.mark.statistics
 def test_rates_near_one_are_kept():
     """4,194,304 symbols; three kinds of right symbols at 1e-5 or so, binomial tails at 1e-8."""
     q = np.array([1e-5, 2e-5, 4e-5, 1 - 7e-5])
@@ -244,12 +248,14 @@ def errors():
     return symbols(words ^ np.asarray(send(words, XOR_LINK, 4)))
 
 
+@pytest.mark.statistics
 def test_all_positions_of_a_word_behave_alike(errors):
     """262,144 words; sixteen chi-squares of one position each, at 1e-8 each."""
     for position in range(16):
         assert_counts_agree(np.bincount(errors[:, position], minlength=4), Q)
 
 
+@pytest.mark.statistics
 def test_errors_of_two_positions_of_a_word_are_independent(errors):
     """262,144 words; 120 chi-squares, one of each pair of positions, at 1e-9 each."""
     joint = np.outer(Q, Q).ravel()
@@ -268,6 +274,7 @@ def test_errors_of_neighbouring_words_are_independent(errors):
         assert_counts_agree(np.bincount(pairs.ravel(), minlength=16), joint)
 
 
+@pytest.mark.statistics
 def test_errors_under_different_keys_are_independent(errors):
     """4,194,304 pairs of symbols, one chi-square at 1e-8."""
     words = random_words()
@@ -495,6 +502,7 @@ def test_moments_read_codes_mod_the_width(x64):
     np.testing.assert_array_equal(wrapped, plain)
 
 
+@pytest.mark.statistics
 @pytest.mark.parametrize("scramble", [further(False), True])
 def test_received_codes_have_the_stated_mean_and_variance(scramble):
     """2^20 codes of 8 bits of each of three values. The mean: z = 5.7, two-sided 1.2e-8. The

@@ -558,6 +558,7 @@ def test_every_hop_and_node_draws_errors_of_its_own(vmapped):
             assert abs((wrong[i] & wrong[j]).sum() - 1440) < 6 * 36.2
 
 
+@pytest.mark.statistics
 def test_errors_per_link_follow_the_error_probability(vmapped):
     # 4 links, 48,000 symbols each, wrong with probability 0.1: 4,800, standard deviation 65.7.
     # Six of them are exceeded on one of four links with probability 8e-9.
@@ -575,6 +576,7 @@ def test_errors_per_link_follow_the_error_probability(vmapped):
     np.testing.assert_allclose(one.symbol_error_rate, errors[0].sum() / 192_000, rtol=1e-6)
 
 
+@pytest.mark.statistics
 def test_levels_survive_h_hops_with_the_probability_of_the_protocol(vmapped):
     # One symbol is intact after H hops with probability (1 + 3 W^H) / 4, W = (4F - 1) / 3; a level
     # of 8 bits if its four are, which is at least F^(4H). 4 chunks of 10,000 levels at each
@@ -593,6 +595,7 @@ def test_levels_survive_h_hops_with_the_probability_of_the_protocol(vmapped):
         assert measured >= fidelity ** (bits / 2 * hops) - 6 * deviation
 
 
+@pytest.mark.statistics
 @pytest.mark.parametrize("values", [(1, 2, 1, 3), (31, -30, -31, 28)])
 def test_the_mean_of_a_noisy_psum_is_that_of_the_chain(vmapped, values):
     # Node m holds 240,000 times the level x_m of 8 bits. The mean over a chunk is compared with the

@@ -64,6 +64,7 @@ def test_a_program_has_as_many_different_parts_whatever_the_number_of_leaves(rin
     assert still_different <= different + SHAPES
 
 
+@pytest.mark.matrix
 def test_compiling_the_mean_of_a_thousand_leaves_is_not_far_from_that_of_jax(ring_mesh):
     mesh = ring_mesh(NODES)
     cpu_seconds(run_lax, 10, mesh)  # what is done once

@@ -69,6 +69,7 @@ def errors(call, ring):
     return np.asarray(jax.jit(jax.vmap(lambda x: call(x, ring), axis_name=AXIS))(half))
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize(
     "name", ["bare", further("gaussian"), further("rounding"), further("protected")]
 )

@@ -66,6 +66,7 @@ def test_the_slowest_link_gives_the_known_numbers(x64):
     assert round(float(slowest(0.1, count=4)), 6) == 20.273378
 
 
+@pytest.mark.statistics
 def test_the_slowest_link_is_that_of_sampled_attempts(x64):
     # 200 000 samples, 3 comparisons.
     rng = np.random.default_rng(1)
@@ -250,6 +251,7 @@ def test_purification_is_distillation_round_by_round(protocol, x64):
     np.testing.assert_allclose(again.raw_pairs_per_pair, found.raw_pairs_per_pair, rtol=1e-13)
 
 
+@pytest.mark.statistics
 def test_purification_is_that_of_sampled_errors(x64):
     # 800 000 raw pairs; 3 comparisons a round.
     rng = np.random.default_rng(4)

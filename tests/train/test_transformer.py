@@ -110,6 +110,7 @@ def exact(task):
     return final_loss(task, lambda gradient: lax.pmean(gradient, AXIS))
 
 
+@pytest.mark.matrix
 def test_it_trains_on_eight_bits_if_every_leaf_has_its_scale(task, exact):
     assert exact < 3.0  # of 5.1 before, and 4.5 for a uniform guess
     assert abs(final_loss(task, mean_on(FixedPoint(8))) - exact) < 0.05
