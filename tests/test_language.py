@@ -65,8 +65,11 @@ def headless(text):
 
 
 def is_in_the_repository(name):
-    # A name without a folder may be that of a file anywhere in the documents.
-    return any((place / name).is_file() for place in (ROOT, ROOT / "docs", ROOT / ".github"))
+    # A name without a folder may be that of a file anywhere in the documents; on the project's
+    # public home a path begins with the branch.
+    name = name.rpartition("/blob/main/")[2]
+    folders = {ROOT, ROOT / ".github", *(path.parent for path in DOCUMENTS)}
+    return any((folder / name).is_file() for folder in folders)
 
 
 def dead_pointers(text):

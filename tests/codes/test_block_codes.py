@@ -707,7 +707,7 @@ def test_the_ideal_code_breaks_even_where_superdense_coding_does():
     for name, (link, low, high) in cases.items():
         found = break_even(lambda noise, link=link: IdealCode().net_rate(link(noise)), low, high)
         assert found == pytest.approx(known[name], abs=1e-6)
-    assert known["werner_fidelity"] == pytest.approx(0.810710, abs=1e-6)  # PROTOCOLS.md A3
+    assert known["werner_fidelity"] == pytest.approx(0.810710, abs=1e-6)
 
 
 # --- Binomial probabilities -----------------------------------------------------------------------
