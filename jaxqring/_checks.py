@@ -15,7 +15,7 @@ from jax.typing import ArrayLike
 
 
 def is_traced(value: Any) -> bool:
-    """Whether any leaf of `value` is known only inside a trace."""
+    """Returns whether any leaf of `value` is traced, that is not concrete."""
     return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(value))
 
 
