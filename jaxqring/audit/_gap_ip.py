@@ -231,6 +231,9 @@ def gap_ip(
       repetitions: see `GapPlan`.
       hop_noise: () probability that a hop replaces the register by white noise, in [0, 1].
 
+    Returns:
+      A `GapResult`.
+
     Raises:
       TypeError: if `key` is not a typed PRNG key, or a leaf is not real.
       ValueError: if `plan_gap_ip` refuses the plan, `hop_noise` is outside [0, 1], a concrete
@@ -324,6 +327,9 @@ def decision_error(
       size: P.
       repetitions: runs of phase estimation, an odd number.
       hop_noise: () probability that a hop replaces the register by white noise, in [0, 1].
+
+    Returns:
+      () the probability.
 
     Raises:
       TypeError, ValueError: as `plan_gap_ip`; if a concrete probability or inner product is out of

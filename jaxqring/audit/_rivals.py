@@ -43,6 +43,9 @@ def simhash(key: Key, inner_product: ArrayLike, bits: int) -> jax.Array:
       TypeError: if `key` is not a typed PRNG key.
       ValueError: if `bits` is not an odd positive integer, or a concrete inner product is outside
         [-1, 1].
+
+    >>> bool(simhash(jax.random.key(0), 0.9, 99))
+    True
     """
     checks.prng_key("key", key)
     if checks.integer("bits", bits) % 2 == 0:
@@ -59,6 +62,9 @@ def simhash_bits(tau: float, error: float) -> int:
     Args:
       tau: the gap, in (0, 1).
       error: probability of a wrong decision, in (0, 1/2).
+
+    Returns:
+      The number of bits.
 
     Raises:
       TypeError: if an argument is not real.
@@ -105,6 +111,9 @@ def random_sign_bits(tau: float, error: float, width: int = 16) -> int:
       tau: the gap, in (0, 1).
       error: probability of a wrong decision, in (0, 1/2).
       width: bits of a number.
+
+    Returns:
+      The number of bits.
 
     Raises:
       TypeError: if an argument is not real.
@@ -177,6 +186,17 @@ def crossover_gap(size: int, *, hop_noise: float = 0.0, width: int = 16) -> floa
     The number of outcomes of phase estimation is a power of two, so that the winner alternates near
     the crossover; this is the geometric mean of the largest gap at which GapIP wins and the
     smallest at which it does not, between 1e-3 and 1/2.
+
+    Args:
+      size: P.
+      hop_noise: probability that a hop replaces the register by white noise.
+      width: bits of a number.
+
+    Returns:
+      The gap.
+
+    Raises:
+      TypeError, ValueError: as `crossover`.
 
     >>> 0.017 < crossover_gap(10**6) < 0.02
     True

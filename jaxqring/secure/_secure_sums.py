@@ -196,7 +196,22 @@ def secure_pmean(
 ) -> T | tuple[T, SecureReport]:
     """The mean over the nodes: `secure_psum`, divided by the number of nodes whose data are in it.
 
-    Arguments, results, errors and the rule for keys are those of `secure_psum`.
+    Args:
+      x: as for `secure_psum`, as all that follows.
+      axis_name: name of the mapped axis.
+      ring: the links and the wire.
+      source: of the GHZ states.
+      security: the tests, the masks summed up for one, and the correction.
+      key: typed PRNG key, for this collective only.
+      dropout: nodes that vanish; None if all stay.
+      replicated: as for `pmean`.
+      with_report: whether to return a `SecureReport` too.
+
+    Returns:
+      The mean, a pytree like `x`; with a report, the pair (mean, SecureReport).
+
+    Raises:
+      TypeError, ValueError: as `secure_psum`.
 
     >>> mean = lambda x: secure_pmean(x, "nodes", ring=Ring(noise="off"), source=GHZSource(4),
     ...                               security=Security(), key=jax.random.key(0))
