@@ -38,6 +38,7 @@ class Supply:
       generation_prob: (...) probability that one attempt on one elementary link heralds a pair.
 
     >>> from jaxqring.physics.pairs import werner
+    >>> from jaxqring.supply import purify
     >>> supply = generate(werner(fidelity=0.95), length=40e3, links=2, t2=0.1, t1=1.0)
     >>> better = purify(supply, rounds=1)
     >>> [round(float(s.pair.fidelity), 3) for s in (supply, better)]

@@ -79,6 +79,7 @@ def stock(
     Reference: derived here.
 
     >>> from jaxqring.physics.pairs import werner
+    >>> from jaxqring.supply import generate
     >>> supply = generate(werner(fidelity=1.0), length=20e3)
     >>> used = stock(supply, pairs=100, t1=1.0, t2=0.5)
     >>> round(float(used.pair.fidelity), 4)
