@@ -44,6 +44,9 @@ def pair_from_tensorcircuit(circuit: "tensorcircuit.Circuit | tensorcircuit.DMCi
     Args:
       circuit: with or without noise; qubit 0 is the half that will be sent.
 
+    Returns:
+      One pair, without batch axes, in the output state.
+
     Raises:
       TypeError: if `circuit` is not a circuit of TensorCircuit.
       ValueError: if it does not have two qubits, or its state is not one, to 1e-5.
@@ -99,6 +102,9 @@ def channel_from_tensorcircuit(kraus: Sequence[Any]) -> Channel:
     Args:
       kraus: the operators: what a function of `tensorcircuit.channels` returns, gates of
         TensorCircuit, or (2, 2) matrices.
+
+    Returns:
+      One channel, without batch axes.
 
     Raises:
       ValueError: if an operator does not act on one qubit, or the operators do not preserve the

@@ -18,6 +18,9 @@ def bch(n: int, k: int, t: int) -> BlockCode:
       k: bits of payload.
       t: bit errors corrected, at most those for which n - k check bits are enough.
 
+    Returns:
+      The code, of one-bit code symbols.
+
     Raises:
       ValueError: if a number is outside its domain, or t above what n - k check bits correct.
 

@@ -133,6 +133,9 @@ def reed_solomon(n: int, k: int, *, symbol_bits: int = 8) -> BlockCode:
       k: code symbols of payload.
       symbol_bits: bits of a code symbol, even.
 
+    Returns:
+      The code, which also corrects erasures.
+
     Raises:
       ValueError: if a number is outside its domain.
 
@@ -152,6 +155,9 @@ def secded(n: int = 72, k: int = 64) -> BlockCode:
     Args:
       n: bits in a codeword.
       k: bits of payload; 2^(n - k - 1) must reach n.
+
+    Returns:
+      The code, of one-bit code symbols.
 
     Raises:
       ValueError: if a number is outside its domain.
@@ -173,6 +179,9 @@ def repetition(n: int) -> BlockCode:
 
     Args:
       n: copies, at least 2.
+
+    Returns:
+      The code, of two-bit code symbols, with one of payload.
 
     Raises:
       ValueError: if n is below 2.

@@ -79,6 +79,20 @@ def finite_difference(
       TypeError: as `couple`, and if the key is not a typed key.
       ValueError: as `couple`; for rings that differ in more than their links, or a count that is
         not a positive integer.
+
+    >>> from jaxqring.codec import FixedPoint
+    >>> from jaxqring.link import superdense
+    >>> from jaxqring.physics.pairs import werner
+    >>> from jaxqring.ring import psum
+    >>> values = jnp.array([3.0, 1.0, 2.0])[:, None]
+    >>> def loss(ring, keys):
+    ...     add = lambda x: psum(x, "nodes", ring=ring, key=keys[0])
+    ...     return jnp.mean((jax.vmap(add, axis_name="nodes")(values) - 6) ** 2)
+    >>> links = (superdense(werner(fidelity=f)) for f in (0.94, 0.96))
+    >>> low, high = (Ring(link, FixedPoint(6, clip=7.0)) for link in links)
+    >>> slopes = finite_difference(loss, low, high, 0.02, jax.random.key(0), samples=64)
+    >>> slopes.shape, bool(slopes.mean() < 0)
+    ((64,), True)
     """
     check_counts(samples, calls, batch)
     checks.prng_key("key", key)

@@ -140,6 +140,12 @@ class BudgetConfig:
       hardware: that supplies the pairs.
       line: that carries the qubits.
       codes: to compare.
+
+    Raises:
+      TypeError: if a fidelity is not real.
+      ValueError: if it is outside [1/4, 1], a count is below 1, `name` cannot be that of a file,
+        N is too large for the wire, codes are missing or not of all symbols, or the hardware is
+        out of range.
     """
 
     name: str = "budget"

@@ -34,10 +34,16 @@ def load_config(path: str | Path, kind: type[Config] = TrainConfig) -> Config:  
       kind: of the configuration: `TrainConfig`, `SweepConfig`, `SensitivityConfig` or
         `BudgetConfig`.
 
+    Returns:
+      The configuration, of the type `kind`.
+
     Raises:
       ValueError: if the file is missing or not TOML, has a key that is not a field, or a value of
         the wrong type or out of range.
       MissingExtraError: if the packages of the extra "train" are missing.
+
+    >>> load_config("demo").nodes
+    8
     """
     with needs("train", "A configuration file"):
         import pydantic

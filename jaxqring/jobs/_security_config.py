@@ -36,6 +36,11 @@ class SecurityConfig:
       tolerance: fraction of the tests that may fail.
       correction: (n, k, t) of the BCH code whose syndromes correct sums; no code by default.
       attempts: verifications in a step before it is skipped.
+
+    Raises:
+      TypeError: if a number is not real.
+      ValueError: if `ghz_fidelity` is outside (1/2, 1], or not one for "fused"; `target_epsilon`
+        is outside (0, 1); a choice is unknown; or `Security` or `codes.bch` refuses a value.
     """
 
     noise: Literal["depolarizing", "dephasing", "white", "fused"] = "depolarizing"

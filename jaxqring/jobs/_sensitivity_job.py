@@ -45,6 +45,12 @@ class SensitivityConfig:
         also "accuracy".
       mode: "auto", "forward" or "reverse".
       devices: to spread the seeds over; all by default.
+
+    Raises:
+      TypeError: if a parameter of the links is not real.
+      ValueError: if one is unknown, out of range, or has neither one value nor N; a count is below
+        1; `name` cannot be that of a file; a choice is unknown, or an outcome not one of its
+        estimators; or N is too large for the wire.
     """
 
     name: str = "sensitivity"

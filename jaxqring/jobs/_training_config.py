@@ -43,6 +43,12 @@ class RunConfig:
       gate_error: of the Bell measurement, as in `LinkConfig`.
       readout_error: of a measured bit, as in `LinkConfig`.
       survival: of both halves, as in `LinkConfig`.
+
+    Raises:
+      TypeError: if a parameter of the links is not real.
+      ValueError: if one is out of range, a choice is unknown, `name` cannot be that of a file, or
+        `Ring` refuses the wire, noise and protection; under masks, if the run is classical, the
+        wire not "fixed", or the noise neither "sampled" nor "off".
     """
 
     name: str = "ring-noisy"
@@ -124,6 +130,12 @@ class TrainConfig:
         one is left as it is; if false, it starts over.
       runs: the trainings to compare.
       security: of every ring run without a security of its own; no masks by default.
+
+    Raises:
+      TypeError: if `learning_rate` is not real.
+      ValueError: if it is not positive and finite, a choice is unknown, a count is below 1, `name`
+        cannot be that of a file, runs are missing or share a name, N is too large for a wire, or
+        N is below 3 under masks.
     """
 
     name: str = "train"

@@ -113,6 +113,9 @@ def bell_diagonal(probs: ArrayLike) -> Pair:
     Args:
       probs: (..., 4) weights of [Phi+, Phi-, Psi+, Psi-]: in [0, 1], summing to one.
 
+    Returns:
+      The pair, with the batch shape (...).
+
     Raises:
       ValueError: if the last axis is not 4, or concrete weights are out of range or do not sum
         to one within 1e-5. Traced weights are clipped and rescaled.
@@ -145,6 +148,9 @@ def from_density_matrix(rho: ArrayLike) -> Pair:
 
     Args:
       rho: (..., 4, 4) complex density matrix; the sent qubit is the left factor.
+
+    Returns:
+      The pair, with the batch shape (...); `clipped` is 1 where the trace is not one, else 0.
 
     Raises:
       ValueError: if the shape is not (..., 4, 4), or a concrete matrix is not Hermitian, of trace

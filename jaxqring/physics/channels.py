@@ -75,7 +75,17 @@ class Channel:
 
 
 def add_clipped(*flags: jax.Array | None) -> jax.Array | None:
-    """The sum of the counts of clipped parameters that are not None."""
+    """The sum of the counts of clipped parameters that are not None.
+
+    Args:
+      *flags: counts (...) that broadcast, or None.
+
+    Returns:
+      The sum (...), or None if every count is None.
+
+    >>> add_clipped(None, jnp.array(1.0), jnp.array(2.0))
+    Array(3., dtype=float32)
+    """
     present = [flag for flag in flags if flag is not None]
     return sum(present[1:], present[0]) if present else None
 
@@ -101,6 +111,9 @@ def _channel(
 def identity() -> Channel:
     """The channel that does nothing.
 
+    Returns:
+      One channel, without batch axes.
+
     >>> print(np.asarray(identity().ptm.diagonal()).round(4))
     [1. 1. 1. 1.]
     """
@@ -116,6 +129,9 @@ def pauli(*, x: ArrayLike, y: ArrayLike, z: ArrayLike) -> Channel:
       z: (...) probability of Z, in [0, 1].
 
     Mixing is complete at x = y = z = 1/4.
+
+    Returns:
+      The channel, with the batch shape (...) to which the arguments broadcast.
 
     Raises:
       ValueError: if a concrete value is out of range, or the three sum to more than one.
@@ -142,6 +158,9 @@ def depolarizing(*, error_prob: ArrayLike | None = None, mix: ArrayLike | None =
       error_prob: (...) total probability of X, Y or Z, in [0, 1]; mixing is complete at 3/4.
       mix: (...) weight of I/2, in [0, 1]: rho -> (1 - mix) rho + mix I/2; complete at 1.
 
+    Returns:
+      The channel, with the batch shape (...) of the argument.
+
     Raises:
       ValueError: if both or neither are given, or a concrete value is out of range.
 
@@ -160,6 +179,9 @@ def dephasing(*, error_prob: ArrayLike) -> Channel:
     Args:
       error_prob: (...) probability of Z, in [0, 1]; phases are lost completely at 1/2.
 
+    Returns:
+      The channel, with the batch shape (...) of the argument.
+
     Raises:
       ValueError: if a concrete value is out of range.
 
@@ -176,6 +198,9 @@ def bit_flip(*, error_prob: ArrayLike) -> Channel:
 
     Args:
       error_prob: (...) probability of X, in [0, 1]; bits are lost completely at 1/2.
+
+    Returns:
+      The channel, with the batch shape (...) of the argument.
 
     Raises:
       ValueError: if a concrete value is out of range.
@@ -197,6 +222,9 @@ def amplitude_damping(*, gamma: ArrayLike) -> Channel:
     The coherence sqrt(1 - gamma) ends with an infinite slope at gamma = 1; exactly there, and
     nowhere else, its derivative is defined as zero, so that no NaN arises.
 
+    Returns:
+      The channel, with the batch shape (...) of the argument.
+
     Raises:
       ValueError: if a concrete value is out of range.
 
@@ -212,6 +240,9 @@ def generalized_amplitude_damping(*, gamma: ArrayLike, excited_population: Array
     Args:
       gamma: (...) fraction of the way to equilibrium, in [0, 1]; complete at 1.
       excited_population: (...) probability of |1> in equilibrium, in [0, 1].
+
+    Returns:
+      The channel, with the batch shape (...) to which the arguments broadcast.
 
     Raises:
       ValueError: if a concrete value is out of range.
@@ -239,6 +270,9 @@ def thermal_relaxation(
       t2: (...) coherence time in seconds, above zero and at most 2 `t1`; may be infinite.
       time: (...) waiting time in seconds, at least zero and finite.
       excited_population: (...) probability of |1> in equilibrium, in [0, 1].
+
+    Returns:
+      The channel, with the batch shape (...) to which the arguments broadcast.
 
     Raises:
       ValueError: if a concrete value breaks one of these rules.
@@ -281,8 +315,15 @@ def relaxation_times(
       t2: (...) seconds, at least `shortest` and at most 2 `t1`; may be infinite.
       shortest: seconds.
 
+    Returns:
+      T1 (...) and T2 (...) in seconds, and the number (...) of values moved: traced ones only.
+
     Raises:
       ValueError: if a concrete value is out of range.
+
+    >>> times = jax.jit(relaxation_times, static_argnums=2)(1.0, 3.0, 1e-15)
+    >>> [float(value) for value in times]
+    [1.0, 2.0, 1.0]
     """
     (life, life_flag), (coherence, coherence_flag) = (
         checks.bounded(name, value, shortest, np.inf) for name, value in (("t1", t1), ("t2", t2))
@@ -300,6 +341,10 @@ def from_kraus(kraus: ArrayLike) -> Channel:
 
     Args:
       kraus: (..., K, 2, 2) complex Kraus operators.
+
+    Returns:
+      The channel, with the batch shape (...); `clipped` is 1 where the trace is not
+        preserved, else 0.
 
     Raises:
       ValueError: if the shape is not (..., K, 2, 2), or concrete operators do not preserve the

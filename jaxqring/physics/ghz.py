@@ -193,6 +193,9 @@ def fused(pair: Pair, num_parties: int) -> GHZSource:
       pair: one for all N - 1 links, or N - 1 along a leading axis.
       num_parties: N, at least 2.
 
+    Returns:
+      The source, of N parties.
+
     Raises:
       TypeError: if the pair is not a Pair.
       ValueError: if `num_parties` is below 2, or there are not one or N - 1 pairs.

@@ -20,7 +20,17 @@ BLAHUT_ARIMOTO_ITERATIONS = 1000
 
 
 def entropy_bits(probs: jax.Array) -> jax.Array:
-    """Entropy (...) of (..., K) probabilities that have been checked."""
+    """Entropy of probabilities that have been checked.
+
+    Args:
+      probs: (..., K) float array.
+
+    Returns:
+      (...) bits, in [0, log2(K)].
+
+    >>> entropy_bits(jnp.array([0.5, 0.25, 0.25]))
+    Array(1.5, dtype=float32)
+    """
     # The logarithm is kept above log(tiny): at zero, 0 * log(tiny) is 0 and the derivative is
     # about -log2(tiny), where 0 * log(0) would be NaN in both.
     logs = jnp.log(jnp.maximum(probs, jnp.finfo(probs.dtype).tiny))
@@ -28,12 +38,32 @@ def entropy_bits(probs: jax.Array) -> jax.Array:
 
 
 def binary_entropy_bits(prob: jax.Array) -> jax.Array:
-    """Entropy (...) of a coin whose probability has been checked."""
+    """Entropy of a coin whose probability has been checked.
+
+    Args:
+      prob: (...) float array.
+
+    Returns:
+      (...) bits, in [0, 1].
+
+    >>> print(f"{binary_entropy_bits(jnp.array(0.11)):.4f}")
+    0.4999
+    """
     return entropy_bits(jnp.stack([prob, 1 - prob], axis=-1))
 
 
 def safe_sqrt(square: jax.Array) -> jax.Array:
-    """Square root (...), with a zero derivative at zero, where the true one is infinite."""
+    """Square root, with a zero derivative at zero, where the true one is infinite.
+
+    Args:
+      square: (...) float array, at least zero.
+
+    Returns:
+      (...) the root; about 1e-19 at zero in float32.
+
+    >>> [float(jax.grad(safe_sqrt)(square)) for square in (0.0, 4.0)]
+    [0.0, 0.25]
+    """
     return jnp.sqrt(jnp.maximum(square, jnp.finfo(square.dtype).tiny))
 
 

@@ -162,7 +162,19 @@ def pmean(
 ) -> T | tuple[T, Report]:
     """The mean over the nodes of a ring: `psum`, divided by the number of nodes.
 
-    Arguments, results and errors as of `psum`.
+    Args:
+      x: pytree of floating arrays, as for `psum`.
+      axis_name: name of the mapped axis, or a tuple of names, as for `psum`.
+      ring: the links, the wire and the kind of noise.
+      key: typed PRNG key, the same on every node, or None where nothing is drawn.
+      replicated: as for `psum`.
+      with_report: whether to return a `Report` too.
+
+    Returns:
+      The mean, a pytree like `x`; with a report, the pair (mean, Report).
+
+    Raises:
+      TypeError, ValueError: as `psum`.
 
     >>> import jax
     >>> import jax.numpy as jnp

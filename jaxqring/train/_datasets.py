@@ -27,6 +27,11 @@ class DataConfig:
       path: of the `.npz` file with arrays x_train, y_train, x_test, y_test; for "npz" alone.
       test_fraction: part of each class held out, in (0, 1); an `.npz` file has its own split.
       seed: of the split.
+
+    Raises:
+      TypeError: if `test_fraction` is not real.
+      ValueError: if it is outside (0, 1), `seed` is negative, `name` is unknown, or `path` is given
+        for a name other than "npz" or missing for that.
     """
 
     name: Literal["mnist", "digits", "npz"] = "mnist"
@@ -57,6 +62,9 @@ class Dataset(NamedTuple):
 @functools.lru_cache(maxsize=2)
 def load(config: DataConfig) -> Dataset:
     """Loads the data set that a configuration names.
+
+    Returns:
+      The training and the test images, with their labels.
 
     Raises:
       ValueError: if the `.npz` file is missing, unreadable or holds the wrong arrays.

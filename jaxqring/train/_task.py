@@ -42,6 +42,10 @@ class TaskConfig:
       optimizer: "adam", or "sgd" with a momentum of 0.9. Adam divides by the size of gradients,
         which makes derivatives through it large where gradients are all but zero.
       learning_rate: at the first step; it falls to zero along half a cosine.
+
+    Raises:
+      TypeError: if `learning_rate` is not real.
+      ValueError: if it is outside [1e-9, 1e3], a count is below 1, or a choice is unknown.
     """
 
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
@@ -70,9 +74,20 @@ def training(task: TaskConfig) -> Training:
 
     The function is pure and takes traced rings. `keys` (steps,) are typed, one for each
     all-reduce; the initial parameters and the images of a step are drawn from them as well, by
-    other streams. Every node holds its replica. Outcomes are (): "loss" and "accuracy" on the test
-    set, "soft_accuracy" (the mean probability of the right class, which has a derivative), each
-    in the mean over the replicas.
+    other streams. Every node holds its replica.
+
+    Returns:
+      The function. Its outcomes are (): "loss" and "accuracy" on the test set, "soft_accuracy" (the
+      mean probability of the right class, which has a derivative), each in the mean over the
+      replicas.
+
+    Raises:
+      ValueError, MissingExtraError: as `load`.
+
+    >>> task = TaskConfig(DataConfig("digits"), nodes=2, steps=3)
+    >>> keys = jax.random.split(jax.random.key(0), task.steps)
+    >>> sorted(jax.eval_shape(training(task), Ring(noise="off"), keys))
+    ['accuracy', 'loss', 'soft_accuracy']
     """
     data = datasets.load(task.data)
     model = model_for(task.model, data)
