@@ -208,7 +208,7 @@ def ring_of(fidelity=0.9, bits=8, *, loss=0.0, **options):
 
 
 LEAKY = Retransmit(reed_solomon(15, 11, symbol_bits=4), 3, 2)
-FEW, COARSE, SPARSE = "_errors_of_few", "_coarse_errors", "_redraw.<locals>.turn"
+FEW, COARSE, SPARSE = "_errors_of_few", "_coarse_errors", "_redraw.<locals>.redraw_batch"
 WORDS, MASKS, SUMS = (
     "random_words",
     "_uniform_lanes.<locals>.draw",
