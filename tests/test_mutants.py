@@ -81,22 +81,30 @@ def test_the_harness_tells_killed_mutants_from_survivors_and_goes_on(
         make("red before", "room", "2 * x", "3 * x", ("../test_red",)),
     ]
     results = tmp_path / "results.json"
-    found = {m.name: f for m, f in mutants.run(root, table, results, 60, tmp_path / "cache")}
+    settings = results, 60, tmp_path / "cache"
+    some = [mutant for mutant in table if mutant.name in ("first stage", "second stage")]
+    found = {m.name: f["outcome"] for m, f in mutants.run(root, some, *settings, named_only=True)}
+    assert found == {"first stage": "killed", "second stage": "survived named tests"}
+    assert "1 of 2 mutants are killed" in results.with_suffix(".md").read_text()
+    assert not list(mutants.run(root, some, *settings, named_only=True))
+    # The others of the room run now, for what the named tests did not kill.
+    found = {m.name: f for m, f in mutants.run(root, table[1:], *settings)}
     outcomes = {name: (each["outcome"], each["by"]) for name, each in found.items()}
     assert outcomes == {
-        "first stage": ("killed", "tests/room/test_code.py::test_double"),
         "second stage": ("killed", "tests/room/test_other.py::test_zero"),
         "survivor": ("survived", ""),
         "not there": ("stale", "its line is not there exactly once"),
         "red before": ("no baseline", "tests/test_red.py"),
     }
-    assert json.loads(results.read_text()) == found
+    recorded = json.loads(results.read_text())
+    assert recorded.pop("first stage")["by"] == "tests/room/test_code.py::test_double"
+    assert recorded == found
     assert "2 of 3 mutants are killed" in results.with_suffix(".md").read_text()
     assert (root / "jaxqring/room/code.py").read_text() == files["jaxqring/room/code.py"]
     # What is known is not run again; a changed mutant and what is not known are.
     table[0] = make("first stage", "room", "2 * x", "1 * x + x", ("test_code",))
     table = [mutant for mutant in table if mutant.name != "red before"]
-    again = {m.name: f for m, f in mutants.run(root, table, results, 60, tmp_path / "cache")}
+    again = {m.name: f for m, f in mutants.run(root, table, *settings)}
     assert {name: each["outcome"] for name, each in again.items()} == {
         "first stage": "survived",
         "not there": "stale",

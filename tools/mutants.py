@@ -1,12 +1,14 @@
 """Changes the package line by line, each change in a copy, and notes which of them the tests find.
 
 The table is tools/mutants.toml. The tests that a mutant names run first, then all of its room: it
-is "killed" if one of them fails, and has "survived" if they all pass. That the tests pass without a
-mutant is found out first; where they do not, nothing can be said. What is recorded already is not
-run again, so that a run may be cut off at any time.
+is "killed" if one of them fails, and has "survived" if they all pass. With --named-only the named
+tests run alone; what they do not kill has "survived named tests", and a run without it tries all.
+That the tests pass without a mutant is found out first; where they do not, nothing can be said.
+What is recorded already is not run again, so that a run may be cut off at any time.
 
     python tools/mutants.py                    # all of the table, hours on one core
     python tools/mutants.py mask-reuse         # only these
+    python tools/mutants.py --named-only       # only the tests that a mutant names
     python tools/mutants.py --check            # whether every mutant still finds its line
 """
 
@@ -30,6 +32,8 @@ PACKAGE = "jaxqring"
 NOT_COPIED = (".git", ".venv*", ".cache", "runs", "dist", "__pycache__", ".*_cache")
 #: Outcomes that say nothing about a mutant: they are tried again.
 UNKNOWN = ("no baseline", "stale")
+#: Of a mutant that its named tests do not kill, where no others ran.
+SURVIVED_NAMED = "survived named tests"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,14 +118,17 @@ class Copy:
         return "failed", first[1]
 
 
-def judge(mutant: Mutant, copy: Copy, baselines: dict[str, bool]) -> dict[str, str | float]:
-    """What the tests say of a mutant."""
+def judge(
+    mutant: Mutant, copy: Copy, baselines: dict[str, bool], named_only: bool = False
+) -> dict[str, str | float]:
+    """What the tests say of a mutant, all of its room or those that it names alone."""
     path = mutant.file(copy.root)
     if path is None:
         return {"outcome": "stale", "seconds": 0.0, "by": "its line is not there exactly once"}
     seconds = 0.0
     whole = path.read_text()
-    for tests in mutant.stages(copy.root):
+    stages = mutant.stages(copy.root)
+    for tests in stages[:1] if named_only else stages:
         key = " ".join(tests)
         if key not in baselines:
             baselines[key] = copy.run(tests)[0] == "passed"
@@ -138,24 +145,31 @@ def judge(mutant: Mutant, copy: Copy, baselines: dict[str, bool]) -> dict[str, s
             return {"outcome": "no baseline", "seconds": seconds, "by": by}
         if outcome == "failed":
             return {"outcome": "killed", "seconds": round(seconds, 1), "by": by}
-    return {"outcome": "survived", "seconds": round(seconds, 1), "by": ""}
+    outcome = SURVIVED_NAMED if named_only and len(stages) > 1 else "survived"
+    return {"outcome": outcome, "seconds": round(seconds, 1), "by": ""}
 
 
 def run(
-    root: Path, mutants: list[Mutant], results: Path, most_seconds: float, cache: Path
+    root: Path,
+    mutants: list[Mutant],
+    results: Path,
+    most_seconds: float,
+    cache: Path,
+    named_only: bool = False,
 ) -> Iterator[tuple[Mutant, dict]]:
     """Judges the mutants that `results`, a JSON file, does not have yet; adds them and a table."""
     done = json.loads(results.read_text()) if results.exists() else {}
     for mutant in mutants:  # a line that has changed may be another one
         if done.get(mutant.name, {}).get("digest") != mutant.digest:
             done.pop(mutant.name, None)
-    left = [m for m in mutants if done.get(m.name, {}).get("outcome", "stale") in UNKNOWN]
+    again = UNKNOWN if named_only else (*UNKNOWN, SURVIVED_NAMED)
+    left = [m for m in mutants if done.get(m.name, {}).get("outcome", "stale") in again]
     results.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         copy, baselines = Copy(root, Path(folder), most_seconds, cache), {}
         for mutant in left:
             found = {"digest": mutant.digest, "room": mutant.room}
-            done[mutant.name] = found | judge(mutant, copy, baselines)
+            done[mutant.name] = found | judge(mutant, copy, baselines, named_only)
             results.write_text(json.dumps(done, indent=1) + "\n")
             results.with_suffix(".md").write_text(markdown(done))
             yield mutant, done[mutant.name]
@@ -170,7 +184,7 @@ def markdown(done: dict[str, dict]) -> str:
         for name in order
     ]
     killed = sum(found["outcome"] == "killed" for found in done.values())
-    survived = sum(found["outcome"] == "survived" for found in done.values())
+    survived = sum(found["outcome"].startswith("survived") for found in done.values())
     return "\n".join(
         [
             f"{killed} of {killed + survived} mutants are killed.",
@@ -187,6 +201,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", help="only these mutants")
     parser.add_argument("--check", action="store_true", help="look for their lines, run nothing")
+    parser.add_argument(
+        "--named-only", action="store_true", help="run the tests that a mutant names, no others"
+    )
     parser.add_argument("--table", type=Path, default=ROOT / "tools" / "mutants.toml")
     parser.add_argument("--results", type=Path, default=ROOT / ".cache" / "mutants.json")
     parser.add_argument("--seconds", type=float, default=1800, help="the most for a run of tests")
@@ -201,9 +218,10 @@ def main() -> None:
             print(f"{mutant.name}: not exactly once in {mutant.room}: {mutant.old}")
         sys.exit(bool(stale))
     cache = ROOT / ".cache" / "jax" / "mutants"
-    for mutant, found in run(ROOT, mutants, options.results, options.seconds, cache):
+    limits = options.results, options.seconds, cache, options.named_only
+    for mutant, found in run(ROOT, mutants, *limits):
         line = (
-            f"{found['outcome']:10} {mutant.room}/{mutant.name} {found['seconds']} s {found['by']}"
+            f"{found['outcome']:20} {mutant.room}/{mutant.name} {found['seconds']} s {found['by']}"
         )
         print(line, flush=True)
 
