@@ -580,7 +580,7 @@ def test_planted_copies_do_not_change_the_sums(vmapped):
 # --- Nodes that vanish ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("recovery", ["restart", "spare"])
+@pytest.mark.parametrize("recovery", ["restart", further("spare")])
 def test_without_a_dropout_nothing_changes(vmapped, recovery):
     x = tree(4)
     exact, alike = vmapped(secure(), 4, shared=4)(x, quiet(), GHZSource(4), None, KEY)
@@ -787,6 +787,7 @@ def test_one_key_for_two_sums_of_a_function_is_refused():
     jax.eval_shape(jax.vmap(lambda x: twice(x, keys[0], keys[1]), axis_name=AXIS), x)
 
 
+@pytest.mark.matrix
 def test_one_key_for_two_sums_is_refused_without_a_compiler():
     x, key = payload(3, 4), jax.random.key(3)
     run = jax.vmap(lambda x: twice(x, key), axis_name=AXIS)
