@@ -597,8 +597,11 @@ def quantities(protection, heralded):
     return both
 
 
-@pytest.mark.parametrize("heralded", [False, True])
-@pytest.mark.parametrize("name", GRADED)
+GRADED_FIRST = ("retransmitted rs(15,11)", "ideal")
+
+
+@pytest.mark.parametrize("name", [x if x in GRADED_FIRST else further(x) for x in GRADED])
+@pytest.mark.parametrize("heralded", [further(False), True])
 def test_derivatives_are_those_of_finite_differences(name, heralded):
     protection, fidelities = GRADED[name]
     both = quantities(protection, heralded)

@@ -129,6 +129,7 @@ def test_second_derivatives_are_those_of_the_exact_sum(wrap):
         np.testing.assert_allclose(second(1.0), expected, rtol=1e-5)
 
 
+@pytest.mark.matrix
 def test_a_slope_can_be_differentiated_with_respect_to_noise_but_not_the_other_way_round():
     def loss(fidelity, scale):
         link = jq.superdense(jq.werner(fidelity=fidelity))
