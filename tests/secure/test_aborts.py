@@ -135,7 +135,7 @@ def test_planted_copies_do_not_change_the_sums(vmapped):
 # --- Nodes that vanish ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("recovery", ["restart", "spare"])
+@pytest.mark.parametrize("recovery", ["restart", further("spare")])
 def test_without_a_dropout_nothing_changes(vmapped, recovery):
     x = tree(4)
     exact, alike = vmapped(secure(), 4, shared=4)(x, quiet(), GHZSource(4), None, KEY)
