@@ -532,7 +532,7 @@ PROTECTIONS = {
             lambda link: Ring(link, protection=jq.codes.IdealCode()).cost(10, 2).qubits
         )(LINK),
         ValueError,
-        ["`ring.channel`", "be known for the cost of an IdealCode", "SymbolChannel"],
+        ["`ring.channel`", "be concrete for the cost of an IdealCode", "SymbolChannel"],
     ),
 }
 
@@ -655,12 +655,12 @@ RINGS = {
     "scattered dimension that is not there": (
         lambda: SCATTER(num_nodes=4, scatter_dimension=1),
         ValueError,
-        ["`scatter_dimension`", "be an integer in [-1, 1)", "1"],
+        ["`scatter_dimension`", "be an integer in [-1, 0]", "1"],
     ),
     "gathered axis that is not there": (
         lambda: GATHER(axis=2),
         ValueError,
-        ["`axis`", "be an integer in [-2, 2)", "2"],
+        ["`axis`", "be an integer in [-2, 1]", "2"],
     ),
     "nothing to gather": (
         lambda: GATHER(x=np.ones(0, np.float32)),
