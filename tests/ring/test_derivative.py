@@ -431,6 +431,7 @@ def test_the_smooth_modes_have_the_slopes_of_the_sampled_one(vmapped, noise):
 # --- Around the mapped axis -----------------------------------------------------------------------
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize(
     "collective, noise, nodes_per_device",
     [
