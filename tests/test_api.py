@@ -225,6 +225,37 @@ def test_an_earlier_name_warns_and_is_the_same_object(name):
     assert name in exported(ROOMS[room])
 
 
+@pytest.mark.parametrize(
+    "home, name",
+    [
+        ("quantum", "werner"),
+        ("quantum", "GHZSource"),
+        ("quantum", "PlantedSource"),
+        ("study", "sweep"),
+        ("study", "run_budget"),
+        ("study", "TaskConfig"),
+        ("link", "FixedPoint"),
+        ("link", "reed_solomon"),
+        ("link", "generate"),
+        ("ring", "budget"),
+        ("ring", "expected"),
+        ("train", "TrainConfig"),
+    ],
+)
+def test_an_earlier_room_warns_and_gives_the_object(home, name):
+    module = importlib.import_module(f"jaxqring.{home}")
+    with pytest.warns(DeprecationWarning, match=rf"`jaxqring\.{home}\.{name}` is `jaxqring\."):
+        found = getattr(module, name)
+    assert found.__name__ == name
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        _ = module.nothing
+
+
+def test_the_earlier_name_of_level_bits_warns():
+    with pytest.warns(DeprecationWarning, match="`FixedPoint.level_bits`"):
+        assert jaxqring.FixedPoint(16).code_bits(8) == jaxqring.FixedPoint(16).level_bits(8)
+
+
 def earlier_names(text):
     """Uses of earlier names: `jaxqring.name`, `jq.name`, and imports of them from `jaxqring`."""
     for node in ast.walk(ast.parse(text)):

@@ -10,6 +10,7 @@ uint32 and hold 16 symbols each; symbol j of a word is its bits (2j + 1, 2j).
 
 import dataclasses
 import math
+import warnings
 from collections.abc import Sequence
 from typing import Literal, Protocol, get_args
 
@@ -136,6 +137,16 @@ class FixedPoint:
             )
             checks.refuse("wire.bits", rule, self.bits)
         return left
+
+    def code_bits(self, num_terms: int) -> int:
+        """The earlier name of `level_bits`; gone with release 0.3."""
+        warnings.warn(
+            "`FixedPoint.code_bits` is `FixedPoint.level_bits` now; the old name goes with release"
+            " 0.3.",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        return self.level_bits(num_terms)
 
     def limit(self, num_terms: int) -> np.float32:
         """The largest level of one node, as the nearest float32 that does not exceed it."""

@@ -1,5 +1,8 @@
 """N links closed into a ring: the collectives, what they cost, and the Optax transformation."""
 
+from typing import TYPE_CHECKING
+
+from jaxqring._moved import moved
 from jaxqring.ring._collectives import all_gather, pmean, psum, psum_scatter
 from jaxqring.ring._cost import Cost
 from jaxqring.ring._optimizer import AllReduceState, all_reduce
@@ -18,3 +21,12 @@ __all__ = [
     "psum_scatter",
     "replica_agreement",
 ]
+
+if not TYPE_CHECKING:  # names of earlier versions
+    __getattr__ = moved(
+        __name__,
+        {
+            "jaxqring.economics": "Budget break_even_fidelity budget",
+            "jaxqring.gradients": "chain_law couple expected finite_difference",
+        },
+    )

@@ -1,5 +1,8 @@
 """Data, models and the training step, for one node and as one pure function."""
 
+from typing import TYPE_CHECKING
+
+from jaxqring._moved import moved
 from jaxqring.train._datasets import DataConfig, Dataset, load
 from jaxqring.train._models import MODELS
 from jaxqring.train._task import TaskConfig, training
@@ -12,3 +15,11 @@ __all__ = [
     "load",
     "training",
 ]
+
+if not TYPE_CHECKING:  # names of earlier versions
+    __getattr__ = moved(
+        __name__,
+        {
+            "jaxqring.jobs": "TrainConfig load_config train",
+        },
+    )
