@@ -43,7 +43,7 @@ def found(name: str) -> Any:
     assert first in ("jq", "jaxqring")
     place: Any = importlib.import_module("jaxqring")
     for part in rest:
-        fields = getattr(place, "_fields", ())
+        fields = getattr(place, "_fields", ()) if isinstance(place, type) else ()
         if dataclasses.is_dataclass(place):
             fields = [field.name for field in dataclasses.fields(place)]
         place = part if part in fields else getattr(place, part)

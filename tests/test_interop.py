@@ -20,7 +20,7 @@ import tensorcircuit as tc
 import jaxqring as jq
 from jaxqring import interop
 
-slow = functools.partial(pytest.param, marks=pytest.mark.slow)
+slow = functools.partial(pytest.param, marks=pytest.mark.matrix)
 close = functools.partial(np.testing.assert_allclose, rtol=0, atol=2e-6)
 ROOT = Path(__file__).parents[1]
 PAULIS = np.array([np.eye(2), [[0, 1], [1, 0]], [[0, -1j], [1j, 0]], [[1, 0], [0, -1]]])

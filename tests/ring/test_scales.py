@@ -297,7 +297,7 @@ def test_a_layout_puts_every_value_in_one_place():
 @pytest.mark.parametrize(
     "options, rule",
     [
-        ({"scale": 0}, "`scale` must be positive where it is a number of values, but got 0."),
+        ({"scale": 0}, "`scale` must be an integer of at least 1, but got 0."),
         ({"scale": "row"}, '`scale` must be "leaf", "payload" or an integer, but got \'row\'.'),
         ({"scale": True}, '`scale` must be "leaf", "payload" or an integer, but got True.'),
         (
