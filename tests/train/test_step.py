@@ -174,7 +174,7 @@ def test_parameters_known_to_be_replicated_train_over_noisy_links_as_over_perfec
         params, (losses, counts) = jax.jit(run)(start, x, y, keys)
         return jax.tree.map(np.asarray, params), np.asarray(losses), np.asarray(counts).sum(axis=0)
 
-    link = superdense(werner(fidelity=0.985))
+    link = superdense(werner(fidelity=0.975))
     protection = Retransmit(reed_solomon(63, 47))
     perfect, losses, counts = trained(Ring(noise="off"))
     assert counts.tolist() == [0, 0]
