@@ -1,4 +1,4 @@
-"""How long the first call of an all-reduce takes, compiling included.
+"""Times the first call of an all-reduce, compiling included.
 
 Everything is traced, compiled and run once. The goal is 3 seconds for 8 and for 64 nodes with 1e6
 values. With 64 devices on a few cores most of the rest is XLA waiting for its threads: the second

@@ -1,4 +1,4 @@
-"""Where protection matters most: the high symbols of every number coded, the low ones bare.
+"""Unequal protection: the high symbols of every number coded, the low ones bare.
 
 An error in the highest bit of a 16-bit number is a billion times worse, squared, than one in the
 lowest. This compares, at (nearly) the same number of qubits, coding the highest symbols with a

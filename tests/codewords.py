@@ -110,7 +110,7 @@ def attempts_tree(fails_once, missed, attempts):
 
 
 def binomial_band(count, prob, sigmas=6.0):
-    """How far a binomial count of so many trials may lie from its mean."""
+    """The largest distance of a binomial count of trials from its mean."""
     return sigmas * math.sqrt(count * prob * (1 - prob)) + sigmas
 
 

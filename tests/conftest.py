@@ -149,7 +149,7 @@ class Mapping:
 
     @property
     def checked(self) -> bool:
-        """Whether the mapping tracks which values vary over its axis."""
+        """True if the mapping tracks which values vary over its axis."""
         return self.name == "shard_map_checked"
 
     def __call__(self, function: Callable, size: int, *, shared: int = 0) -> Callable:

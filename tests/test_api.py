@@ -81,7 +81,7 @@ def described(section):
 
 
 def refuses(value):
-    """Whether the body of a function, or what makes an object of a class, calls `checks`."""
+    """True if the body of a function, or the constructor of a class, calls `checks`."""
     makers = (
         [value]
         if is_function(value)
@@ -103,7 +103,7 @@ def refuses(value):
 
 
 def missing(name, value):
-    """What a public object lacks."""
+    """The parts of its documentation that a public object lacks."""
     lacks = set()
     text = inspect.getdoc(value) or ""
     parts = sections(text)

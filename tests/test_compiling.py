@@ -1,4 +1,4 @@
-"""How long programs with random words take to compile on eight devices, and how often they hold
+"""Compile times of programs with random words on eight devices, and how often they hold
 the rounds of the generator.
 
 Threefry is written out, so that a program may repeat it: once for every piece of a concatenation

@@ -14,7 +14,7 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
 def printed(name, *options):
-    """What a script prints, run as a user would, without the devices of this process."""
+    """The output of a script, run as a user would, without the devices of this process."""
     environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
     done = subprocess.run(
         [sys.executable, str(EXAMPLES / name), *options],
@@ -73,7 +73,7 @@ def which_link():
 
 
 def attacks():
-    """Where a rate is predicted, six standard deviations and a little for few events."""
+    """Tolerance of a predicted rate: six standard deviations, and a little for few events."""
     lines = printed("attacks.py").splitlines()
     rows = re.findall(r"^(\w+ \w+|\w+) +(\S.*?) +([0-9.]+) +([0-9.]+)$", "\n".join(lines), re.M)
     assert len(rows) == 16 == len(lines) - 2

@@ -1,4 +1,4 @@
-"""What someone meets who has just installed the package: its wheel, its import, what is missing."""
+"""First contact of a new user: the wheel, the import, and what is missing."""
 
 import os
 import resource

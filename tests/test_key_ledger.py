@@ -46,7 +46,7 @@ TIMES = {
 
 @dataclasses.dataclass
 class Ledger:
-    """What keys were used for: rows of (where, word or None, key, counter)."""
+    """The uses of keys: rows of (where, word or None, key, counter)."""
 
     rows: list = dataclasses.field(default_factory=list)
 

@@ -1,4 +1,4 @@
-"""What the README shows is what its example prints."""
+"""The README shows what its example prints."""
 
 import contextlib
 import io

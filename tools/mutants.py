@@ -96,7 +96,7 @@ class Copy:
         }
 
     def run(self, tests: list[str]) -> tuple[str, str]:
-        """Whether tests "passed", "failed" or are "broken", and the first that failed."""
+        """The outcome of tests, "passed", "failed" or "broken", and the first that failed."""
         command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--tb=no"]
         lane = ["-m", "not statistics and not matrix"]
         try:
@@ -121,7 +121,7 @@ class Copy:
 def judge(
     mutant: Mutant, copy: Copy, baselines: dict[str, bool], named_only: bool = False
 ) -> dict[str, str | float]:
-    """What the tests say of a mutant, all of its room or those that it names alone."""
+    """The verdict of tests on a mutant, of all of its room or of those that it names alone."""
     path = mutant.file(copy.root)
     if path is None:
         return {"outcome": "stale", "seconds": 0.0, "by": "its line is not there exactly once"}

@@ -476,7 +476,7 @@ def test_an_extended_hamming_code_fails_exactly_where_secded_says(n, k):
 
 
 def decodes(syndrome, bits, erased, value):
-    """Whether decoding with erasures brings back the word of zeros.
+    """Tells whether decoding with erasures brings back the word of zeros.
 
     Every filling of at most three erased places, with at most so many flips elsewhere that
     2 e + f stays below the distance of four; the first that satisfies all checks is taken.

@@ -143,7 +143,7 @@ def on_nodes(mapping_named: Callable, mapping: str, function: Callable, ring: jq
 
 
 def _same(devices: int, leaf: jax.Array) -> np.ndarray:
-    """What all devices have, after a look at whether they do."""
+    """The value that all devices hold, after a check that they do."""
     everywhere = np.asarray(leaf)
     assert everywhere.shape[0] == devices
     assert (everywhere == everywhere[:1]).all()

@@ -36,7 +36,7 @@ def ring_of(errors: jax.Array) -> jq.Ring:
 
 
 def loss(ring: jq.Ring, keys: jax.Array) -> dict[str, jax.Array]:
-    """What is left of a sum, one call for each key."""
+    """A loss made of sums, one call for each key."""
 
     def total(key: jax.Array) -> jax.Array:
         def add(x: jax.Array) -> jax.Array:

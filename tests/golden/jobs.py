@@ -1,4 +1,4 @@
-"""What the four commands write, at toy size: every JSON, CSV and checkpoint.
+"""Files that the four commands write, at toy size: every JSON, CSV and checkpoint.
 
 Left out are keys that hold times of the clock and folders, `VOLATILE`, and figures. No file holds a
 version.
@@ -69,7 +69,7 @@ def steady(value: Any, volatile: tuple[str, ...]) -> Any:
 
 
 def content(path: Path) -> Any:
-    """What a file says; numbers of a table as they are written."""
+    """The content of a file; numbers of a table as they are written."""
     if path.suffix == ".msgpack":
         return serialization.msgpack_restore(path.read_bytes())
     text = path.read_text(encoding="utf-8")

@@ -156,7 +156,7 @@ def traced(_: Callable, part: str, double: bool) -> dict[str, Any]:
 
 
 def planned(_: Callable) -> dict[str, Any]:
-    """What is computed before any program runs, in Python's own floats."""
+    """Results that are computed before any program runs, in Python's own floats."""
     source = jq.GHZSource(4, noise=jq.depolarizing(mix=1e-5))
     universal = jq.secure.Security("universal")
     noise = jq.audit.TieNoise(global_mix=0.1)
@@ -183,7 +183,7 @@ def planned(_: Callable) -> dict[str, Any]:
 
 
 def solved(_: Callable) -> dict[str, Any]:
-    """Where one side begins to win, by bisection."""
+    """Crossovers, by bisection."""
     names = ("none", "reed_solomon", "repetition", "ideal")
     return {
         "break_even_fidelity": {

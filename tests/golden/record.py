@@ -49,13 +49,13 @@ class Group(NamedTuple):
 
 
 def environment(exact: bool) -> str:
-    """Where an entry holds, as the key of the record."""
+    """The environment that an entry holds for, as the key of the record."""
     where = f"{jax.default_backend()} {platform.machine()} JAX {jax.__version__}"
     return where if exact else f"{where} processor {_processor()}"
 
 
 def must_be_there(exact: bool) -> bool:
-    """Whether a missing record is a mistake: not on processors that have none at all."""
+    """True if a missing record is a mistake; it is none on processors without any record."""
     where = environment(exact)
     return environment(exact=True) in REQUIRED and (exact or where in _load())
 

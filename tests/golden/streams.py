@@ -1,4 +1,4 @@
-"""What is drawn at random beside collectives: errors of symbols, masks, verifications, audits."""
+"""Random draws beside collectives: errors of symbols, masks, verifications, audits."""
 
 import functools
 from collections.abc import Callable

@@ -314,7 +314,7 @@ MAPPED_COST = mapped_ring(0.9).cost(2, 2)
 
 @functools.cache
 def on_a_node(kind, forward):
-    """What a node of a mapping finds of its own loss: value, and gradient or tangent."""
+    """A node's own loss under a mapping: value, and gradient or tangent."""
 
     def run(x, weights, fidelities, key):
         def loss(ring, keys):

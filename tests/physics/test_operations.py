@@ -124,7 +124,7 @@ CASES = [
 
 @functools.cache
 def references(protocol):
-    """What four qubits give for every case, with a third state for a second step."""
+    """Results of four qubits for every case, with a third state for a second step."""
     third = dense.random_state(np.random.default_rng(99))
     found = []
     for first, second, gate, readout in CASES:
@@ -392,7 +392,7 @@ def compiled(transform):
 
 
 def values_and_slopes(points, transform):
-    """What comes out at (18, 3) points, the one shape that is compiled, and its derivatives."""
+    """Outputs at (18, 3) points, the one shape that is compiled, and their derivatives."""
     padded = np.resize(np.array(points, float), (18, 3))
     return compiled(transform)(*(jnp.asarray(column, dtype=float) for column in padded.T))
 

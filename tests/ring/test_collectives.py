@@ -1,4 +1,4 @@
-"""What the collectives deliver: exact sums without noise, the channel's statistics with it."""
+"""Results of the collectives: exact sums without noise, the channel's statistics with it."""
 
 import functools
 import math
@@ -169,7 +169,7 @@ def mixed_tree(num_nodes, seed=0):
 
 
 def expected_tree(tree, num_nodes, bits, clip="max"):
-    """What every node must hold: the tree of sums, with a leading axis N.
+    """The tree of sums that every node must hold, with a leading axis N.
 
     Every leaf has a step of its own.
     """

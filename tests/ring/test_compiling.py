@@ -44,7 +44,7 @@ def cpu_seconds(function, leaves, mesh):
 
 
 def computations(function, leaves, mesh):
-    """How many computations the compiled program has, and how many different ones.
+    """Counts the computations of the compiled program, and the different ones.
 
     Names and the values of constants aside, that is: places in a vector are constants.
     """

@@ -38,7 +38,7 @@ BAD = GHZSource(3, noise=depolarizing(mix=0.2))
 
 
 def train_state(x):
-    """What a step may carry, for three nodes."""
+    """State that a step may carry, for three nodes."""
     params = {"w": x, "half": x[:, :2].astype(jnp.bfloat16)}
     return {"params": params, "count": jnp.arange(3), "key": jnp.zeros((3, 2), jnp.uint32)}
 

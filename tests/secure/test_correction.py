@@ -135,7 +135,7 @@ def test_a_single_sum_beyond_correction_aborts_the_step():
 
 # galois takes seconds to make the code.
 def test_a_binary_decoder_finds_errors_mod_a_power_of_two_from_summed_syndromes():
-    """What `Security` counts on: bit plane by bit plane, up to t errors of a BCH(63, 45)."""
+    """`Security` counts on this: bit plane by bit plane, up to t errors of a BCH(63, 45)."""
     galois = pytest.importorskip("galois")
     code, bits, nodes = galois.BCH(63, 45), 4, 4
     assert code.t == CORRECTED.correction.t == 3

@@ -65,7 +65,7 @@ def assert_uniform(*numbers, size):
 
 
 def combined(drawn, bits, realisation):
-    """What the masks (N, ...) add up to."""
+    """The sum of the masks (N, ...)."""
     drawn = np.asarray(drawn).astype(np.uint64)
     if realisation == "xor":
         return np.bitwise_xor.reduce(drawn, axis=0)

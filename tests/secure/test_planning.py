@@ -1,4 +1,4 @@
-"""What a `Security` is worth, term by term, and plans that are worth what was asked for."""
+"""The epsilon of a `Security`, term by term, and plans that reach the epsilon asked for."""
 
 import dataclasses
 import math

@@ -1,4 +1,4 @@
-"""What a coalition sees of one all-reduce: a literal ring, exact privacy, and real gradients."""
+"""The view of a coalition of one all-reduce: a literal ring, exact privacy, real gradients."""
 
 import functools
 import itertools
@@ -123,7 +123,7 @@ def laws(views, extra=None):
 
 
 def leaks(labels, levels, coalition, base):
-    """Whether two inputs with the same of the coalition and the same honest sum have other laws."""
+    """Tells whether inputs alike for the coalition and in the honest sum have other laws."""
     honest = [i for i in range(levels.shape[1]) if i not in coalition]
     allowed = np.c_[levels[:, list(coalition)], levels[:, honest].sum(axis=1) % base]
     _, group = np.unique(allowed, axis=0, return_inverse=True)

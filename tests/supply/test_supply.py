@@ -35,7 +35,7 @@ def x64():
 
 
 def within_six_errors(samples, expected, axis=0):
-    """Whether the mean of independent samples agrees with what was expected."""
+    """Tells whether the mean of independent samples agrees with the expectation."""
     error = samples.std(axis) / math.sqrt(samples.shape[axis])
     return np.all(np.abs(samples.mean(axis) - expected) <= 6 * error + 1e-12)
 
@@ -314,7 +314,7 @@ INSIDE = {name: value for name, (value, _) in HARDWARE.items()}
 
 
 def outcomes(hardware):
-    """What a user sees of a chain of three links, a stock, a wait, purification and hashing."""
+    """Numbers of a chain of three links, a stock, a wait, purification and hashing."""
     settings = dict(hardware)
     pair = jq.werner(fidelity=settings.pop("fidelity"))
     pairs, time = settings.pop("pairs"), settings.pop("time")

@@ -59,7 +59,7 @@ def traced_alone(function, names):
 
 
 def alone(compiled, table, names):
-    """What each point of a table is by itself."""
+    """Each point of a table, computed by itself."""
     return [
         compiled({name: np.float32(table[name][row]) for name in names}, np.uint32(seed))
         for row, seed in enumerate(table["seed"])
