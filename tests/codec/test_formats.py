@@ -11,7 +11,7 @@ from packing import unpack
 
 import jaxqring as jq
 from jaxqring._threefry import cipher_key
-from jaxqring.codec._packing import pack, packed_size
+from jaxqring.codec._packing import pack, packed_size, symbol_position
 
 further = functools.partial(pytest.param, marks=pytest.mark.matrix)
 EVEN = range(2, 33, 2)
@@ -457,3 +457,16 @@ def test_wires_are_hashable_and_equal_by_value():
     assert jq.FixedPoint(8, clip=1.0) == jq.FixedPoint(8, clip=1.0) != jq.FixedPoint(8)
     assert len({jq.Float32(), jq.Float32(), jq.BFloat16(), jq.FixedPoint(16)}) == 3
     assert (jq.Float32().bits, jq.BFloat16().bits) == (32, 16)
+
+
+@pytest.mark.parametrize("bits", [2, 6, 16, 22, 32])
+def test_a_symbol_is_where_packing_puts_it(bits):
+    size = 37
+    for symbol in range(size * bits // 2):
+        code, place = divmod(symbol, bits // 2)
+        levels = np.zeros(size, np.uint32)
+        levels[code] = 1 << 2 * place
+        words = np.asarray(pack(levels.view(np.int32), bits))
+        word, shift = symbol_position(jnp.int32(symbol), size, bits)
+        assert words[int(word)] == np.uint32(1) << np.uint32(int(shift))
+        assert np.count_nonzero(words) == 1

@@ -209,3 +209,10 @@ def test_bad_arguments_are_refused_in_one_sentence(call, error, message):
     with pytest.raises(error) as caught:
         call()
     assert message in str(caught.value)
+
+
+def test_traced_probabilities_that_do_not_sum_to_one_are_counted():
+    clipped = jax.jit(lambda probs: jq.bell_diagonal(probs).clipped)
+    for total, flagged in ((1.0, 0), (1 + 1e-6, 0), (1.01, 1), (0.999, 1), (0.0, 1)):
+        probs = total * np.array([0.7, 0.1, 0.1, 0.1], np.float32)
+        assert float(clipped(probs)) == flagged
