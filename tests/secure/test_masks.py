@@ -19,7 +19,7 @@ import jaxqring as jq
 from jaxqring._threefry import cipher_key
 from jaxqring.physics.channels import Channel
 from jaxqring.physics.ghz import GHZSource, fused
-from jaxqring.secure._masks import masks, prime_modulus, sum_error_law, sum_errors
+from jaxqring.secure._masks import _wrong_bits, masks, prime_modulus, sum_error_law, sum_errors
 
 CHANCE = 1e-11
 further = functools.partial(pytest.param, marks=pytest.mark.matrix)
@@ -438,3 +438,14 @@ def test_two_vectors_collide_as_rarely_as_two_universal_hashing_allows():
 def test_hashes_that_cannot_be_are_refused(size, modulus, words):
     with pytest.raises(ValueError, match=words):
         jq.secure.universal_hash(jax.random.key(0), jnp.zeros((3, 2), jnp.uint32), size, modulus)
+
+
+def test_the_two_bits_of_a_symbol_are_wrong_independently():
+    """320,000 symbols; each count within six standard deviations: by chance once in 1e8."""
+    wrong = 0.2
+    words = np.asarray(_wrong_bits(cipher_key(jax.random.key(4)), jnp.float32(0.6), 20_000))
+    symbols = (words[:, None] >> np.arange(0, 32, 2, dtype=np.uint32)) & 3
+    seen = np.bincount(symbols.ravel(), minlength=4)
+    law = np.array([(1 - wrong) ** 2, wrong * (1 - wrong), wrong * (1 - wrong), wrong**2])
+    spread = np.sqrt(symbols.size * law * (1 - law))
+    assert (np.abs(seen - symbols.size * law) < 6 * spread).all()
