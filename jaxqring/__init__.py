@@ -2,7 +2,7 @@
 
 What a training script needs is here; everything else has a namespace, which is a room of the
 package: `jaxqring.channels`, `pairs`, `ghz`, `information`, `capacity`, `link`, `codec`, `codes`,
-`supply`, `ring`, `gradients`, `economics`, `secure`, `audit`, `train`, `sweeps`, `jobs`, `show` and
+`supply`, `ring`, `gradients`, `economics`, `secure`, `audit`, `compress`, `train`, `sweeps`, `jobs`, `show` and
 `interop`.
 """
 
@@ -49,7 +49,7 @@ from jaxqring.ring import (
 from jaxqring.secure import secure_pmean, secure_psum
 
 if TYPE_CHECKING:
-    from jaxqring import interop, jobs, show, sweeps, train
+    from jaxqring import compress, interop, jobs, show, sweeps, train
     from jaxqring.sweeps import sensitivity, sweep
 
 __all__ = [
@@ -74,6 +74,7 @@ __all__ = [
     "channels",
     "codec",
     "codes",
+    "compress",
     "dephasing",
     "depolarizing",
     "distill",
@@ -116,6 +117,7 @@ __version__ = "0.1.0.dev0"
 
 #: Names that few programs use and that take their time to import, loaded when they are asked for.
 _LATE = {
+    "compress": "jaxqring.compress",
     "interop": "jaxqring.interop",
     "jobs": "jaxqring.jobs",
     "sensitivity": "jaxqring.sweeps",

@@ -45,6 +45,20 @@ class Cost:
     control_bits: int
     codewords: int = 0
 
+    def __add__(self, other: "Cost") -> "Cost":
+        """The cost of one collective after the other.
+
+        Raises:
+          ValueError: if they are of rings of another size.
+        """
+        if not isinstance(other, Cost):
+            return NotImplemented
+        if self.num_nodes != other.num_nodes:
+            checks.refuse("other", f"be of a ring of {self.num_nodes} nodes", other.num_nodes)
+        names = [field.name for field in dataclasses.fields(self) if field.name != "num_nodes"]
+        sums = {name: getattr(self, name) + getattr(other, name) for name in names}
+        return Cost(self.num_nodes, **sums)
+
     @property
     def symbols(self) -> int:
         """Two-bit symbols of payload per link."""

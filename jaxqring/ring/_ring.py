@@ -10,7 +10,7 @@ from flax import struct
 
 from jaxqring import _checks as checks
 from jaxqring._types import Collective, Derivative, Noise, PyTree, Simulate
-from jaxqring.codec._formats import BFloat16, FixedPoint, Float32, WireFormat
+from jaxqring.codec import BFloat16, FixedPoint, Float32, LogLevels, WireFormat
 from jaxqring.codes._messages import Message, message_qubits, protected_message
 from jaxqring.codes._protection import Protection, Unequal, protected_part
 from jaxqring.link._symbol_channel import SymbolChannel, check_transition
@@ -32,7 +32,8 @@ class Ring:
     Attributes:
       channel: the symbol channel of every link, or N of them along a leading axis. May be None
         with `noise="off"`.
-      wire: how floats are written: `FixedPoint`, `Float32` or `BFloat16`.
+      wire: how numbers are written: `FixedPoint`, `Float32` or `BFloat16`; for what a compressor
+        sends also `Counts` or `LogLevels`.
       noise: "sampled" draws symbol errors exactly. "gaussian" replaces the error of each level
         by a normal one of the same mean and variance, rounded and clipped to the range of levels;
         "mean" replaces the level by its mean, rounded, half a level off at most. Both need a
@@ -78,12 +79,13 @@ class Ring:
 
     def __post_init__(self) -> None:
         # Only what is static: this also runs whenever JAX rebuilds the pytree.
-        if not isinstance(self.wire, FixedPoint | Float32 | BFloat16):
-            checks.refuse("wire", "be a FixedPoint, Float32 or BFloat16", self.wire, TypeError)
+        if not isinstance(self.wire, FixedPoint | Float32 | BFloat16 | LogLevels):
+            rule = "be a FixedPoint, Counts, Float32, BFloat16 or LogLevels"
+            checks.refuse("wire", rule, self.wire, TypeError)
         checks.one_of("noise", self.noise, get_args(Noise))
         if self.noise in ("gaussian", "mean") and not isinstance(self.wire, FixedPoint):
             checks.refuse(
-                "noise", 'be "sampled" or "off" on a float wire, whose moments diverge', self.noise
+                "noise", 'be "sampled" or "off" on a float or logarithmic wire', self.noise
             )
         checks.one_of("scramble", self.scramble, (True, False))
         checks.one_of("simulate", self.simulate, get_args(Simulate))
