@@ -172,7 +172,7 @@ class Ternary:
         """() float32 the scale of a tensor of any shape: central, population standard deviation."""
         if self.clip_sigma is None:
             return jnp.max(jnp.abs(x))
-        return jnp.multiply(self.clip_sigma, jnp.std(x))
+        return jnp.asarray(jnp.multiply(self.clip_sigma, jnp.std(x)))
 
     def encode(self, x: jax.Array, scale: ArrayLike, uniform: jax.Array) -> jax.Array:
         """Codes (...) float32 of x (...), with uniform (...) numbers in [0, 1)."""

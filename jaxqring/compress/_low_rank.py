@@ -214,11 +214,11 @@ class PowerSGD(_LowRank):
 
     A leaf is seen as a matrix M (n, m), the gradient plus this node's error. P = M Q is summed over
     the nodes and made orthonormal; Q = M^T P is averaged; P Q^T is delivered. The next step begins
-    with this Q. The error of a node is M - P own(Q)^T, with the factor that its own codes
-    stand for: the mean of all errors plus what is delivered is the mean of what was put in, rounding
-    of the wire included, and errors stay bounded on data that differ between the nodes. (Public code
-    that subtracts the averaged reconstruction has the same trajectory in exact arithmetic, and errors
-    that grow with time.)
+    with this Q. The error of a node is M - P own(Q)^T, with the factor that its own codes stand
+    for: the mean of all errors plus what is delivered is the mean of what was put in, rounding of
+    the wire included, and errors stay bounded on data that differ between the nodes. (Public code
+    that subtracts the averaged reconstruction has the same trajectory in exact arithmetic, and
+    errors that grow with time.)
 
     Leaves of one axis, and those with (n + m) rank >= n m, are averaged as they are, beside P.
     (PyTorch's hook has a factor of two in that rule, `min_compression_rate`.) Momentum and weight
