@@ -60,6 +60,15 @@ def _fraction(x: jax.Array, scale: ArrayLike) -> jax.Array:
     return jnp.where(scale > 0, x / jnp.where(scale > 0, scale, 1), 0)
 
 
+def within(value: jax.Array, most: float) -> jax.Array:
+    """The value, clipped to a magnitude; the derivative is one up to that, and zero beyond.
+
+    That of `jnp.clip` is a half where the value is the magnitude itself, as the largest one of a
+    leaf is.
+    """
+    return jnp.where(jnp.abs(value) > most, jnp.sign(value) * np.float32(most), value)
+
+
 def _rounded_by_chance(level: jax.Array, uniform: jax.Array) -> jax.Array:
     """The integer below or above, above with the fractional part as its probability."""
     low = jnp.floor(level)
@@ -93,7 +102,7 @@ class Linear:
 
     def encode(self, x: jax.Array, scale: ArrayLike) -> jax.Array:
         """Codes (...) float32 of x (...), clipped to the scale; rounded half to even."""
-        fraction = jnp.clip(_fraction(x, scale), -1, 1) * self.most
+        fraction = within(_fraction(x, scale), 1) * self.most
         return straight_through(fraction, jnp.round(fraction))
 
     def decode(self, codes: jax.Array, scale: ArrayLike) -> jax.Array:
@@ -142,9 +151,11 @@ class Logarithmic:
 
     def decode(self, codes: jax.Array, scale: ArrayLike) -> jax.Array:
         """Values (...) float32 of codes (...); the derivative is that of the values encoded."""
-        return straight_through(codes, of_log_level(codes, self.bits, self.alpha)) * jnp.asarray(
-            scale
-        )
+        scale = jnp.asarray(scale)
+        size = scale * of_log_level(jnp.abs(codes), self.bits, self.alpha)
+        # The sign comes last: a product with it is exact, so that a compiler that fuses it with a
+        # sum or a difference changes nothing.
+        return straight_through(codes * scale, jnp.sign(codes) * size)
 
 
 @struct.dataclass
@@ -178,7 +189,7 @@ class Ternary:
 
     def encode(self, x: jax.Array, scale: ArrayLike, uniform: jax.Array) -> jax.Array:
         """Codes (...) float32 of x (...), with uniform (...) numbers in [0, 1)."""
-        fraction = jnp.clip(_fraction(x, scale), -1, 1)
+        fraction = within(_fraction(x, scale), 1)
         return straight_through(fraction, jnp.sign(x) * (uniform < jnp.abs(fraction)))
 
     def decode(self, codes: jax.Array, scale: ArrayLike) -> jax.Array:
@@ -209,7 +220,7 @@ class Levels:
 
     def encode(self, x: jax.Array, scale: ArrayLike, uniform: jax.Array) -> jax.Array:
         """Codes (...) float32 of x (...), with uniform (...) numbers in [0, 1)."""
-        level = jnp.clip(_fraction(x, scale), -1, 1) * self.count
+        level = within(_fraction(x, scale), 1) * self.count
         return straight_through(level, jnp.sign(x) * _rounded_by_chance(jnp.abs(level), uniform))
 
     def decode(self, codes: jax.Array, scale: ArrayLike) -> jax.Array:
