@@ -66,9 +66,7 @@ def test_steps_are_those_of_the_reference(vmapped):
     for name, x in xs.items():
         deltas = np.zeros_like(x[:, 0], dtype=float)
         for at in range(3):
-            decoded, deltas = ref.demo_step(
-                np.float64(x[:, at]), deltas, decay=0.9, rate=0.5, k=4
-            )
+            decoded, deltas = ref.demo_step(np.float64(x[:, at]), deltas, decay=0.9, rate=0.5, k=4)
             sure = np.abs(decoded) > 1e-5
             assert sure.mean() > 0.9
             np.testing.assert_array_equal(mean[name][at][sure], np.sign(decoded)[sure])

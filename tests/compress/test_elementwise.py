@@ -7,7 +7,7 @@ import compress_reference as ref
 import jax
 import numpy as np
 import pytest
-from compress_calls import AXIS, KEY, many, normal, once, quiet, same_on_all, step
+from compress_calls import AXIS, KEY, label, many, normal, once, quiet, same_on_all, step
 
 from jaxqring.compress import QSGD, SignVote, TernGrad
 
@@ -45,7 +45,7 @@ def by_reference(compressor, x, uniform):
 @pytest.mark.parametrize(
     "compressor",
     [TernGrad(), further(TernGrad(None)), QSGD(7), further(QSGD(15, "max")), further(QSGD(1))],
-    ids=str,
+    ids=label,
 )
 def test_codes_of_given_numbers_are_added_up(vmapped, compressor):
     x = {"a": normal(4, 12, 10), "v": 1e-3 * normal(4, 7, seed=1), "x": normal(4, seed=2)}
@@ -76,7 +76,7 @@ def over_keys(compressor):
         (TernGrad(None), [0.3, -0.7, 0.1, 0], 0.18),
         further(QSGD(4), [3, 4, 0, 0], 0.625),
     ],
-    ids=str,
+    ids=label,
 )
 def test_nodes_draw_independently_and_without_bias(compressor, x, error):
     """4,000 keys. Six deviations: by chance less than once in 10^7 runs."""

@@ -1,6 +1,7 @@
 """The same key gives the same bits under every mapping, and with several nodes on a device."""
 
 import functools
+import itertools
 
 import jax
 import numpy as np
@@ -18,6 +19,7 @@ from compress_calls import (
 from jaxqring import Ring
 from jaxqring.compress import DGC, LQSGD, QSGD, DeMo, PowerSGD, RandomK, SignVote, TernGrad, TopK
 
+MAPPINGS = ("pmap", "shard_map_checked", "shard_map_unchecked")
 further = functools.partial(pytest.param, marks=pytest.mark.matrix)
 NODES = 4
 COMPRESSORS = {
@@ -65,16 +67,14 @@ def by_vmap(mapping_named, name, noise):
     return run(x, some_state(compressor, x), RINGS[noise], KEY)
 
 
-DEFAULT = {("power", "off"), ("terngrad", "sampled")}
+DEFAULT = {("power", "off", "pmap"), ("terngrad", "sampled", "shard_map_checked")}
 CASES = [
-    (name, noise) if (name, noise) in DEFAULT else further(name, noise)
-    for name in COMPRESSORS
-    for noise in RINGS
+    case if case in DEFAULT else further(*case)
+    for case in itertools.product(COMPRESSORS, RINGS, MAPPINGS)
 ]
 
 
-@pytest.mark.parametrize("name, noise", CASES)
-@pytest.mark.parametrize("other", ["pmap", "shard_map_checked", further("shard_map_unchecked")])
+@pytest.mark.parametrize("name, noise, other", CASES)
 def test_every_mapping_gives_the_same_bits(mapping_named, name, noise, other):
     compressor, x = COMPRESSORS[name], gradients()
     run = mapping_named(other)(step(compressor, report=True), NODES, shared=2)
@@ -89,12 +89,12 @@ def test_every_mapping_gives_the_same_bits(mapping_named, name, noise, other):
         assert report.replica_agreement[0] < 1
 
 
-PAIRED = {("gather", "off")}
-
-
 @pytest.mark.parametrize(
     "name, noise",
-    [case if case in PAIRED else further(*case) for case in ((n, r) for n in COMPRESSORS for r in RINGS)],
+    [
+        case if case == ("power", "off") else further(*case)
+        for case in itertools.product(COMPRESSORS, RINGS)
+    ],
 )
 def test_two_nodes_on_a_device_are_two_nodes(mapping_named, name, noise):
     compressor, x = COMPRESSORS[name], gradients()
