@@ -60,6 +60,11 @@ def _fraction(x: jax.Array, scale: ArrayLike) -> jax.Array:
     return jnp.where(scale > 0, x / jnp.where(scale > 0, scale, 1), 0)
 
 
+def _within_one(fraction: jax.Array) -> jax.Array:
+    """Fractions clipped to [-1, 1]; at the ends, where the scale is, their slope is still one."""
+    return jnp.where(jnp.abs(fraction) > 1, jnp.sign(fraction), fraction)
+
+
 def _rounded_by_chance(level: jax.Array, uniform: jax.Array) -> jax.Array:
     """The integer below or above, above with the fractional part as its probability."""
     low = jnp.floor(level)
@@ -93,7 +98,7 @@ class Linear:
 
     def encode(self, x: jax.Array, scale: ArrayLike) -> jax.Array:
         """Codes (...) float32 of x (...), clipped to the scale; rounded half to even."""
-        fraction = jnp.clip(_fraction(x, scale), -1, 1) * self.most
+        fraction = _within_one(_fraction(x, scale)) * self.most
         return straight_through(fraction, jnp.round(fraction))
 
     def decode(self, codes: jax.Array, scale: ArrayLike) -> jax.Array:
@@ -176,7 +181,7 @@ class Ternary:
 
     def encode(self, x: jax.Array, scale: ArrayLike, uniform: jax.Array) -> jax.Array:
         """Codes (...) float32 of x (...), with uniform (...) numbers in [0, 1)."""
-        fraction = jnp.clip(_fraction(x, scale), -1, 1)
+        fraction = _within_one(_fraction(x, scale))
         return straight_through(fraction, jnp.sign(x) * (uniform < jnp.abs(fraction)))
 
     def decode(self, codes: jax.Array, scale: ArrayLike) -> jax.Array:
@@ -207,7 +212,7 @@ class Levels:
 
     def encode(self, x: jax.Array, scale: ArrayLike, uniform: jax.Array) -> jax.Array:
         """Codes (...) float32 of x (...), with uniform (...) numbers in [0, 1)."""
-        level = jnp.clip(_fraction(x, scale), -1, 1) * self.count
+        level = _within_one(_fraction(x, scale)) * self.count
         return straight_through(level, jnp.sign(x) * _rounded_by_chance(jnp.abs(level), uniform))
 
     def decode(self, codes: jax.Array, scale: ArrayLike) -> jax.Array:
