@@ -24,7 +24,7 @@ from jaxqring._threefry import cipher_key
 from jaxqring._types import AxisName, Key
 from jaxqring._varying import as_varying
 from jaxqring.codec import Counts, FixedPoint, LogLevels
-from jaxqring.compress._codes import straight_through, within
+from jaxqring.compress._codes import straight_through
 from jaxqring.compress._message import all_reduced_bits, wire_for_sums
 from jaxqring.physics.ghz import GHZSource
 from jaxqring.ring import Report, Ring, all_gather, psum
@@ -165,7 +165,8 @@ class Exchange:
         Returns:
           The means (k, ...), and the values (k, ...) that this node's own levels stand for, whose
           mean over the nodes is the first where links have no errors. A derivative takes the place
-          of rounding by a straight line.
+          of rounding by a straight line. No sum exceeds N times the level of the largest value of
+          all nodes: those that do are counted and taken for the nearest that does not.
         """
         wire = (
             self.wire
@@ -174,13 +175,14 @@ class Exchange:
         )
         nodes = self.num_nodes
         peaks = self.highest([jnp.max(jnp.abs(_rows(leaf)), axis=1) for leaf in leaves])
-        levels, scales = [], []
+        levels, scales, most = [], [], []
         for leaf, peak in zip(leaves, peaks, strict=True):
             scale = over(leaf, wire.scale_of(peak, nodes))
             exact = leaf / scale
             levels.append(straight_through(exact, self._rounded(lax.stop_gradient(exact), wire)))
             scales.append(scale)
-        sums = self._sum(levels, Counts(wire.bits))
+            most.append(nodes * jnp.ceil(over(leaf, peak) / scale))
+        sums = self._within(self._sum(levels, Counts(wire.bits)), most)
         means = [total / nodes * scale for total, scale in zip(sums, scales, strict=True)]
         return means, [level * scale for level, scale in zip(levels, scales, strict=True)]
 
@@ -208,10 +210,21 @@ class Exchange:
         Returns:
           (k, ...) integer-valued float32 each, in [-most, most].
         """
-        sums = self._sum(codes, Counts.for_sums(most))
-        outside = [jnp.sum(jnp.abs(total) > most, dtype=jnp.uint32) for total in sums]
-        self.out_of_range += sum(outside[1:], outside[0])
-        return [within(total, most) for total in sums]
+        limit = jnp.float32(most)
+        return self._within(self._sum(codes, Counts.for_sums(most)), [limit] * len(codes))
+
+    def _within(self, sums: Sequence[jax.Array], limits: Sequence[jax.Array]) -> list[jax.Array]:
+        """Sums with those beyond a limit brought back to it, and counted.
+
+        At the limit itself, where all nodes say the same, the derivative is that of the sum.
+        """
+        beyond = [jnp.abs(total) > limit for total, limit in zip(sums, limits, strict=True)]
+        counts = [jnp.sum(which, dtype=jnp.uint32) for which in beyond]
+        self.out_of_range += sum(counts[1:], counts[0])
+        return [
+            jnp.where(which, jnp.sign(total) * limit, total)
+            for which, total, limit in zip(beyond, sums, limits, strict=True)
+        ]
 
     def _sum(self, leaves: Sequence[jax.Array], wire: Counts) -> list[jax.Array]:
         ring, key = self._next(wire)

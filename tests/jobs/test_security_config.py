@@ -142,7 +142,9 @@ def test_an_aborted_step_changes_nothing_but_its_number(job):
     assert [line["attempts"] for line in own] == [3] * STEPS
     assert runs["aborted"]["security"]["aborted_steps"] == STEPS
     saved, step = load_state(config.folder / "checkpoints" / "aborted.msgpack")
-    fresh = serialization.to_state_dict(loop._initial_state(config, datasets.load(config.data)))
+    fresh = serialization.to_state_dict(
+        loop._initial_state(config.runs[0], config, datasets.load(config.data))
+    )
     assert step == STEPS
     assert (saved.pop("step") == STEPS).all()
     assert (fresh.pop("step") == 0).all()
@@ -159,7 +161,7 @@ def test_the_guarantee_is_that_of_the_bounds(job):
     for run in RUNS[1:]:
         found = runs[run.name]["security"]
         source = run.security.source(config.nodes, run.fidelity)
-        security = run.security.build(source, runs[run.name]["parameters"], STEPS, run.bits)
+        security = run.security.build(source, [(runs[run.name]["parameters"], run.bits)], STEPS)
         bound = epsilon(security, runs[run.name]["parameters"], source, bits=run.bits, steps=STEPS)
         assert found["epsilon_total"] == bound.total
         assert found["overhead"] == bound.overhead
@@ -171,7 +173,7 @@ def test_the_guarantee_is_that_of_the_bounds(job):
 def test_the_target_of_a_run_is_met():
     chosen = SecurityConfig(ghz_fidelity=0.9999, target_epsilon=1e-6)
     source = chosen.source(8, 0.99)
-    security = chosen.build(source, 1000, 50, 16)
+    security = chosen.build(source, [(1000, 16)], 50)
     assert epsilon(security, 1000, source, bits=16, steps=50).total <= 1e-6
 
 
