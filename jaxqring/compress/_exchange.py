@@ -143,16 +143,15 @@ class Exchange:
         Rings that lie side by side on a mesh draw alike.
         """
         assert self._key is not None
-        drawn = []
-        for leaf in leaves:
-            self._draws += 1
-            key = jax.random.fold_in(self._key, np.uint32(OWN + self._draws))
+        self._draws += 1
+        key = jax.random.fold_in(self._key, np.uint32(OWN + self._draws))
+        sizes = [leaf[0].size for leaf in leaves]
 
-            def of_node(node: jax.Array, key: Key = key, leaf: jax.Array = leaf) -> jax.Array:
-                return jax.random.uniform(jax.random.fold_in(key, node), leaf.shape[1:])
+        def of_node(node: jax.Array) -> jax.Array:
+            return jax.random.uniform(jax.random.fold_in(key, node), (sum(sizes),))
 
-            drawn.append(jax.vmap(of_node)(self.nodes))
-        return drawn
+        drawn = lax.split(jax.vmap(of_node)(self.nodes), sizes, axis=1)
+        return [part.reshape(leaf.shape) for part, leaf in zip(drawn, leaves, strict=True)]
 
     def mean(
         self, leaves: Sequence[jax.Array], bits: int | None = None
