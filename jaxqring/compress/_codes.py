@@ -60,9 +60,13 @@ def _fraction(x: jax.Array, scale: ArrayLike) -> jax.Array:
     return jnp.where(scale > 0, x / jnp.where(scale > 0, scale, 1), 0)
 
 
-def _within_one(fraction: jax.Array) -> jax.Array:
-    """Fractions clipped to [-1, 1]; at the ends, where the scale is, their slope is still one."""
-    return jnp.where(jnp.abs(fraction) > 1, jnp.sign(fraction), fraction)
+def within(value: jax.Array, most: ArrayLike) -> jax.Array:
+    """The value, clipped to a magnitude; the derivative is one up to that, and zero beyond.
+
+    That of `jnp.clip` is a half where the value is the magnitude itself, as the largest one of a
+    leaf is.
+    """
+    return jnp.where(jnp.abs(value) > most, jnp.sign(value) * jnp.float32(most), value)
 
 
 def _rounded_by_chance(level: jax.Array, uniform: jax.Array) -> jax.Array:
@@ -98,7 +102,7 @@ class Linear:
 
     def encode(self, x: jax.Array, scale: ArrayLike) -> jax.Array:
         """Codes (...) float32 of x (...), clipped to the scale; rounded half to even."""
-        fraction = _within_one(_fraction(x, scale)) * self.most
+        fraction = within(_fraction(x, scale), 1) * self.most
         return straight_through(fraction, jnp.round(fraction))
 
     def decode(self, codes: jax.Array, scale: ArrayLike) -> jax.Array:
@@ -147,7 +151,11 @@ class Logarithmic:
 
     def decode(self, codes: jax.Array, scale: ArrayLike) -> jax.Array:
         """Values (...) float32 of codes (...); the derivative is that of the values encoded."""
-        return scale * straight_through(codes, of_log_level(codes, self.bits, self.alpha))
+        scale = jnp.asarray(scale)
+        size = scale * of_log_level(jnp.abs(codes), self.bits, self.alpha)
+        # The sign comes last: a product with it is exact, so that a compiler that fuses it with a
+        # sum or a difference changes nothing.
+        return straight_through(codes * scale, jnp.sign(codes) * size)
 
 
 @struct.dataclass
@@ -177,11 +185,11 @@ class Ternary:
         """() float32 the scale of a tensor of any shape: central, population standard deviation."""
         if self.clip_sigma is None:
             return jnp.max(jnp.abs(x))
-        return jnp.asarray(jnp.multiply(self.clip_sigma, jnp.std(x)))
+        return jnp.std(x) * jnp.asarray(self.clip_sigma)
 
     def encode(self, x: jax.Array, scale: ArrayLike, uniform: jax.Array) -> jax.Array:
         """Codes (...) float32 of x (...), with uniform (...) numbers in [0, 1)."""
-        fraction = _within_one(_fraction(x, scale))
+        fraction = within(_fraction(x, scale), 1)
         return straight_through(fraction, jnp.sign(x) * (uniform < jnp.abs(fraction)))
 
     def decode(self, codes: jax.Array, scale: ArrayLike) -> jax.Array:
@@ -212,7 +220,7 @@ class Levels:
 
     def encode(self, x: jax.Array, scale: ArrayLike, uniform: jax.Array) -> jax.Array:
         """Codes (...) float32 of x (...), with uniform (...) numbers in [0, 1)."""
-        level = _within_one(_fraction(x, scale)) * self.count
+        level = within(_fraction(x, scale), 1) * self.count
         return straight_through(level, jnp.sign(x) * _rounded_by_chance(jnp.abs(level), uniform))
 
     def decode(self, codes: jax.Array, scale: ArrayLike) -> jax.Array:

@@ -24,7 +24,7 @@ from jaxqring._threefry import cipher_key
 from jaxqring._types import AxisName, Key
 from jaxqring._varying import as_varying
 from jaxqring.codec import Counts, FixedPoint, LogLevels
-from jaxqring.compress._codes import straight_through
+from jaxqring.compress._codes import straight_through, within
 from jaxqring.compress._message import all_reduced_bits, wire_for_sums
 from jaxqring.physics.ghz import GHZSource
 from jaxqring.ring import Report, Ring, all_gather, psum
@@ -109,17 +109,21 @@ class Exchange:
         if not numbers:
             return []
         self.control_bits += all_reduced_bits(len(numbers), self.num_nodes)
-        own = lax.stop_gradient(jnp.sum(jnp.stack(numbers), axis=1))
-        return self._on_each(lax.psum(own, self.axis_name))
+        own = lax.stop_gradient(jnp.stack(numbers, axis=1))
+        return self._on_each(sum_in_order(self._of_all(own), 0))
 
     def shared(self, leaves: Sequence[jax.Array]) -> list[jax.Array]:
         """The mean (k, ...) of each leaf, as float32 over the control channel, without error."""
         self.control_bits += all_reduced_bits(sum(leaf[0].size for leaf in leaves), self.num_nodes)
-        means = [lax.pmean(jnp.mean(leaf, axis=0), self.axis_name) for leaf in leaves]
+        means = [sum_in_order(self._of_all(leaf), 0) / self.num_nodes for leaf in leaves]
         return [
             jnp.broadcast_to(as_varying(mean, self._axes), leaf.shape)
             for mean, leaf in zip(means, leaves, strict=True)
         ]
+
+    def _of_all(self, own: jax.Array) -> jax.Array:
+        """(N, ...) of all nodes, in their order, from (k, ...) of those on this device."""
+        return lax.all_gather(own, self.axis_name).reshape(self.num_nodes, *own.shape[1:])
 
     def _on_each(self, values: jax.Array) -> list[jax.Array]:
         everywhere = as_varying(values, self._axes)
@@ -210,17 +214,11 @@ class Exchange:
         return self._within(self._sum(codes, Counts.for_sums(most)), [limit] * len(codes))
 
     def _within(self, sums: Sequence[jax.Array], limits: Sequence[jax.Array]) -> list[jax.Array]:
-        """Sums with those beyond a limit brought back to it, and counted.
-
-        At the limit itself, where all nodes say the same, the derivative is that of the sum.
-        """
-        beyond = [jnp.abs(total) > limit for total, limit in zip(sums, limits, strict=True)]
-        counts = [jnp.sum(which, dtype=jnp.uint32) for which in beyond]
-        self.out_of_range += sum(counts[1:], counts[0])
-        return [
-            jnp.where(which, jnp.sign(total) * limit, total)
-            for which, total, limit in zip(beyond, sums, limits, strict=True)
-        ]
+        """Sums with those beyond a limit brought back to it, and counted."""
+        pairs = list(zip(sums, limits, strict=True))
+        beyond = [jnp.sum(jnp.abs(total) > most, dtype=jnp.uint32) for total, most in pairs]
+        self.out_of_range += sum(beyond[1:], beyond[0])
+        return [within(total, most) for total, most in pairs]
 
     def _sum(self, leaves: Sequence[jax.Array], wire: Counts) -> list[jax.Array]:
         ring, key = self._next(wire)
@@ -350,6 +348,13 @@ def _held_fixed_jvp(primals: tuple, tangents: tuple) -> tuple:
 
 
 _held_fixed.defjvp(_held_fixed_jvp, symbolic_zeros=True)
+
+
+def sum_in_order(values: jax.Array, axis: int) -> jax.Array:
+    """The sum over an axis, one after the other, so that its rounding has one order."""
+    rows = jnp.moveaxis(values, axis, 0)
+    total, _ = lax.scan(lambda total, row: (total + row, None), rows[0], rows[1:])
+    return total
 
 
 def over(leaf: jax.Array, per_node: jax.Array) -> jax.Array:

@@ -15,7 +15,7 @@ from jaxqring._types import PyTree
 from jaxqring.codec import FixedPoint, LogLevels
 from jaxqring.compress._codes import Logarithmic
 from jaxqring.compress._compressor import Compressor
-from jaxqring.compress._exchange import Exchange, over
+from jaxqring.compress._exchange import Exchange, over, sum_in_order
 from jaxqring.compress._message import Message, Traffic, width, wire_for_sums
 
 #: The ways in which `LQSGD` reduces its codes.
@@ -349,7 +349,7 @@ class LQSGD(_LowRank):
             return exchange.mean(own, self._linear_bits())
         received = exchange.gather([(each + code.most, width(self.bits)) for each in codes])
         means = [
-            jnp.sum(code.decode(each - code.most, scale[:, None]), axis=1) / exchange.num_nodes
+            sum_in_order(code.decode(each - code.most, scale[:, None]), 1) / exchange.num_nodes
             for each, scale in zip(received, scales, strict=True)
         ]
         return means, own
