@@ -11,21 +11,20 @@ k nodes share a device: every array has a leading axis of length k, one where a 
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
-from jax.typing import ArrayLike
 
 from jaxqring import _checks as checks
 from jaxqring._threefry import cipher_key
 from jaxqring._types import AxisName, Key
 from jaxqring._varying import as_varying
 from jaxqring.codec import Counts, FixedPoint, LogLevels
-from jaxqring.compress._codes import straight_through
+from jaxqring.compress._codes import straight_through, within
 from jaxqring.compress._message import all_reduced_bits, wire_for_sums
 from jaxqring.physics.ghz import GHZSource
 from jaxqring.ring import Report, Ring, all_gather, psum
@@ -188,7 +187,8 @@ class Exchange:
         (sums,) = self._sum([levels], Counts(wire.bits))
         first, second = two_powers(-scales.power)
         most = lax.bitcast_convert_type(peaks[0], jnp.float32)[None] * first * second
-        held = layout.by_group(sums, _held_within, self.num_nodes * jnp.ceil(most))
+        limits = self.num_nodes * jnp.ceil(most)
+        held = layout.by_group(sums, lambda part, most, _: within(part, most), limits)
         self.out_of_range += jnp.sum(jnp.abs(sums) > jnp.abs(held), dtype=jnp.uint32)
         mean = from_levels(held, layout, wire, scales, divisor=self.num_nodes, fits=True)
         own = from_levels(levels, layout, wire, scales, divisor=1, fits=True)
@@ -224,7 +224,7 @@ class Exchange:
           (k, ...) integer-valued float32 each, in [-most, most].
         """
         sums = self._sum(codes, Counts.for_sums(most))
-        held = [_held_within(total, np.float32(most)) for total in sums]
+        held = [within(total, most) for total in sums]
         for total, near in zip(sums, held, strict=True):
             self.out_of_range += jnp.sum(jnp.abs(total) > jnp.abs(near), dtype=jnp.uint32)
         return held
@@ -334,14 +334,6 @@ def _in_pieces(number: jax.Array, bits: int, piece: int) -> list[jax.Array]:
         # The highest piece carries the derivative of the number.
         parts[-1] = straight_through(number / np.float32(2 ** (bits - piece)), parts[-1])
     return [_rows(part) for part in parts]
-
-
-def _held_within(total: jax.Array, limit: ArrayLike, dtype: Any = None) -> jax.Array:
-    """Sums (...), those beyond a limit brought back to it.
-
-    At the limit itself, where all nodes say the same, the derivative is that of the sum.
-    """
-    return jnp.where(jnp.abs(total) > limit, jnp.sign(total) * limit, total)
 
 
 def _rows(leaf: jax.Array) -> jax.Array:

@@ -230,7 +230,7 @@ def test_a_security_that_cannot_be_is_refused(tmp_path, text, words):
 def test_a_target_out_of_reach_is_refused_with_the_least_that_is_not():
     chosen = SecurityConfig(ghz_fidelity=0.6, target_epsilon=1e-6)
     with pytest.raises(ValueError, match="target_epsilon` must be at least"):
-        chosen.build(chosen.source(4, 1.0), 100, 1, 16)
+        chosen.build(chosen.source(4, 1.0), [(100, 16)], 1)
 
 
 @pytest.mark.matrix

@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from jaxqring._fields import as_written
 from jaxqring.codes import IdealCode, Unequal, bch, repetition, secded
 from jaxqring.jobs import BudgetConfig, SensitivityConfig, SweepConfig, TrainConfig, load_config
 from jaxqring.jobs._code_config import CodeConfig
+from jaxqring.jobs._compress_config import CompressConfig
 from jaxqring.jobs._link_config import PARAMETERS, LinkConfig
 from jaxqring.jobs._load import packaged_configs
 from jaxqring.jobs._security_config import SecurityConfig
@@ -57,7 +58,7 @@ REFUSED = {
     "no room for guard bits": ("nodes = 8\n[[runs]]\nbits = 4", ["bits", "8 nodes", "guard", "4"]),
     "gaussian noise on a float wire": (
         '[[runs]]\nwire = "float32"\nnoise = "gaussian"',
-        ["noise", "float wire", "gaussian"],
+        ["noise", "on a float", "gaussian"],
     ),
     "no steps": ("steps = 0", ["steps", "integer of at least 1", "0"]),
     "negative nodes": ("nodes = -1", ["nodes", "integer of at least 1", "-1"]),
@@ -320,9 +321,18 @@ def test_the_bits_of_a_run_of_two_parameters_are_those_of_its_two_channels():
 
 def test_files_leave_out_what_was_added_later_at_its_default():
     written = as_written(RunConfig())
-    assert written == {n: v for n, v in asdict(RunConfig()).items() if n not in PARAMETERS[2:]}
+    later = {*PARAMETERS[2:], "compress", "optimizer", "momentum", "learning_rate"}
+    assert written == {n: v for n, v in asdict(RunConfig()).items() if n not in later}
     assert {"fidelity", "error_prob", "bits", "protection"} <= set(written)
     assert as_written(RunConfig(survival=0.9)) == {**written, "survival": 0.9}
+    compressed = as_written(RunConfig(compress=CompressConfig("topk", fraction=0.1)))
+    assert compressed["compress"] == {
+        **dict.fromkeys(field.name for field in fields(CompressConfig)),
+        "method": "topk",
+        "fraction": 0.1,
+    }
+    assert not {"optimizer", "momentum"} & as_written(TrainConfig()).keys()
+    assert "validation" not in as_written(DataConfig())
     assert as_written(TrainConfig())["runs"][0]["protection"] == asdict(CodeConfig())
 
 
