@@ -172,7 +172,7 @@ def test_two_sums_from_one_key_have_the_first_errors_that_are_enumerated():
 
 
 def known(loss, cost):
-    """Whether an estimate is a number."""
+    """True if an estimate is a number."""
     run = jax.jit(functools.partial(expected, loss, estimator="russo", cost=cost))
     return bool(jnp.isfinite(run(ring_of(0.9), KEY)))
 
