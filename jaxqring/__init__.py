@@ -2,8 +2,8 @@
 
 What a training script needs is here; everything else has a namespace, which is a room of the
 package: `jaxqring.channels`, `pairs`, `ghz`, `information`, `capacity`, `link`, `codec`, `codes`,
-`supply`, `ring`, `gradients`, `economics`, `secure`, `audit`, `compress`, `train`, `sweeps`, `jobs`,
-`show` and `interop`.
+`supply`, `ring`, `gradients`, `economics`, `secure`, `audit`, `compress`, `train`, `sweeps`,
+`jobs`, `show` and `interop`.
 """
 
 import importlib

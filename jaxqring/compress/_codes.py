@@ -142,7 +142,9 @@ class Logarithmic:
 
     def decode(self, codes: jax.Array, scale: ArrayLike) -> jax.Array:
         """Values (...) float32 of codes (...); the derivative is that of the values encoded."""
-        return scale * straight_through(codes, of_log_level(codes, self.bits, self.alpha))
+        return straight_through(codes, of_log_level(codes, self.bits, self.alpha)) * jnp.asarray(
+            scale
+        )
 
 
 @struct.dataclass
@@ -172,7 +174,7 @@ class Ternary:
         """() float32 the scale of a tensor of any shape: central, population standard deviation."""
         if self.clip_sigma is None:
             return jnp.max(jnp.abs(x))
-        return jnp.asarray(jnp.multiply(self.clip_sigma, jnp.std(x)))
+        return jnp.std(x) * jnp.asarray(self.clip_sigma)
 
     def encode(self, x: jax.Array, scale: ArrayLike, uniform: jax.Array) -> jax.Array:
         """Codes (...) float32 of x (...), with uniform (...) numbers in [0, 1)."""

@@ -71,7 +71,7 @@ def compressed_pmean(
     source: GHZSource | None = None,
     with_report: bool = False,
 ) -> Any:
-    """What a compressor delivers in place of the mean of a pytree over the nodes of a ring.
+    """The mean of a pytree over the nodes of a ring, as a compressor delivers it.
 
     All that is sent are integers: the compressor rounds, the ring adds or carries them exactly, so
     that with noise "off" or protected links all nodes are delivered the same, bit for bit, under
