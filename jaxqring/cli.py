@@ -1,4 +1,4 @@
-"""The command line: `jaxqring train`, `budget`, `sweep` and `sensitivity`.
+"""The command line: `jaxqring train`, `budget`, `sweep`, `sensitivity` and `inversion`.
 
 A configuration comes from a TOML file, or by the name of one that comes with the package, and any
 value of it can be overridden by a flag:
@@ -8,6 +8,7 @@ value of it can be overridden by a flag:
     jaxqring budget --config budget --hardware.length 20e3
     jaxqring sweep --config sweep_fidelity --seeds 2 --task.steps 100
     jaxqring sensitivity --config sensitivity --seeds 8
+    jaxqring inversion --config inversion --images 4
 
 `jaxqring COMMAND --help` lists the flags of a command, and `jaxqring --version` prints the version.
 """
@@ -24,7 +25,7 @@ import jax
 
 import jaxqring
 from jaxqring._extras import MissingExtraError, needs
-from jaxqring.jobs import _budget_job, _sensitivity_job, _sweep_job, _training_job
+from jaxqring.jobs import _budget_job, _inversion_job, _sensitivity_job, _sweep_job, _training_job
 from jaxqring.jobs._load import load_config, packaged_configs
 from jaxqring.jobs._security_curves import security_curves
 from jaxqring.jobs._training_config import TrainConfig
@@ -145,6 +146,14 @@ def _sensitivity(config: _sensitivity_job.SensitivityConfig, console: "Console")
     return [_tables.sensitivity_table(table, title)], [config.folder / "results.csv", *figures]
 
 
+def _inversion(config: _inversion_job.InversionConfig, console: "Console") -> "Output":
+    from jaxqring.show import _inversion_figures, _tables
+
+    summary = _inversion_job.run_inversion(config, console)
+    figures = _inversion_figures.draw_inversion(config, summary)
+    return _tables.inversion_tables(summary), [config.folder / "summary.json", *figures]
+
+
 class Command(NamedTuple):
     """A command: the class of its configuration, its description, and the function that runs it."""
 
@@ -165,6 +174,11 @@ COMMANDS = {
         _sensitivity_job.SensitivityConfig,
         "Differentiate a training by the physics of each link.",
         _sensitivity,
+    ),
+    "inversion": Command(
+        _inversion_job.InversionConfig,
+        "Reconstruct images from gradients that compressors and masks are to hide.",
+        _inversion,
     ),
 }
 

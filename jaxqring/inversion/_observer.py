@@ -138,8 +138,26 @@ def as_values(compressor: Compressor) -> Compressor:
     return compressor
 
 
-def delivered(compressor: Compressor | None, gradient: PyTree, key: Key) -> PyTree:
-    """What one node's first step delivers in place of its gradient.
+class Observed(NamedTuple):
+    """One node's first step, as it was observed. A pytree, which programs may take and return.
+
+    Attributes:
+      delivered: pytree as the gradient: what the step delivers in its place.
+      sent: the tensors that the node sends, in their order. Codes of LQ-SGD stand as linear levels
+        of the values that they decode to, fine enough for the smallest of them.
+      message_map: `message_map(other) -> values`, for each tensor sent what it would stand for but
+        for rounding if the gradient were another, and the node had chosen and the ring answered as
+        they did. It is linear, unless the method sends signs: then tanh(x / rms(x)) takes the place
+        of each. It depends on what is to be seen in the messages alone.
+    """
+
+    delivered: PyTree
+    sent: Sends
+    message_map: Callable[[PyTree], list[jax.Array]]
+
+
+def observe(compressor: Compressor | None, gradient: PyTree, key: Key) -> Observed:
+    """The first step of one node, observed. Pure: map it over gradients and keys.
 
     Args:
       compressor: the method; None for 16-bit levels of the gradient itself.
@@ -147,53 +165,26 @@ def delivered(compressor: Compressor | None, gradient: PyTree, key: Key) -> PyTr
       key: for methods that draw.
 
     Returns:
-      A pytree of the same shapes.
+      What is delivered, what is sent, and what others would send.
+
+    >>> from jaxqring.compress import TopK
+    >>> step = observe(TopK(0.5), jnp.array([3.0, -1.0, 0.5, 2.0]), jax.random.key(0))
+    >>> step.delivered
+    Array([3., 0., 0., 2.], dtype=float32)
+    >>> step.message_map(jnp.array([1.0, 2.0, 3.0, 4.0]))[0] / step.sent[0].unit * 3
+    Array([1., 4.], dtype=float32)
     """
-    return _step(compressor, gradient, key)[0]
-
-
-def messages(compressor: Compressor | None, gradient: PyTree, key: Key) -> Sends:
-    """All that one node sends in its first step.
-
-    Args:
-      compressor: the method; None for 16-bit levels of the gradient itself.
-      gradient: pytree of float32 arrays.
-      key: for methods that draw.
-
-    Returns:
-      The tensors in their order. Codes of LQ-SGD stand as linear levels of the values that they
-      decode to, fine enough for the smallest of them.
-
-    >>> from jaxqring.compress import PowerSGD
-    >>> gradient = {"w": jnp.ones((30, 20)), "b": jnp.ones(20)}
-    >>> [sent.codes.shape for sent in messages(PowerSGD(rank=1), gradient, jax.random.key(0))]
-    [(20,), (30, 1), (20, 1)]
-    """
-    return _step(None if compressor is None else as_values(compressor), gradient, key)[1]
-
-
-def message_map(
-    compressor: Compressor | None, gradient: PyTree, key: Key
-) -> Callable[[PyTree], list[jax.Array]]:
-    """The messages of any gradient, had the node chosen and the ring answered as they did for one.
-
-    Args:
-      compressor: as for `messages`.
-      gradient: the one that was sent; the map depends on what its messages say of it alone.
-      key: as for `messages`.
-
-    Returns:
-      `function(other) -> values`: for each of `messages`, what it would stand for but for rounding.
-      It is linear, unless the method sends signs: then tanh(x / rms(x)) takes the place of each.
-    """
+    delivered, sent = _step(compressor, gradient, key)
     if compressor is not None and compressor.reduce == "vote":
-        return _soft_signs
+        return Observed(delivered, sent, jax.tree_util.Partial(_soft_signs))
     method = None if compressor is None else as_values(compressor)
 
-    def values(other: PyTree) -> list[jax.Array]:
-        return [sent.values for sent in _step(method, other, key)[1]]
+    def values(other: PyTree) -> tuple[list[jax.Array], Sends]:
+        sent = _step(method, other, key)[1]
+        return [tensor.values for tensor in sent], sent
 
-    return jax.linearize(values, gradient)[1]
+    _, linear, sent = jax.linearize(values, gradient, has_aux=True)
+    return Observed(delivered, sent, linear)
 
 
 def _soft_signs(gradient: PyTree) -> list[jax.Array]:

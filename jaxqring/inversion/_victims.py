@@ -52,11 +52,13 @@ class Victim(NamedTuple):
       params: pytree of float32 arrays.
       gradient: `gradient(image, label)`, the gradient of the cross-entropy in nats with respect to
         the parameters, of one image (height, width, 1) with its () int32 label.
+      shape: (height, width, 1) of an image.
     """
 
     name: VictimName
     params: PyTree
     gradient: Callable[[jax.Array, jax.Array], PyTree]
+    shape: tuple[int, ...]
 
 
 def victim(name: VictimName, shape: tuple[int, ...], num_classes: int, key: Key) -> Victim:
@@ -92,7 +94,7 @@ def victim(name: VictimName, shape: tuple[int, ...], num_classes: int, key: Key)
             scores = model.apply({"params": params}, image[None])
         return cross_entropy(scores, jnp.asarray(label)[None])
 
-    return Victim(name, params, functools.partial(jax.grad(loss), params))
+    return Victim(name, params, functools.partial(jax.grad(loss), params), shape)
 
 
 def _convolutions_as_products(
@@ -103,10 +105,12 @@ def _convolutions_as_products(
     if not isinstance(module, nn.Conv) or context.method_name != "__call__":
         return call(*args, **kwargs)
     (images,) = args
-    kernel, bias = (module.get_variable("params", name) for name in ("kernel", "bias"))
+    kernel: jax.Array = module.get_variable("params", "kernel")
+    bias: jax.Array = module.get_variable("params", "bias")
     high, wide, _, channels = kernel.shape
-    stride = module.strides or 1
-    padding = module.padding
+    stride, padding = module.strides or 1, module.padding
+    assert isinstance(stride, int)
+    assert isinstance(padding, str | int)
     if isinstance(padding, str):
         sides = lax.padtype_to_pads(images.shape[1:3], (high, wide), (stride, stride), padding)
     else:
