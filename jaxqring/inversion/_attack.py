@@ -98,8 +98,9 @@ def cosine_distance(found: PyTree, wanted: PyTree) -> jax.Array:
     pairs = list(zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True))
     products = sum(jnp.vdot(a, b) for a, b in pairs)
     squares = sum(jnp.vdot(a, a) for a, _ in pairs), sum(jnp.vdot(b, b) for _, b in pairs)
-    # Not the root of a product, which may be too small for a float32 where neither factor is.
-    roots = [lax.rsqrt(jnp.maximum(square, 1e-37)) for square in squares]
+    # Not the root of a product, which may be too small for a float32 where neither factor is; and
+    # far from zero, where the derivative of the root would overflow.
+    roots = [lax.rsqrt(jnp.maximum(square, 1e-24)) for square in squares]
     return 1 - products * roots[0] * roots[1]
 
 
