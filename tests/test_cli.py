@@ -255,8 +255,10 @@ def test_the_flags_of_every_command_list_the_file_and_its_names(command):
     status, output = run(command, "--help")
     assert status == 0
     assert "--config FILE|NAME" in output
-    assert "budget, demo, drift, secure, sensitivity, sweep_bits, sweep_fidelity" in output
-    assert ("--restart" in output) == (command == "train")
+    assert (
+        "budget, demo, drift, inversion, secure, sensitivity, sweep_bits, sweep_fidelity" in output
+    )
+    assert ("--restart" in output) == (command in ("train", "inversion"))
 
 
 def test_a_name_stands_for_a_file_that_is_shipped(tmp_path, monkeypatch):
