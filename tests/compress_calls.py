@@ -1,12 +1,13 @@
 """Steps of compressors as per-node functions that tests share, and trees to run them on."""
 
+import dataclasses
 import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxqring import FixedPoint, GHZSource, Ring, superdense, werner
+from jaxqring import FixedPoint, Ring, superdense, werner
 from jaxqring.compress import compressed_pmean
 from jaxqring.secure import Security
 
@@ -146,5 +147,13 @@ def assert_same_bits(left, right):
         assert a.tobytes() == b.tobytes(), f"{np.sum(a != b)} of {a.size} differ"
 
 
-def source(nodes):
-    return GHZSource(nodes)
+def label(value):
+    """A compressor by what differs from its defaults, as the name of a case."""
+    if not dataclasses.is_dataclass(value):
+        return None
+    own = [
+        f"{field.name}={getattr(value, field.name)}"
+        for field in dataclasses.fields(value)
+        if getattr(value, field.name) != field.default
+    ]
+    return "-".join([type(value).__name__, *own])

@@ -20,17 +20,37 @@ def to_log_level(fraction: jax.Array, bits: int, alpha: ArrayLike) -> jax.Array:
 
     Nearest in the logarithmic domain: round(L sign(x) ln(1 + alpha |x|) / ln(1 + alpha)) with
     L = 2^(bits - 1) - 1, so that zero is a level. Fractions beyond the interval are clipped.
+
+    Logarithms differ in their last bit from one program to the next, as compilers have several of
+    them. What decides is therefore a comparison with the borders of a level.
     """
-    top = np.float32(2 ** (bits - 1) - 1)
-    magnitude = jnp.log1p(alpha * jnp.minimum(jnp.abs(fraction), 1)) / jnp.log1p(alpha)
-    return jnp.sign(fraction) * jnp.round(top * magnitude)
+    top = 2 ** (bits - 1) - 1
+    size = jnp.minimum(jnp.abs(fraction), 1)
+    guess = jnp.round(np.float32(top) * jnp.log1p(alpha * size) / jnp.log1p(alpha))
+    level = jnp.clip(guess, 0, top).astype(jnp.int32)
+    borders = _fractions(np.arange(top + 2) - 0.5, bits, alpha)
+    above = (level < top) & (size >= borders[level + 1])
+    level += above.astype(jnp.int32) - ((level > 0) & (size < borders[level])).astype(jnp.int32)
+    return jnp.sign(fraction) * level.astype(jnp.float32)
 
 
 def of_log_level(level: jax.Array, bits: int, alpha: ArrayLike) -> jax.Array:
-    """The fraction (...) float32 in [-1, 1] that a logarithmic level (...) stands for."""
-    top = np.float32(2 ** (bits - 1) - 1)
-    exponent = jnp.abs(level) / top * jnp.log1p(alpha)
-    return jnp.sign(level) * jnp.expm1(exponent) / alpha
+    """The fraction (...) float32 in [-1, 1] that an integer logarithmic level (...) stands for.
+
+    From a table, for the reason given above. Errors of links also make the level -2^(bits - 1),
+    which stands for a little less than -1.
+    """
+    table = _fractions(np.arange(2 ** (bits - 1) + 1), bits, alpha)
+    return jnp.sign(level) * table[jnp.abs(level).astype(jnp.int32)]
+
+
+def _fractions(levels: np.ndarray, bits: int, alpha: ArrayLike) -> jax.Array:
+    """float32 fractions that levels (...) of at least -1/2 stand for, also between integers."""
+    exponents = levels / (2 ** (bits - 1) - 1)
+    if checks.is_traced(alpha):
+        return jnp.expm1(exponents.astype(np.float32) * jnp.log1p(alpha)) / alpha
+    known = np.asarray(alpha, np.float64)
+    return jnp.asarray((np.expm1(exponents * np.log1p(known)) / known).astype(np.float32))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -182,8 +182,11 @@ class Ternary:
             check_positive("clip_sigma", self.clip_sigma)
 
     def scale(self, x: jax.Array) -> jax.Array:
-        """() float32 the scale of a tensor of any shape: central, population standard deviation."""
-        if self.clip_sigma is None:
+        """() float32 the scale of a tensor of any shape: central, population standard deviation.
+
+        A single value, which has none, is its own scale.
+        """
+        if self.clip_sigma is None or x.size == 1:
             return jnp.max(jnp.abs(x))
         return jnp.std(x) * jnp.asarray(self.clip_sigma)
 

@@ -1,5 +1,6 @@
 """DeMo: the largest cosine coefficients of momenta that each node keeps to itself."""
 
+import functools
 import math
 from typing import Literal, NamedTuple
 
@@ -57,15 +58,27 @@ class Blocks(NamedTuple):
 
     def transform(self, leaf: jax.Array, *, back: bool = False) -> jax.Array:
         """Coefficients (k, blocks, size) of values (k, ...), or values of coefficients."""
-        left, right = cosines(self.height), cosines(self.width)
+        left, right = (_for_each(cosines(side), leaf) for side in (self.height, self.width))
         grid = leaf.shape[0], self.rows // self.height, self.columns // self.width
+        product = functools.partial(jnp.einsum, precision="highest")
         if back:
             blocks = leaf.reshape(*grid, self.height, self.width)
-            values = jnp.einsum("hi,kabhw,wj->kaibj", left, blocks, right, precision="highest")
+            tall = product("khi,kabhw->kabiw", left, blocks)
+            values = product("kabiw,kwj->kaibj", tall, right)
             return values.reshape(leaf.shape[0], self.rows, self.columns)
         values = leaf.reshape(grid[0], grid[1], self.height, grid[2], self.width)
-        blocks = jnp.einsum("hi,kaibj,wj->kabhw", left, values, right, precision="highest")
+        tall = product("khi,kaibj->kabhj", left, values)
+        blocks = product("kabhj,kwj->kabhw", tall, right)
         return blocks.reshape(leaf.shape[0], self.number, self.size)
+
+
+def _for_each(matrix: np.ndarray, leaf: jax.Array) -> jax.Array:
+    """(k, h, i) a copy of a matrix for each node of a leaf (k, ...).
+
+    Nodes then are a batch of products. As columns of one larger product, which a constant matrix
+    would make of them under `vmap`, they would be rounded otherwise.
+    """
+    return matrix + leaf.reshape(leaf.shape[0], -1)[:, :1, None] * 0
 
 
 def blocks_of(shape: tuple[int, ...]) -> Blocks:
