@@ -112,10 +112,13 @@ def _train(config: TrainConfig, console: "Console") -> "Output":
     if finished:
         _say(console, f"{folder} holds this job, finished: --restart starts over")
     summary = finished or _training_job.train(config, console)
-    paths = _training_figures.draw_training(folder, summary, only_missing=bool(finished))
     compressed = any("compress" in run for run in summary["config"]["runs"])
+    paths = []
     if compressed and not (finished and (folder / "compression.png").exists()):
         paths.append(_compression_figures.draw_compression(folder, summary))
+    if not compressed or len(summary["runs"]) <= _training_figures.MOST_RUNS:
+        only_missing = bool(finished)
+        paths += _training_figures.draw_training(folder, summary, only_missing=only_missing)
     if not (finished and (folder / "security.png").exists()):
         curves = security_curves(summary)
         if curves is not None:

@@ -57,7 +57,7 @@ class CurveConfig:
         protected without a protection or without a method.
     """
 
-    name: str
+    name: str = "uncompressed"
     compress: CompressConfig | None = None
     label: str | None = None
     panel: str = ""

@@ -12,7 +12,14 @@ import pytest
 from jaxqring import Retransmit, depolarizing, reed_solomon, superdense, werner
 from jaxqring._fields import as_written
 from jaxqring.codes import IdealCode, Unequal, bch, repetition, secded
-from jaxqring.jobs import BudgetConfig, SensitivityConfig, SweepConfig, TrainConfig, load_config
+from jaxqring.jobs import (
+    BudgetConfig,
+    CompressionConfig,
+    SensitivityConfig,
+    SweepConfig,
+    TrainConfig,
+    load_config,
+)
 from jaxqring.jobs._code_config import CodeConfig
 from jaxqring.jobs._compress_config import CompressConfig
 from jaxqring.jobs._link_config import PARAMETERS, LinkConfig
@@ -339,7 +346,9 @@ def test_files_leave_out_what_was_added_later_at_its_default():
 @pytest.mark.parametrize("path", sorted(DEMO.parent.glob("*.toml")), ids=lambda path: path.stem)
 def test_every_file_that_is_shipped_is_known_by_its_name(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    kind = {"budget": BudgetConfig, "sensitivity": SensitivityConfig}.get(path.stem, TrainConfig)
+    kinds = {"budget": BudgetConfig, "sensitivity": SensitivityConfig}
+    kinds |= {"compression_noise": CompressionConfig, "compression_rates": CompressionConfig}
+    kind = kinds.get(path.stem, TrainConfig)
     kind = SweepConfig if path.stem.startswith("sweep") else kind
     assert packaged_configs()[path.stem].read_text() == path.read_text()
     assert load_config(path.stem, kind) == load_config(path, kind)
@@ -355,7 +364,9 @@ def test_an_unknown_name_is_refused_with_those_that_are_known(tmp_path, monkeypa
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match="must") as refusal:
         load_config("dmo")
-    one_sentence(refusal, ["`config`", "budget, demo, drift", "sweep_fidelity", "'dmo'"])
+    one_sentence(
+        refusal, ["`config`", "budget, compression, compression_noise", "sweep_fidelity", "'dmo'"]
+    )
 
 
 @pytest.mark.parametrize("text, words", REFUSED.values(), ids=REFUSED)
