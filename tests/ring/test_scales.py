@@ -183,7 +183,6 @@ def test_a_scale_that_float32_does_not_hold_is_the_product_of_two_that_it_does()
     np.testing.assert_array_equal(first * second, 2.0**power)
     for half in (first, second):  # normal numbers
         assert (np.abs(np.log2(half)) <= 126).all()
-    assert np.finfo(np.float32).max < 2.0**128
 
 
 @pytest.mark.parametrize("ring", [PROTECTED, Ring(noise="off")], ids=["protected", "off"])
