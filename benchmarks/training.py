@@ -27,7 +27,7 @@ def main():
     config = load_config(DEMO)
     placement = place(config.mapping, config.nodes)
     data = datasets.load(config.data)
-    state = _initial_state(config, data)
+    state = _initial_state(config.runs[0], config, data)
     batch = datasets.batches(data, 0, config.seed, config.nodes, config.batch_per_node)
     rings = {run.name: run.ring() for run in config.runs}
     rings["ring, symbol error 1e-3"] = jq.Ring(jq.superdense(jq.werner(fidelity=0.999)))

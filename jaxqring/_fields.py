@@ -1,7 +1,8 @@
 """Checks that every configuration shares, and the form in which files hold one."""
 
 import dataclasses
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+import types
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from jaxqring import _checks as checks
 
@@ -40,7 +41,7 @@ def check_fields(config: Any, prefix: str = "") -> None:
 
     Args:
       config: a dataclass. The least value of its fields of type `int` or `int | None` is 1, unless
-        their metadata say otherwise.
+        their metadata say otherwise; None is left to the type.
       prefix: of the names of its fields in refusals.
 
     Raises:
@@ -49,9 +50,13 @@ def check_fields(config: Any, prefix: str = "") -> None:
     hints = get_type_hints(type(config))
     for field in dataclasses.fields(config):
         hint, value = hints[field.name], getattr(config, field.name)
+        if get_origin(hint) in (types.UnionType, Union) and type(None) in get_args(hint):
+            if value is None:
+                continue
+            hint = next(kind for kind in get_args(hint) if kind is not type(None))
         if get_origin(hint) is Literal:
             checks.one_of(prefix + field.name, value, get_args(hint))
-        elif hint is int or (hint == int | None and value is not None):
+        elif hint is int:
             checks.integer(prefix + field.name, value, field.metadata.get("least", 1))
 
 

@@ -42,6 +42,7 @@ TieVariant: TypeAlias = Literal["message", "steered"]
 TieTest: TypeAlias = Literal["estimate", "zero"]
 
 ModelName: TypeAlias = Literal["cnn", "mlp"]
+OptimizerName: TypeAlias = Literal["adam", "sgd"]
 NodeMapping: TypeAlias = Literal["pmap", "shard_map", "vmap"]
 MappingChoice: TypeAlias = Literal["auto", NodeMapping]
 DerivativeMode: TypeAlias = Literal["auto", "forward", "reverse"]

@@ -1,4 +1,4 @@
-"""The command line: `jaxqring train`, `budget`, `sweep` and `sensitivity`.
+"""The command line: `train`, `budget`, `sweep`, `sensitivity`, `compression` and `inversion`.
 
 A configuration comes from a TOML file, or by the name of one that comes with the package, and any
 value of it can be overridden by a flag:
@@ -8,6 +8,8 @@ value of it can be overridden by a flag:
     jaxqring budget --config budget --hardware.length 20e3
     jaxqring sweep --config sweep_fidelity --seeds 2 --task.steps 100
     jaxqring sensitivity --config sensitivity --seeds 8
+    jaxqring compression --config compression_noise --seeds 2
+    jaxqring inversion --config inversion --images 4
 
 `jaxqring COMMAND --help` lists the flags of a command, and `jaxqring --version` prints the version.
 """
@@ -24,7 +26,14 @@ import jax
 
 import jaxqring
 from jaxqring._extras import MissingExtraError, needs
-from jaxqring.jobs import _budget_job, _sensitivity_job, _sweep_job, _training_job
+from jaxqring.jobs import (
+    _budget_job,
+    _compression_job,
+    _inversion_job,
+    _sensitivity_job,
+    _sweep_job,
+    _training_job,
+)
 from jaxqring.jobs._load import load_config, packaged_configs
 from jaxqring.jobs._security_curves import security_curves
 from jaxqring.jobs._training_config import TrainConfig
@@ -95,7 +104,7 @@ def _fail(sentence: str, status: int) -> int:
 
 
 def _train(config: TrainConfig, console: "Console") -> "Output":
-    from jaxqring.show import _security_figure, _tables, _training_figures
+    from jaxqring.show import _compression_figures, _security_figure, _tables, _training_figures
 
     if config.mapping != "vmap":
         _offer_host_devices(config.nodes)
@@ -103,14 +112,20 @@ def _train(config: TrainConfig, console: "Console") -> "Output":
     if finished:
         _say(console, f"{folder} holds this job, finished: --restart starts over")
     summary = finished or _training_job.train(config, console)
-    paths = _training_figures.draw_training(folder, summary, only_missing=bool(finished))
+    compressed = any("compress" in run for run in summary["config"]["runs"])
+    paths = []
+    if compressed and not (finished and (folder / "compression.png").exists()):
+        paths.append(_compression_figures.draw_compression(folder, summary))
+    if not compressed or len(summary["runs"]) <= _training_figures.MOST_RUNS:
+        only_missing = bool(finished)
+        paths += _training_figures.draw_training(folder, summary, only_missing=only_missing)
     if not (finished and (folder / "security.png").exists()):
         curves = security_curves(summary)
         if curves is not None:
             paths.append(_security_figure.draw_security(folder, summary, curves))
     if finished:
         return [], paths
-    tables = [_tables.summary_table(summary)]
+    tables = [(_tables.compression_table if compressed else _tables.summary_table)(summary)]
     if any("security" in run for run in summary["runs"]):
         tables.append(_tables.security_table(summary))
     return tables, [folder / "summary.json", *paths]
@@ -145,6 +160,24 @@ def _sensitivity(config: _sensitivity_job.SensitivityConfig, console: "Console")
     return [_tables.sensitivity_table(table, title)], [config.folder / "results.csv", *figures]
 
 
+def _compression(config: _compression_job.CompressionConfig, console: "Console") -> "Output":
+    from jaxqring.show import _compression_figures, _tables
+
+    _offer_cores(config.devices)
+    curves = _compression_job.run_compression(config, console)
+    figure = _compression_figures.draw_curves(config.folder, config.varied, curves)
+    table = _tables.curves_table(config.varied, curves)
+    return [table], [config.folder / "summary.json", figure]
+
+
+def _inversion(config: _inversion_job.InversionConfig, console: "Console") -> "Output":
+    from jaxqring.show import _inversion_figures, _tables
+
+    summary = _inversion_job.run_inversion(config, console)
+    figures = _inversion_figures.draw_inversion(config, summary)
+    return _tables.inversion_tables(summary), [config.folder / "summary.json", *figures]
+
+
 class Command(NamedTuple):
     """A command: the class of its configuration, its description, and the function that runs it."""
 
@@ -165,6 +198,16 @@ COMMANDS = {
         _sensitivity_job.SensitivityConfig,
         "Differentiate a training by the physics of each link.",
         _sensitivity,
+    ),
+    "compression": Command(
+        _compression_job.CompressionConfig,
+        "Train with compressed gradients, over one parameter.",
+        _compression,
+    ),
+    "inversion": Command(
+        _inversion_job.InversionConfig,
+        "Reconstruct images from gradients that compressors and masks are to hide.",
+        _inversion,
     ),
 }
 

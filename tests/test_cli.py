@@ -255,8 +255,9 @@ def test_the_flags_of_every_command_list_the_file_and_its_names(command):
     status, output = run(command, "--help")
     assert status == 0
     assert "--config FILE|NAME" in output
-    assert "budget, demo, drift, secure, sensitivity, sweep_bits, sweep_fidelity" in output
-    assert ("--restart" in output) == (command == "train")
+    names = "budget, compression, compression_noise, compression_rates, demo, drift, inversion"
+    assert f"{names}, secure, sensitivity, sweep_bits, sweep_fidelity" in output
+    assert ("--restart" in output) == (command in ("train", "inversion"))
 
 
 def test_a_name_stands_for_a_file_that_is_shipped(tmp_path, monkeypatch):
@@ -295,7 +296,10 @@ def test_an_unknown_command_is_refused():
         (["--steps", "0"], ["`steps` must be an integer of at least 1, but got 0."]),
         (["--steps", "many"], ["--steps", "many"]),
         (["--mapping", "xmap"], ["--mapping", "xmap", "shard_map"]),
-        (["--config", "dmo"], ["`config` must be a readable file, or one of budget, demo", "dmo"]),
+        (
+            ["--config", "dmo"],
+            ["`config` must be a readable file, or one of budget, compression", "dmo"],
+        ),
         (
             ["--runs.0.fidelity", "1.2"],
             ["`runs.fidelity` must lie in [0.25, 1], but got 1.2."],

@@ -9,6 +9,14 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from compress_costs import (
+    CNN_SHAPES,
+    lqsgd_bits,
+    powersgd_bits,
+    sgd_bits,
+    terngrad_bits,
+    vote_count_bits,
+)
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -121,7 +129,26 @@ def conflict_audit():
     assert low - 0.01 <= exact <= high + 0.01
 
 
+def compression_traffic():
+    lines = [line.split("  ") for line in printed("compression_traffic.py").splitlines()]
+    rows = [[cell.strip() for cell in line if cell.strip()] for line in lines]
+    epochs = [row for row in rows if len(row) == 6 and row[4] != "in the paper"]
+    # Every size of the paper comes out, rounded; the ratios of its exact bytes do not.
+    assert len(epochs) == 12
+    assert all(round(float(row[3])) == int(row[4]) for row in epochs)
+    assert [row[5] for row in epochs if row[1] == "LQ-SGD"] == ["973.0", "973.2", "973.3"]
+    ring = {row[0]: [int(x.replace(",", "")) for x in row[1:4]] for row in rows if len(row) == 7}
+    cnn = CNN_SHAPES  # the last of the tables
+    assert ring["SGD, 16 bits"][0] == sgd_bits(cnn, 8)
+    assert ring["PowerSGD, 16 bits"][0] == powersgd_bits(cnn, 8)
+    assert ring["LQ-SGD, gather"][0] == lqsgd_bits(cnn, 8)
+    assert ring["TernGrad"][0] == terngrad_bits(cnn, 8)
+    assert ring["sign votes"][0] == vote_count_bits(cnn, 8)
+    assert all(bits == 2 * qubits for bits, qubits, _ in ring.values())
+
+
 CHECKS = {
+    "compression_traffic.py": compression_traffic,
     "conflict_audit.py": conflict_audit,
     "attacks.py": attacks,
     "readme.py": readme,

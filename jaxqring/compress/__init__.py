@@ -4,7 +4,7 @@ from jaxqring.compress._codes import Levels, Linear, Logarithmic, Sign, Ternary
 from jaxqring.compress._collective import compressed_pmean
 from jaxqring.compress._compressor import Compressor
 from jaxqring.compress._demo import DeMo
-from jaxqring.compress._elementwise import QSGD, SignVote, TernGrad
+from jaxqring.compress._elementwise import QSGD, SignVote, TernGrad, Uncompressed
 from jaxqring.compress._exchange import Exchange
 from jaxqring.compress._low_rank import LQSGD, LowRankState, PowerSGD
 from jaxqring.compress._message import Message, Traffic, star_cost
@@ -34,6 +34,7 @@ __all__ = [
     "Ternary",
     "TopK",
     "Traffic",
+    "Uncompressed",
     "all_reduce",
     "compressed_pmean",
     "star_cost",

@@ -60,13 +60,13 @@ def _fraction(x: jax.Array, scale: ArrayLike) -> jax.Array:
     return jnp.where(scale > 0, x / jnp.where(scale > 0, scale, 1), 0)
 
 
-def within(value: jax.Array, most: float) -> jax.Array:
+def within(value: jax.Array, most: ArrayLike) -> jax.Array:
     """The value, clipped to a magnitude; the derivative is one up to that, and zero beyond.
 
     That of `jnp.clip` is a half where the value is the magnitude itself, as the largest one of a
     leaf is.
     """
-    return jnp.where(jnp.abs(value) > most, jnp.sign(value) * np.float32(most), value)
+    return jnp.where(jnp.abs(value) > most, jnp.sign(value) * jnp.float32(most), value)
 
 
 def _rounded_by_chance(level: jax.Array, uniform: jax.Array) -> jax.Array:

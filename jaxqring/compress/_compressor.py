@@ -11,7 +11,7 @@ from jaxqring._types import PyTree
 from jaxqring.codec import FixedPoint
 from jaxqring.compress._exchange import Exchange
 from jaxqring.compress._message import Message, Traffic, traffic_cost
-from jaxqring.ring import Cost, Ring
+from jaxqring.ring import Cost, Hops, Ring
 
 
 class Compressor(abc.ABC):
@@ -96,6 +96,31 @@ class Compressor(abc.ABC):
         assert isinstance(ring.wire, FixedPoint)
         traffic = self.traffic(tree, num_nodes, ring.wire)
         return traffic_cost(traffic, ring, num_nodes, len(jax.tree.leaves(tree)))
+
+    def hops(self, ring: Ring, tree: PyTree, num_nodes: int) -> tuple[Hops, ...]:
+        """The hops of the collectives of a step in their order, for `jaxqring.expected`.
+
+        Args:
+          ring: as for `cost`.
+          tree: as for `traffic`.
+          num_nodes: N.
+
+        Raises:
+          TypeError: as `cost`.
+          ValueError: as `cost`.
+
+        >>> import numpy as np
+        >>> from jaxqring.compress import PowerSGD
+        >>> PowerSGD(rank=1).hops(Ring(), {"w": np.zeros((30, 20))}, num_nodes=4)[1]
+        Hops(num_nodes=4, rounds=6, size=5, bits=16)
+        """
+        checks.instance("ring", ring, Ring)
+        checks.instance("ring.wire", ring.wire, FixedPoint)
+        assert isinstance(ring.wire, FixedPoint)
+        return tuple(
+            Hops.of(message.size, num_nodes, message.bits, collective=message.collective)
+            for message in self.messages(tree, num_nodes, ring.wire)
+        )
 
     def check(self, tree: PyTree) -> None:
         """Refuses a gradient that the method cannot carry.

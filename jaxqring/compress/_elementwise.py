@@ -1,4 +1,4 @@
-"""Compressors that code every value by itself: TernGrad, QSGD, and votes of signs."""
+"""Methods that code every value by itself: linear levels, TernGrad, QSGD, and votes of signs."""
 
 import math
 from typing import Literal
@@ -21,7 +21,7 @@ from jaxqring.compress._codes import (
 )
 from jaxqring.compress._compressor import Compressor
 from jaxqring.compress._exchange import Exchange, over
-from jaxqring.compress._message import Message, Traffic, sizes_of
+from jaxqring.compress._message import Message, Traffic, sizes_of, wire_for_sums
 
 
 class _Summed(Compressor):
@@ -66,6 +66,47 @@ class _Summed(Compressor):
         sizes = sizes_of(tree)
         message = Message("psum", sum(sizes), Counts.for_sums(most).bits)
         return Traffic((message,), (len(sizes),))
+
+
+@struct.dataclass
+class Uncompressed(Compressor):
+    """Every value on evenly spaced levels, as `jaxqring.pmean`, but with a scale for each leaf.
+
+    The yardstick of the others: it goes the same way over the ring.
+
+    Attributes:
+      bits: of a level at least, beside guard bits; None for the wire of the ring as it is.
+
+    Raises:
+      ValueError: if `bits` is not an integer in [2, 24].
+
+    >>> Uncompressed().messages(np.zeros(100), num_nodes=8)
+    (Message(collective='psum', size=100, bits=16),)
+    """
+
+    bits: int | None = struct.field(pytree_node=False, default=None)
+
+    def __post_init__(self) -> None:
+        if self.bits is not None:
+            checks.integer("bits", self.bits, 2, 24)
+
+    @property
+    def reduce(self) -> Literal["sum"]:
+        return "sum"
+
+    def init(self, tree: PyTree) -> tuple:
+        """No state: what is rounded off is lost."""
+        return ()
+
+    def mean(self, tree: PyTree, state: tuple, exchange: Exchange) -> tuple[PyTree, tuple]:
+        leaves, treedef = jax.tree.flatten(tree)
+        means, _ = exchange.mean(leaves, self.bits)
+        return jax.tree.unflatten(treedef, means), state
+
+    def traffic(self, tree: PyTree, num_nodes: int, wire: FixedPoint) -> Traffic:
+        sizes = sizes_of(tree)
+        bits = wire.bits if self.bits is None else wire_for_sums(self.bits, num_nodes).bits
+        return Traffic((Message("psum", sum(sizes), bits),), (len(sizes),))
 
 
 @struct.dataclass

@@ -28,6 +28,7 @@ from jaxqring.compress._codes import straight_through, within
 from jaxqring.compress._message import all_reduced_bits, wire_for_sums
 from jaxqring.physics.ghz import GHZSource
 from jaxqring.ring import Report, Ring, all_gather, psum
+from jaxqring.ring._payload import agree, from_levels, in_levels, layout_of, two_powers
 from jaxqring.secure import SecureReport, Security, secure_psum
 
 #: Collective number n of a step draws from `fold_in(key, n)`, draw number n of a node from
@@ -141,16 +142,15 @@ class Exchange:
         Rings that lie side by side on a mesh draw alike.
         """
         assert self._key is not None
-        drawn = []
-        for leaf in leaves:
-            self._draws += 1
-            key = jax.random.fold_in(self._key, np.uint32(OWN + self._draws))
+        self._draws += 1
+        key = jax.random.fold_in(self._key, np.uint32(OWN + self._draws))
+        sizes = [leaf[0].size for leaf in leaves]
 
-            def of_node(node: jax.Array, key: Key = key, leaf: jax.Array = leaf) -> jax.Array:
-                return jax.random.uniform(jax.random.fold_in(key, node), leaf.shape[1:])
+        def of_node(node: jax.Array) -> jax.Array:
+            return jax.random.uniform(jax.random.fold_in(key, node), (sum(sizes),))
 
-            drawn.append(jax.vmap(of_node)(self.nodes))
-        return drawn
+        drawn = lax.split(jax.vmap(of_node)(self.nodes), sizes, axis=1)
+        return [part.reshape(leaf.shape) for part, leaf in zip(drawn, leaves, strict=True)]
 
     def mean(
         self, leaves: Sequence[jax.Array], bits: int | None = None
@@ -165,24 +165,39 @@ class Exchange:
         Returns:
           The means (k, ...), and the values (k, ...) that this node's own levels stand for, whose
           mean over the nodes is the first where links have no errors. A derivative takes the place
-          of rounding by a straight line.
+          of rounding by a straight line. No sum exceeds N times the level of the largest value of
+          all nodes: those that do are counted and taken for the nearest that does not.
         """
-        wire = (
-            self.wire
-            if bits is None
-            else dataclasses.replace(self.wire, bits=wire_for_sums(bits, self.num_nodes).bits)
-        )
-        nodes = self.num_nodes
-        peaks = self.highest([jnp.max(jnp.abs(_rows(leaf)), axis=1) for leaf in leaves])
-        levels, scales = [], []
-        for leaf, peak in zip(leaves, peaks, strict=True):
-            scale = over(leaf, wire.scale_of(peak, nodes))
-            exact = leaf / scale
-            levels.append(straight_through(exact, self._rounded(lax.stop_gradient(exact), wire)))
-            scales.append(scale)
-        sums = self._sum(levels, Counts(wire.bits))
-        means = [total / nodes * scale for total, scale in zip(sums, scales, strict=True)]
-        return means, [level * scale for level, scale in zip(levels, scales, strict=True)]
+        wire = self.wire if bits is None else wire_for_sums(bits, self.num_nodes)
+        wire = dataclasses.replace(self.wire, bits=wire.bits, scale="leaf", non_finite="propagate")
+        # As one vector, in which leaves of equal length lie side by side: what is done to it is
+        # compiled once for each length, not for each leaf.
+        layout = layout_of(wire, [leaf[0].size for leaf in leaves])
+        flat = layout.join([leaf.reshape(leaf.shape[0], 1, -1) for leaf in leaves])
+        self.control_bits += all_reduced_bits(len(leaves), self.num_nodes)
+        peaks: list[jax.Array] = []
+
+        def highest(own: jax.Array) -> jax.Array:
+            peaks.append(lax.pmax(own, self.axis_name))
+            return peaks[0]
+
+        scales = agree(flat, layout, wire, self.num_nodes, highest)._replace(lost=None)
+        exact = in_levels(flat, layout, wire, scales)
+        levels = straight_through(exact, self._rounded(lax.stop_gradient(exact), wire))
+        (sums,) = self._sum([levels], Counts(wire.bits))
+        first, second = two_powers(-scales.power)
+        most = lax.bitcast_convert_type(peaks[0], jnp.float32)[None] * first * second
+        limits = self.num_nodes * jnp.ceil(most)
+        held = layout.by_group(sums, lambda part, most, _: within(part, most), limits)
+        self.out_of_range += jnp.sum(jnp.abs(sums) > jnp.abs(held), dtype=jnp.uint32)
+        mean = from_levels(held, layout, wire, scales, divisor=self.num_nodes, fits=True)
+        own = from_levels(levels, layout, wire, scales, divisor=1, fits=True)
+
+        def as_leaves(values: jax.Array) -> list[jax.Array]:
+            parts = zip(layout.split(values), leaves, strict=True)
+            return [part.reshape(leaf.shape) for part, leaf in parts]
+
+        return as_leaves(mean), as_leaves(own)
 
     def _rounded(self, exact: jax.Array, wire: FixedPoint) -> jax.Array:
         """Levels (k, ...) float32 of values (k, ...) in units of one level."""
@@ -209,9 +224,10 @@ class Exchange:
           (k, ...) integer-valued float32 each, in [-most, most].
         """
         sums = self._sum(codes, Counts.for_sums(most))
-        outside = [jnp.sum(jnp.abs(total) > most, dtype=jnp.uint32) for total in sums]
-        self.out_of_range += sum(outside[1:], outside[0])
-        return [within(total, most) for total in sums]
+        held = [within(total, most) for total in sums]
+        for total, near in zip(sums, held, strict=True):
+            self.out_of_range += jnp.sum(jnp.abs(total) > jnp.abs(near), dtype=jnp.uint32)
+        return held
 
     def _sum(self, leaves: Sequence[jax.Array], wire: Counts) -> list[jax.Array]:
         ring, key = self._next(wire)

@@ -42,7 +42,7 @@ from jaxqring.codec._formats import FixedPoint
 from jaxqring.gradients import _reruns as reruns
 from jaxqring.gradients._differences import check_counts
 from jaxqring.gradients._reruns import Loss
-from jaxqring.ring._cost import Cost
+from jaxqring.ring._cost import Cost, Hops
 from jaxqring.ring._ring import Ring
 
 ESTIMATORS: tuple[Estimator, ...] = get_args(Estimator)
@@ -56,7 +56,7 @@ def expected(
     estimator: Estimator | None = None,
     samples: int = 1,
     calls: int = 1,
-    cost: Cost | None = None,
+    cost: Cost | tuple[Hops, ...] | None = None,
     every_site: bool = False,
     batch: int | None = None,
 ) -> PyTree:
@@ -75,7 +75,10 @@ def expected(
         the others.
       calls: how many keys the loss takes. A key that it leaves unused costs spread, no bias.
       cost: of a call, `ring.cost(payload, num_nodes)`; for "score" and "russo", which need the
-        number of symbols sent. Every call must be of that cost.
+        number of symbols sent. Every call must be of that cost. Or, where several collectives of
+        unlike size or width draw from one key, the hops of each: number n must draw from
+        `jax.random.fold_in(key, n)`. Those of a step of a compressor are
+        `compressor.hops(ring, gradient, num_nodes)`.
       every_site: for "russo", sum over all symbols of all calls and not over one at random: 3
         runs for each symbol and sample.
       batch: samples that run side by side; all by default. Fewer need less memory.
@@ -84,7 +87,8 @@ def expected(
       Estimates like the loss. "gaussian" estimates its own normal noise.
 
     Raises:
-      TypeError: if the ring is not a Ring, the key not a typed key, or the cost not a Cost.
+      TypeError: if the ring is not a Ring, the key not a typed key, or the cost neither a Cost nor
+        a tuple of Hops.
       ValueError: if the ring has no sampled noise, the estimator cannot give its derivative, or
         the samples are too few; for a loss with calls of another cost; for a derivative of a loss
         that has none, such as an accuracy, unless the estimator is "score" or "russo".
@@ -109,7 +113,7 @@ def expected(
     """
     if estimator is None:
         estimator = _default_estimator(ring)
-    _check(ring, estimator, samples, calls, cost, batch)
+    _check(ring, estimator, samples, calls, batch)
     checks.prng_key("key", key)
     if estimator in ("mean", "gaussian", "exact"):
         followed = dataclasses.replace(
@@ -125,11 +129,13 @@ def expected(
         # Outcome by outcome, so that one without a derivative is seen.
         mean = jax.tree.map(lambda run: jnp.mean(run, axis=0), runs)
         return jax.tree.map(lambda value: _followed(value, ring.transition, estimator), mean)
-    assert cost is not None  # `_check` has refused None
+    hops = _hops_of(cost, ring)
     weigh = reruns.every_site if every_site else reruns.one_site
     if estimator == "score":
         weigh = reruns.score
-    outcomes, weights = weigh(reruns.Runs(loss, ring, key, samples, calls, cost, batch))
+    outcomes, weights = weigh(
+        reruns.Runs(loss, ring, key, samples, calls, hops, isinstance(cost, tuple), batch)
+    )
     links = reruns.error_probs(ring)[..., 1:]
     return jax.tree.map(lambda mean, weight: _attach(mean, weight, links), outcomes, weights)
 
@@ -142,14 +148,7 @@ def _default_estimator(ring: Ring) -> Estimator:
     return "gaussian"
 
 
-def _check(
-    ring: Ring,
-    estimator: Estimator,
-    samples: int,
-    calls: int,
-    cost: Cost | None,
-    batch: int | None,
-) -> None:
+def _check(ring: Ring, estimator: Estimator, samples: int, calls: int, batch: int | None) -> None:
     checks.instance("ring", ring, Ring)
     checks.one_of("estimator", estimator, ESTIMATORS)
     check_counts(samples, calls, batch)
@@ -165,13 +164,6 @@ def _check(
     if not ring.scramble:
         rule = f'be True for the estimator "{estimator}", so that errors do not follow the data'
         checks.refuse("ring.scramble", rule, ring.scramble)
-    checks.instance("cost", cost, Cost)
-    assert cost is not None
-    if cost.symbols < 1:
-        checks.refuse("cost", "be that of a call that sends something", cost)
-    batch_shape = ring.transition.shape[:-2]
-    if batch_shape not in ((), (cost.num_nodes,)):
-        checks.refuse("cost.num_nodes", f"be the number of links {batch_shape}", cost.num_nodes)
     if estimator == "score":
         if samples < 2:
             checks.refuse("samples", "be at least 2 for a baseline of the other samples", samples)
@@ -181,6 +173,27 @@ def _check(
             if np.any(probs[..., 1:] <= 0):
                 rule = 'have every kind of error for the estimator "score"; "russo" needs none'
                 checks.refuse("ring.channel", rule, probs)
+
+
+def _hops_of(cost: Cost | tuple[Hops, ...] | None, ring: Ring) -> tuple[Hops, ...]:
+    """The hops of all collectives that draw from one key, checked."""
+    hops = cost
+    if not isinstance(hops, tuple):
+        checks.instance("cost", cost, Cost)
+        assert isinstance(cost, Cost)
+        size = cost.bits // max(cost.rounds * ring.wire.bits, 1)
+        hops = (Hops(cost.num_nodes, cost.rounds, size, ring.wire.bits),)
+    for number, each in enumerate(hops):
+        checks.instance(f"cost[{number}]", each, Hops)
+    if not hops or any(each.rounds * each.symbols < 1 for each in hops):
+        checks.refuse("cost", "be that of a call that sends something", cost)
+    num_nodes = hops[0].num_nodes
+    if any(each.num_nodes != num_nodes for each in hops):
+        checks.refuse("cost", "be that of collectives of the same nodes", cost)
+    batch_shape = ring.transition.shape[:-2]
+    if batch_shape not in ((), (num_nodes,)):
+        checks.refuse("cost.num_nodes", f"be the number of links {batch_shape}", num_nodes)
+    return hops
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(2,))

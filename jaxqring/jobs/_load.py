@@ -31,8 +31,8 @@ def load_config(path: str | Path, kind: type[Config] = TrainConfig) -> Config:  
     Args:
       path: of the file; or, where there is no such file, the name of one that comes with the
         package, such as "demo".
-      kind: of the configuration: `TrainConfig`, `SweepConfig`, `SensitivityConfig` or
-        `BudgetConfig`.
+      kind: of the configuration: `TrainConfig`, `SweepConfig`, `SensitivityConfig`,
+        `BudgetConfig`, `CompressionConfig` or `InversionConfig`.
 
     Returns:
       The configuration, of the type `kind`.

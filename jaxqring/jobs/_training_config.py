@@ -7,11 +7,14 @@ from typing import Literal
 
 from jaxqring import _checks as checks
 from jaxqring._fields import LATER, NOT_NEGATIVE, check_fields, check_file_name, no_other_keys
-from jaxqring._types import MappingChoice, ModelName, Noise, Rounding, Simulate
+from jaxqring._types import MappingChoice, ModelName, Noise, OptimizerName, Rounding, Simulate
 from jaxqring.codec import BFloat16, FixedPoint, Float32
 from jaxqring.codec._formats import WireFormat
 from jaxqring.codes._protection import Protection
+from jaxqring.compress import Compressor
+from jaxqring.compress._codes import check_decay
 from jaxqring.jobs._code_config import CodeConfig
+from jaxqring.jobs._compress_config import CompressConfig
 from jaxqring.jobs._link_config import PARAMETERS, LinkConfig, check_link
 from jaxqring.jobs._security_config import SecurityConfig
 from jaxqring.ring import Ring
@@ -43,12 +46,17 @@ class RunConfig:
       gate_error: of the Bell measurement, as in `LinkConfig`.
       readout_error: of a measured bit, as in `LinkConfig`.
       survival: of both halves, as in `LinkConfig`.
+      compress: compression of the gradients; none by default.
+      optimizer: "adam" or "sgd"; that of the job by default.
+      momentum: of "sgd"; that of the job by default.
+      learning_rate: at the first step; that of the job by default.
 
     Raises:
       TypeError: if a parameter of the links is not real.
       ValueError: if one is out of range, a choice is unknown, `name` cannot be that of a file, or
-        `Ring` refuses the wire, noise and protection; under masks, if the run is classical, the
-        wire not "fixed", or the noise neither "sampled" nor "off".
+        `Ring` refuses the wire, noise and protection; under masks or compression, if the run is
+        classical or the wire not "fixed"; under masks, if the noise is neither "sampled" nor "off"
+        or the method does not sum what it sends.
     """
 
     name: str = "ring-noisy"
@@ -68,21 +76,37 @@ class RunConfig:
     gate_error: float = dataclasses.field(default=0.0, metadata=LATER)
     readout_error: float = dataclasses.field(default=0.0, metadata=LATER)
     survival: float = dataclasses.field(default=1.0, metadata=LATER)
+    compress: CompressConfig | None = dataclasses.field(default=None, metadata=LATER)
+    optimizer: OptimizerName | None = dataclasses.field(default=None, metadata=LATER)
+    momentum: float | None = dataclasses.field(default=None, metadata=LATER)
+    learning_rate: float | None = dataclasses.field(default=None, metadata=LATER)
 
     def __post_init__(self) -> None:
         check_fields(self, "runs.")
         check_file_name("runs.name", self.name)
+        if self.learning_rate is not None:
+            checks.open_interval("runs.learning_rate", self.learning_rate, 0.0, math.inf)
+        if self.momentum is not None:
+            check_decay("runs.momentum", self.momentum)
         # Refused here without touching a device: a job may still choose how many there are.
         check_link("runs.", self)
         Ring(wire=self.wire_format(), noise=self.noise, protection=self.protection_scheme())
+        for name, what in (("compress", "compression"), ("security", "masks")):
+            if getattr(self, name) is None:
+                continue
+            if self.collective == "classical":
+                rule = "be left out of a classical run"
+                checks.refuse(f"runs.{name}", rule, getattr(self, name))
+            if self.wire != "fixed":
+                checks.refuse("runs.wire", f'be "fixed" under {what}', self.wire)
         if self.security is None:
             return
-        if self.collective == "classical":
-            checks.refuse("runs.security", "be left out of a classical run", self.security)
-        if self.wire != "fixed":
-            checks.refuse("runs.wire", 'be "fixed" under masks', self.wire)
         if self.noise not in ("sampled", "off"):
             checks.refuse("runs.noise", 'be "sampled" or "off" under masks', self.noise)
+        compressor = self.compressor()
+        if compressor is not None and compressor.reduce not in ("sum", "vote"):
+            rule = "sum what it sends under masks, which hide sums alone"
+            checks.refuse("runs.compress", rule, self.compress)
 
     def link(self) -> LinkConfig:
         """The noise of the links of this run."""
@@ -97,6 +121,10 @@ class RunConfig:
     def protection_scheme(self) -> Protection | None:
         """The protection of this run."""
         return None if self.protection is None else self.protection.build()
+
+    def compressor(self) -> Compressor | None:
+        """The compressor of this run, or None for gradients as they are."""
+        return None if self.compress is None else self.compress.build()
 
     def ring(self) -> Ring | None:
         """The ring of this run, or None for a classical one."""
@@ -119,7 +147,7 @@ class TrainConfig:
       nodes: N, the nodes of the ring.
       batch_per_node: images of a node in a step.
       steps: updates of every run.
-      learning_rate: of Adam at the first step; it falls to zero along half a cosine.
+      learning_rate: at the first step; it falls to zero along half a cosine.
       seed: of the initial parameters, the order of the images and the noise.
       eval_every: steps between two evaluations on the test set; each writes a checkpoint.
       mapping: "pmap" or "shard_map", with a device for each node; "vmap", with all nodes on one;
@@ -130,12 +158,14 @@ class TrainConfig:
         one is left as it is; if false, it starts over.
       runs: the trainings to compare.
       security: of every ring run without a security of its own; no masks by default.
+      optimizer: "adam" or "sgd", after what the all-reduce delivers.
+      momentum: of "sgd".
 
     Raises:
       TypeError: if `learning_rate` is not real.
       ValueError: if it is not positive and finite, a choice is unknown, a count is below 1, `name`
-        cannot be that of a file, runs are missing or share a name, N is too large for a wire, or
-        N is below 3 under masks.
+        cannot be that of a file, runs are missing or share a name, N is too large for a wire, N is
+        below 3 under masks, or a run without "sgd" has a momentum.
     """
 
     name: str = "train"
@@ -152,11 +182,14 @@ class TrainConfig:
     resume: bool = True
     runs: tuple[RunConfig, ...] = (RunConfig("ring-protected", protection=CodeConfig()),)
     security: SecurityConfig | None = None
+    optimizer: OptimizerName = dataclasses.field(default="adam", metadata=LATER)
+    momentum: float = dataclasses.field(default=0.9, metadata=LATER)
 
     def __post_init__(self) -> None:
         check_fields(self)
         check_file_name("name", self.name)
         checks.open_interval("learning_rate", self.learning_rate, 0.0, math.inf)
+        check_decay("momentum", self.momentum)
         names = [run.name for run in self.runs]
         if not names or len(set(names)) < len(names):
             checks.refuse("runs", "hold at least one run, each with a name of its own", names)
@@ -171,6 +204,8 @@ class TrainConfig:
         for run in self.runs:
             if run.security is not None and self.nodes < MIN_PARTIES:
                 checks.refuse("nodes", f"be at least {MIN_PARTIES} under masks", self.nodes)
+            if run.momentum is not None and (run.optimizer or self.optimizer) != "sgd":
+                checks.refuse("runs.momentum", 'be left out but for "sgd"', run.momentum)
             wire = run.wire_format()
             if run.collective == "ring" and isinstance(wire, FixedPoint):
                 wire.level_bits(self.nodes)

@@ -3,7 +3,7 @@
 import functools
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,14 +25,14 @@ from jaxqring.jobs._training_folder import (
     result_path,
     resume_points,
 )
-from jaxqring.jobs._training_results import resync_bits, summarize
+from jaxqring.jobs._training_results import cost_of, of_compression, resync_bits, summarize, sums_of
 from jaxqring.physics.ghz import GHZSource
 from jaxqring.ring import replica_agreement
 from jaxqring.secure import Security
 from jaxqring.train import _datasets as datasets
 from jaxqring.train._objective import AXIS, initial_params, model_for, schedule
 from jaxqring.train._placement import Placement, place
-from jaxqring.train._step import node_correct, node_resync, node_step, over_nodes
+from jaxqring.train._step import CompressedState, node_correct, node_resync, node_step, over_nodes
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -68,8 +68,9 @@ def train(config: TrainConfig, console: "Console | None" = None) -> dict[str, An
         return before
     placement = place(config.mapping, config.nodes)
     data = datasets.load(config.data)
-    # Refuses too large a batch before anything is written.
+    # Refuses too large a batch, or what a run cannot send, before anything is written.
     datasets.batches(data, 0, config.seed, config.nodes, config.batch_per_node)
+    _check_costs(config, data)
     say: Say = (lambda line: None) if console is None else functools.partial(_say, console)
     say(str(placement))
     folder = config.folder
@@ -101,6 +102,19 @@ def train(config: TrainConfig, console: "Console | None" = None) -> dict[str, An
     return summary
 
 
+def _check_costs(config: TrainConfig, data: datasets.Dataset) -> None:
+    """Refuses a compressor that cannot send the gradients over the links of its run.
+
+    Raises:
+      ValueError: as `Compressor.cost`.
+    """
+    model, key = model_for(config.model, data), jax.random.key(0)
+    params = jax.eval_shape(lambda: initial_params(model, key, data))
+    for run in config.runs:
+        if run.compress is not None:
+            cost_of(run.ring(), run.compressor(), params, config.nodes)
+
+
 def _say(console: "Console", line: str) -> None:
     console.print(line, markup=False, highlight=False, soft_wrap=True)
 
@@ -125,20 +139,23 @@ def _finish(
     """Trains a run to its end and writes its result."""
     folder = config.folder
     start = time.monotonic()
-    ring = run.ring()
-    state = _initial_state(config, data)
+    ring, compressor = run.ring(), run.compressor()
+    state = _initial_state(run, config, data)
     saved, first = load_state(checkpoint_path(folder, run.name))
     if saved is not None:
         state = serialization.from_state_dict(state, saved)
-    count = sum(leaf[0].size for leaf in jax.tree.leaves(state.params))
-    source, security = _masking(run, config, count)
+    params = jax.tree.map(lambda leaf: leaf[0], state.params)
+    count = sum(leaf.size for leaf in jax.tree.leaves(params))
+    cost = cost_of(ring, compressor, params, config.nodes)
+    sums = sums_of(run, params, config.nodes)
+    source, security = _masking(run, config, sums)
     over = functools.partial(over_nodes, mapping=placement.mapping, devices=placement.devices)
     correct_fn = over(node_correct, shared=(1, 2))
 
     def accuracy_of(state: TrainState) -> np.ndarray:
         return _test_accuracy(correct_fn, state, data)
 
-    step_fn = over(node_step(ring, source, security), shared=(2,))
+    step_fn = over(node_step(ring, source, security, compressor), shared=(2,))
     update = _updates(run, config, data, step_fn, over(node_resync, shared=()))
     advance = bar(run.name, total=config.steps, done=first, note="compiling")
     accuracy = None
@@ -164,14 +181,16 @@ def _finish(
         "name": run.name,
         "test_accuracy": float(accuracy.mean()),
         "test_accuracy_worst_node": float(accuracy.min()),
-        **summarize(lines, ring, count, config.nodes, resync_bits(state, config.nodes, resyncs)),
+        **summarize(lines, ring, cost, resync_bits(state, config.nodes, resyncs)),
         "parameter_agreement": float(agreement_fn(state.params)[0]),
         "parameters": count,
         "steps": len(lines),
         "seconds": round(time.monotonic() - start, 2),
     }
+    if compressor is not None:
+        result |= of_compression(lines, cost)
     if source is not None and security is not None:
-        result["security"] = guarantees(security, source, count, run.bits, lines)
+        result["security"] = guarantees(security, source, sums, lines)
     write_whole(result_path(folder, run.name), (to_json(result) + "\n").encode())
     return result
 
@@ -200,24 +219,46 @@ def _updates(
 
 
 def _masking(
-    run: RunConfig, config: TrainConfig, count: int
+    run: RunConfig, config: TrainConfig, sums: Sequence[tuple[int, int]]
 ) -> tuple[GHZSource | None, Security | None]:
-    """The GHZ states of a secure run and their verification; None for other runs."""
+    """The GHZ states of a secure run and their verification; None for other runs.
+
+    Args:
+      run: of the job.
+      config: the job.
+      sums: the sizes of the collectives of a step, and their bits.
+    """
     if run.security is None:
         return None, None
     source = run.security.source(config.nodes, run.fidelity)
-    return source, run.security.build(source, count, config.steps, run.bits)
+    return source, run.security.build(source, sums, config.steps)
 
 
-def _initial_state(config: TrainConfig, data: datasets.Dataset) -> TrainState:
+def _initial_state(run: RunConfig, config: TrainConfig, data: datasets.Dataset) -> TrainState:
     """The same parameters on every node, with a leading axis of nodes."""
     model = model_for(config.model, data)
     params = initial_params(model, jax.random.fold_in(jax.random.key(config.seed), 0), data)
-    optimizer = optax.adam(schedule(config.learning_rate, config.steps))
-    state = TrainState.create(apply_fn=model.apply, params=params, tx=optimizer)
+    parts: dict[str, Any] = {
+        "apply_fn": model.apply,
+        "params": params,
+        "tx": _optimizer(run, config),
+    }
+    compressor = run.compressor()
+    if compressor is None:
+        state = TrainState.create(**parts)
+    else:
+        state = CompressedState.create(**parts, memory=compressor.init(params))
     return jax.tree.map(
         lambda leaf: np.broadcast_to(np.asarray(leaf), (config.nodes, *np.shape(leaf))), state
     )
+
+
+def _optimizer(run: RunConfig, config: TrainConfig) -> optax.GradientTransformation:
+    rate = schedule(run.learning_rate or config.learning_rate, config.steps)
+    if (run.optimizer or config.optimizer) == "adam":
+        return optax.adam(rate)
+    momentum = config.momentum if run.momentum is None else run.momentum
+    return optax.sgd(rate, momentum or None)
 
 
 def _test_accuracy(correct_fn: Callable, state: TrainState, data: datasets.Dataset) -> np.ndarray:

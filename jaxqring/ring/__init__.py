@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from jaxqring._moved import moved
 from jaxqring.ring._collectives import all_gather, pmean, psum, psum_scatter
-from jaxqring.ring._cost import Cost
+from jaxqring.ring._cost import Cost, Hops
 from jaxqring.ring._optimizer import AllReduceState, all_reduce
 from jaxqring.ring._report import Report, replica_agreement
 from jaxqring.ring._ring import Ring
@@ -12,6 +12,7 @@ from jaxqring.ring._ring import Ring
 __all__ = [
     "AllReduceState",
     "Cost",
+    "Hops",
     "Report",
     "Ring",
     "all_gather",

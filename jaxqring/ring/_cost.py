@@ -15,6 +15,62 @@ from jaxqring.ring._payload import layout_of
 
 
 @dataclasses.dataclass(frozen=True)
+class Hops:
+    """The hops of one collective over each link: their number, and the numbers that each carries.
+
+    Attributes:
+      num_nodes: N.
+      rounds: sequential hops.
+      size: numbers of one hop over a link, padding to whole chunks included.
+      bits: width of one of them on the wire, even, in [2, 32].
+
+    Raises:
+      ValueError: if an attribute is not an integer of its domain.
+
+    >>> Hops.of(10, 4, 8), Hops.of(10, 4, 8, collective="all_gather")
+    (Hops(num_nodes=4, rounds=6, size=3, bits=8), Hops(num_nodes=4, rounds=3, size=10, bits=8))
+    """
+
+    num_nodes: int
+    rounds: int
+    size: int
+    bits: int
+
+    def __post_init__(self) -> None:
+        checks.integer("num_nodes", self.num_nodes)
+        checks.integer("rounds", self.rounds, 0)
+        checks.integer("size", self.size, 0)
+        checks.integer("bits", self.bits, 2, 32)
+        if self.bits % 2:
+            checks.refuse("bits", "be an even integer in [2, 32]", self.bits)
+
+    @classmethod
+    def of(cls, size: int, num_nodes: int, bits: int, *, collective: Collective = "psum") -> "Hops":
+        """The hops of a collective.
+
+        Args:
+          size: numbers that a node puts in.
+          num_nodes: N.
+          bits: of a number on the wire.
+          collective: as for `Ring.cost`.
+
+        Raises:
+          ValueError: as the class; if the collective is unknown.
+        """
+        checks.one_of("collective", collective, get_args(Collective))
+        num_nodes = checks.integer("num_nodes", num_nodes)
+        size = checks.integer("size", size, 0)
+        rounds = (2 if collective == "psum" else 1) * (num_nodes - 1) if size else 0
+        chunk = size if collective == "all_gather" else -(-size // num_nodes)
+        return cls(num_nodes, rounds, chunk, bits)
+
+    @property
+    def symbols(self) -> int:
+        """Two-bit symbols of one hop over a link."""
+        return self.size * self.bits // 2
+
+
+@dataclasses.dataclass(frozen=True)
 class Cost:
     """Online traffic of one collective over each directed link of the ring.
 
@@ -143,21 +199,19 @@ def ring_cost(
         checks.refuse("tree_or_size", "be a pytree or a size of at least 0", size)
     if isinstance(wire, FixedPoint) and collective != "all_gather":
         wire.level_bits(num_nodes)  # refuses a wire without room for guard bits
-    around = num_nodes - 1  # rounds of one half
-    rounds = (2 if collective == "psum" else 1) * around if size else 0
-    chunk = size if collective == "all_gather" else -(-size // num_nodes)
-    bits = rounds * chunk * wire.bits
-    codewords, qubits = message(chunk) if rounds else (0, 0)
+    hops = Hops.of(size, num_nodes, wire.bits, collective=collective)
+    rounds = hops.rounds
+    codewords, qubits = message(hops.size) if rounds else (0, 0)
     control = 0
     if isinstance(wire, FixedPoint) and rounds > 0:
         rows = num_nodes if collective == "psum_scatter" else 1
         scales = layout_of(wire, [size // rows for size in sizes], rows).num_scales
         width = 32 if wire.clip == "max" else int(wire.non_finite == "propagate")
-        control = 2 * around * -(-scales // num_nodes) * width
+        control = 2 * (num_nodes - 1) * -(-scales // num_nodes) * width
     return Cost(
         num_nodes=num_nodes,
         rounds=rounds,
-        bits=bits,
+        bits=rounds * hops.size * wire.bits,
         qubits=rounds * qubits,
         pairs=rounds * qubits,
         control_bits=control,

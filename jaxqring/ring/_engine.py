@@ -38,6 +38,7 @@ from jaxqring._types import Key
 from jaxqring.codes._coded_hop import Tally, attempt_thresholds
 from jaxqring.link._symbol_channel import SymbolChannel
 from jaxqring.ring._call_spec import CallSpec, Counts
+from jaxqring.ring._cost import Hops
 from jaxqring.ring._exact import exact_tangent
 from jaxqring.ring._hops import Inputs, through_links
 from jaxqring.ring._lanes import in_lanes, out_of_lanes, put_lanes
@@ -89,7 +90,8 @@ def _with_sent(
     result = out_of_lanes(journey.result, inputs.size)
     overrides = ring.overrides
     if overrides is not None and overrides.calls is not None and inputs.called is not None:
-        result = jnp.where(overrides.knows(inputs.called), result, jnp.nan)
+        own = _hops(ring, spec, inputs.size)
+        result = jnp.where(overrides.knows(inputs.called, own), result, jnp.nan)
     counts = None
     if spec.report:
         links = jax.tree.map(lambda x: jnp.sum(x, axis=0, dtype=jnp.uint32), journey.outputs)
@@ -113,11 +115,15 @@ def _inputs(values: jax.Array, ring: Ring, key: Key | None, spec: CallSpec) -> I
     size = values.shape[-1]
     envelopes = None
     if ring.overrides is not None:
-        ring.overrides.check(spec.place.num_nodes, spec.num_hops, size)
+        ring.overrides.check(_hops(ring, spec, size), ring.protection)
         if ring.overrides.envelope is not None:
             envelopes = links_of(ring.overrides.envelope, nodes)
     lanes = in_lanes(values, ring.wire.lanes)
     return Inputs(lanes, size, links, called, keys, rounding, laws, envelopes)
+
+
+def _hops(ring: Ring, spec: CallSpec, size: int) -> Hops:
+    return Hops(spec.place.num_nodes, spec.num_hops, size, ring.wire.bits)
 
 
 def _journey(inputs: Inputs, ring: Ring, spec: CallSpec) -> Journey:

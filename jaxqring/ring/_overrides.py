@@ -1,12 +1,16 @@
 """Errors of a collective that an estimator of derivatives sets or shares."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 
 from jaxqring import _checks as checks
 from jaxqring._threefry import KeyWords
 from jaxqring.codec._packing import symbol_position
+from jaxqring.ring._cost import Hops
 
 
 @struct.dataclass
@@ -35,31 +39,44 @@ class Overrides:
     Attributes:
       envelope: (4, 4) or (N, 4, 4) error table (see `SymbolChannel.error_table`) that no link of
         any of several coupled rings exceeds; None without coupling.
-      calls: two (K,) uint32, the cipher keys of all calls that may happen: another call returns
-        NaN, so that no call escapes an estimator unseen. None allows any.
+      calls: two (K, M) uint32, the cipher keys of all calls that may happen, M for each key that a
+        loss is given: another call returns NaN, so that no call escapes an estimator unseen. None
+        allows any.
       site: the symbol whose error is set; None if all errors are drawn.
-      shape: nodes, hops and levels of a hop of every call; None allows any. Static.
+      hops: of each of the M calls; given with `calls`. Static.
     """
 
     envelope: jax.Array | None = None
     calls: KeyWords | None = None
     site: Site | None = None
-    shape: tuple[int, int, int] | None = struct.field(pytree_node=False, default=None)
+    hops: tuple[Hops, ...] | None = struct.field(pytree_node=False, default=None)
 
-    def check(self, num_nodes: int, hops: int, size: int) -> None:
-        """Refuses a call of another shape.
+    def check(self, own: Hops, protection: Any) -> None:
+        """Refuses a call that is none of those that may happen.
 
         Raises:
-          ValueError: if the call has another number of nodes, hops or levels of a hop.
+          ValueError: if no call has this number of nodes, hops or levels of a hop, or their width,
+            or codes protect it.
         """
-        if self.shape is not None and self.shape != (num_nodes, hops, size):
-            rule = f"be that of every call, here {num_nodes} nodes, {hops} hops and {size} values"
-            checks.refuse("cost", f"{rule} a hop", self.shape)
+        if self.hops is None:
+            return
+        if own not in self.hops:
+            rule = (
+                f"be that of every call, here {own.num_nodes} nodes, {own.rounds} hops and"
+                f" {own.size} values a hop of {own.bits} bits"
+            )
+            checks.refuse("cost", rule, ", ".join(map(str, self.hops)))
+        if protection is not None:
+            rule = "be None in every call, as this estimator knows bare links"
+            checks.refuse("ring.protection", rule, protection)
 
-    def knows(self, keys: KeyWords) -> jax.Array:
-        """() bool, whether a call with cipher keys (k,) may happen."""
+    def knows(self, keys: KeyWords, own: Hops) -> jax.Array:
+        """() bool, whether a call with cipher keys (k,) and these hops may happen."""
         assert self.calls is not None
-        return jnp.any((self.calls[0] == keys[0][0]) & (self.calls[1] == keys[1][0]))
+        assert self.hops is not None
+        columns = np.asarray([number for number, hops in enumerate(self.hops) if hops == own])
+        known = self.calls[0][:, columns], self.calls[1][:, columns]
+        return jnp.any((known[0] == keys[0][0]) & (known[1] == keys[1][0]))
 
     def set_error(
         self,

@@ -293,7 +293,7 @@ def in_levels(values: jax.Array, layout: Layout, wire: FixedPoint, scales: Scale
         # Far beyond a clip that is given values would become infinite.
         return jnp.where(jnp.isfinite(part), jnp.clip(scaled, -_TOP, _TOP), scaled)
 
-    halves = _halves(-scales.power)
+    halves = two_powers(-scales.power)
     if scales.lost is not None:
         lost = jnp.isnan(scales.lost)
         halves = (jnp.where(lost, 0, halves[0]), jnp.where(lost, 0, halves[1]))
@@ -337,13 +337,13 @@ def from_levels(
 
     tables: tuple = ()
     if scales is not None:
-        tables = _halves(scales.power) + (() if scales.lost is None else (scales.lost,))
+        tables = two_powers(scales.power) + (() if scales.lost is None else (scales.lost,))
     elif all(dtype.itemsize >= 4 for dtype in layout.dtypes):
         return values
     return layout.by_group(values, act, *tables)
 
 
-def _halves(power: jax.Array) -> tuple[jax.Array, jax.Array]:
+def two_powers(power: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Two powers of two whose product is 2^power, which float32 may not hold."""
     half = power >> 1
     return power_of_two(half), power_of_two(power - half)

@@ -16,12 +16,43 @@ from jaxqring._types import CopyTests, EpsilonMode
 from jaxqring.secure._copy_sampling import bucket_error, pass_probability, sampling_error
 from jaxqring.secure._masks import is_prime, prime_above
 from jaxqring.secure._rates import copy_error, mask_rate, secrecy_distance
-from jaxqring.secure._security import MIN_PARTIES, Z_SHARE, Epsilon, Security
+from jaxqring.secure._security import MIN_PARTIES, Z_SHARE, Epsilon, Security, together
 
 INTERPRETATIONS: dict[EpsilonMode, str] = {
     "composable": "finite-size bounds of the literature, put together by us",
     "paper": "our interpretation of composable security at twice the GHZ copies",
 }
+
+
+class PlainSource(NamedTuple):
+    """The numbers of a source that the bounds need; those of a `GHZSource` are computed."""
+
+    num_parties: int
+    x_error: float
+    disagreement: float
+
+
+def read_source(source: Any) -> PlainSource:
+    """Reads the number of parties of a source, and the two errors of a qubit copy.
+
+    Raises:
+      ValueError: if there are fewer than three parties, or an error is not a probability.
+
+    >>> from jaxqring.physics.ghz import GHZSource
+    >>> round(read_source(GHZSource(4, white=0.1)).disagreement, 4)
+    0.0875
+    """
+    if isinstance(source, PlainSource):
+        return source
+    num_parties = int(source.num_parties)
+    if num_parties < MIN_PARTIES:
+        checks.refuse("source", "have at least three parties", num_parties)
+    errors = float(source.x_error), float(source.disagreement)
+    for name, error in zip(("x_error", "disagreement"), errors, strict=True):
+        # A float32 may be above its end by a rounding.
+        checks.within(f"source.{name}", error, -1e-6, 1 + 1e-6)
+    x_error, disagreement = (min(max(error, 0.0), 1.0) for error in errors)
+    return PlainSource(num_parties, x_error, disagreement)
 
 
 def sum_error_probability(security: Security, x_error: float, qubits: int) -> float:
@@ -108,16 +139,19 @@ def untested_copies(
 
 def epsilon(
     security: Security,
-    size: int,
+    size: int | tuple[int, ...],
     source: Any,
     *,
-    bits: int = 16,
+    bits: int | tuple[int, ...] = 16,
     steps: int = 1,
     dimension: int | None = None,
     mode: EpsilonMode = "composable",
     excess: float = 0.05,
 ) -> Epsilon:
     """Computes the security of a number of secure collectives together.
+
+    A step is one collective, or several of unlike size with the same `security`, as those of a
+    compressor are: then their epsilons and copies add up, see `Epsilon`.
 
     A collective may verify fresh copies `attempts` times, and an adversary may try as often: with
     the classical error c of one attempt, that of the collective is 1 - (1 - c)^attempts.
@@ -133,10 +167,11 @@ def epsilon(
 
     Args:
       security: tests, amplification and correction.
-      size: coordinates of a collective.
+      size: coordinates of a collective; a tuple for those of a step.
       source: has `num_parties`, `x_error` and `disagreement` of a qubit copy, as `GHZSource`.
-      bits: b of a mask mod 2^b, which takes b qubit copies; in [1, 32].
-      steps: number of collectives; their epsilons add up.
+      bits: b of a mask mod 2^b, which takes b qubit copies; in [1, 32]; a tuple where the
+        collectives of a step have unlike ones.
+      steps: number of collectives, or of steps of several; their epsilons add up.
       dimension: prime modulus of the masks in place of 2^bits, taking ceil(log2 dimension) qubit
         copies. Universal amplification needs one; None is the smallest prime above
         N 2^(bits - ceil(log2 N)), the largest sum that `bits` have room for.
@@ -148,9 +183,10 @@ def epsilon(
 
     Raises:
       TypeError: if `security` is not a `Security`, or a number is not real.
-      ValueError: if a count is not an integer in range, the mode is unknown, fewer than three
-        parties take part, an error of the source is no probability, the dimension is not a large
-        enough prime, or universal amplification has no positive rate.
+      ValueError: if a count is not an integer in range, there are not as many bits as sizes, the
+        mode is unknown, fewer than three parties take part, an error of the source is no
+        probability, the dimension is not a large enough prime, or universal amplification has no
+        positive rate.
 
     Reference: the terms' own; composition by Mueller-Quade and Renner, New J. Phys. 11, 085006
     (2009).
@@ -159,14 +195,53 @@ def epsilon(
     >>> collective = epsilon(Security(attempts=1), 10_000, GHZSource(4))
     >>> round(collective.total, 6), collective.overhead
     (0.005, 6.0)
+    >>> both = epsilon(Security(attempts=1), (10_000, 400), GHZSource(4), bits=(16, 6))
+    >>> round(both.total, 6), both.masks
+    (0.029988, 10400)
     """
     checks.instance("security", security, Security)
     source = read_source(source)
-    num_parties, x_error, disagreement = source
-    checks.integer("size", size)
+    pairs = sizes_and_bits(size, bits)
     checks.integer("steps", steps)
-    checks.integer("bits", bits, 1, 32)
     checks.one_of("mode", mode, get_args(EpsilonMode))
+    each = [
+        _of_collective(security, *pair, source, steps, dimension, mode, excess) for pair in pairs
+    ]
+    return each[0] if len(each) == 1 else together(each, steps)
+
+
+def sizes_and_bits(
+    size: int | tuple[int, ...], bits: int | tuple[int, ...]
+) -> tuple[tuple[int, int], ...]:
+    """The size and the bits of every collective of a step, checked.
+
+    Raises:
+      ValueError: if one is not an integer in range, or there are not as many bits as sizes.
+    """
+    sizes = size if isinstance(size, tuple) else (size,)
+    if not sizes:
+        checks.refuse("size", "be an integer or a tuple of at least one", size)
+    widths = bits if isinstance(bits, tuple) else (bits,) * len(sizes)
+    if len(widths) != len(sizes):
+        checks.refuse("bits", f"be an integer or one for each of {len(sizes)} sizes", bits)
+    return tuple(
+        (checks.integer("size", own), checks.integer("bits", width, 1, 32))
+        for own, width in zip(sizes, widths, strict=True)
+    )
+
+
+def _of_collective(
+    security: Security,
+    size: int,
+    bits: int,
+    source: PlainSource,
+    steps: int,
+    dimension: int | None,
+    mode: EpsilonMode,
+    excess: float,
+) -> Epsilon:
+    """The `epsilon` of steps of one collective."""
+    num_parties, x_error, disagreement = source
     if mode == "paper":
         security = dataclasses.replace(
             security, amplification="none", tests="z", test_ratio=1.0, correction=None, attempts=1
@@ -256,37 +331,6 @@ def _counted_terms(
     if security.amplification == "none":
         sampling = max(sampling, untested * qubits * secrecy_distance(disagreement))
     return _Terms(sampling, 0.0, error, masks, masks / untested)
-
-
-class PlainSource(NamedTuple):
-    """The numbers of a source that the bounds need; those of a `GHZSource` are computed."""
-
-    num_parties: int
-    x_error: float
-    disagreement: float
-
-
-def read_source(source: Any) -> PlainSource:
-    """Reads the number of parties of a source, and the two errors of a qubit copy.
-
-    Raises:
-      ValueError: if there are fewer than three parties, or an error is not a probability.
-
-    >>> from jaxqring.physics.ghz import GHZSource
-    >>> round(read_source(GHZSource(4, white=0.1)).disagreement, 4)
-    0.0875
-    """
-    if isinstance(source, PlainSource):
-        return source
-    num_parties = int(source.num_parties)
-    if num_parties < MIN_PARTIES:
-        checks.refuse("source", "have at least three parties", num_parties)
-    errors = float(source.x_error), float(source.disagreement)
-    for name, error in zip(("x_error", "disagreement"), errors, strict=True):
-        # A float32 may be above its end by a rounding.
-        checks.within(f"source.{name}", error, -1e-6, 1 + 1e-6)
-    x_error, disagreement = (min(max(error, 0.0), 1.0) for error in errors)
-    return PlainSource(num_parties, x_error, disagreement)
 
 
 def mask_modulus(security: Security, num_parties: int, bits: int, dimension: int | None) -> int:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import scipy  # whose subpackages load when they are first used
@@ -16,10 +16,11 @@ from jaxqring.secure._bounds import (
     honest_failure,
     mask_modulus,
     read_source,
+    sizes_and_bits,
 )
 from jaxqring.secure._copy_sampling import majority_loss, worst_loss
 from jaxqring.secure._rates import copy_error
-from jaxqring.secure._security import Epsilon, Security
+from jaxqring.secure._security import Epsilon, Security, together
 
 #: The largest bucket that is tried. One of 255 tolerates a few bad copies in ten.
 MAX_BUCKET = 255
@@ -31,11 +32,11 @@ UNAMPLIFIED_RATIOS = tuple(2.0 ** (quarter / 4) for quarter in range(-16, 41))
 
 def plan(
     target_epsilon: float,
-    size: int,
+    size: int | tuple[int, ...],
     steps: int,
     source: Any,
     *,
-    bits: int = 16,
+    bits: int | tuple[int, ...] = 16,
     amplification: Amplification = "bucket",
     tests: CopyTests = "z",
     correction: BlockCode | None = None,
@@ -50,6 +51,9 @@ def plan(
     `Epsilon.correctness` and are no part of the target: they come from the honest noise, and no
     test makes them fewer.
 
+    A step is one collective, or several of unlike size, as those of a compressor are, which all
+    use the one `Security`: what counts is the sum of their epsilons and of their copies.
+
     The tolerance is the smallest at which the source aborts rarely enough. Over a grid of
     `RATIOS`, the bucket is then the smallest odd one that meets the target, up to `MAX_BUCKET`.
     The epsilons that can be chosen get a hundredth of the target for authentication and for
@@ -57,15 +61,16 @@ def plan(
 
     Args:
       target_epsilon: of all collectives, in (0, 1).
-      size: coordinates of a collective.
-      steps: number of collectives.
+      size: coordinates of a collective; a tuple for those of a step.
+      steps: number of collectives, or of steps of several.
       source: as for `epsilon`; its honest noise must pass the tests.
-      bits: of a mask.
+      bits: of a mask; a tuple where the collectives of a step have unlike ones.
       amplification: as for `Security`.
       tests: as for `Security`.
       correction: as for `Security`.
       attempts: as for `Security`.
-      max_abort: largest probability that an attempt of an honest source is aborted.
+      max_abort: largest probability that an attempt of an honest source is aborted, in any one
+        collective.
       dimension: as for `epsilon`.
 
     Returns:
@@ -82,12 +87,14 @@ def plan(
     (11, 0.0)
     >>> epsilon(chosen, 10_000, GHZSource(4), steps=100).total < 1e-6
     True
+    >>> plan(1e-6, (10_000, 400), 100, GHZSource(4), bits=(16, 6)).bucket
+    17
     """
     checks.open_interval("target_epsilon", target_epsilon)
     checks.open_interval("max_abort", max_abort)
-    checks.integer("size", size)
+    collectives = sizes_and_bits(size, bits)
     checks.integer("steps", steps)
-    per_collective = target_epsilon / steps * (1 - 1e-9)
+    per_collective = target_epsilon / (steps * len(collectives)) * (1 - 1e-9)
     small = min(1e-12, per_collective / 100)
     secrecy = per_collective - small * (1 if correction is None else 2)
     draft = Security(
@@ -103,11 +110,9 @@ def plan(
         third = secrecy / (3 * attempts)
         third /= 1 + third
         draft = dataclasses.replace(draft, eps_smooth=third, eps_amplify=third)
-    task = _Task(size, steps, read_source(source), bits, dimension, max_abort)
+    task = _Task(collectives, steps, read_source(source), dimension, max_abort)
     if amplification == "bucket":
-        # The inverse of the map from the classical error to the sampling term in `epsilon`.
-        classical_error = copy_error(secrecy**2, 1 / attempts)
-        chosen = _smallest_bucket(draft, task, classical_error)
+        chosen = _smallest_bucket(draft, task, secrecy * len(collectives))
     else:
         chosen = _fewest_copies(draft, task, target_epsilon)
     if chosen is None:
@@ -122,74 +127,101 @@ def plan(
 class _Task:
     """The collectives that a plan is for."""
 
-    size: int
+    collectives: tuple[tuple[int, int], ...]  # of a step: size and bits
     steps: int
     source: PlainSource
-    bits: int
     dimension: int | None
     max_abort: float
 
-    def price(self, security: Security) -> Epsilon:
-        """The `epsilon` of a candidate."""
-        return epsilon(
-            security,
-            self.size,
-            self.source,
-            bits=self.bits,
-            steps=self.steps,
-            dimension=self.dimension,
+    @property
+    def sizes(self) -> list[int]:
+        """Of the collectives of a step."""
+        return [size for size, _ in self.collectives]
+
+    def prices(self, security: Security) -> list[Epsilon]:
+        """The `epsilon` of a candidate, for each collective of a step."""
+        return [
+            epsilon(
+                security,
+                size,
+                self.source,
+                bits=bits,
+                steps=self.steps,
+                dimension=self.dimension,
+            )
+            for size, bits in self.collectives
+        ]
+
+    def total(self, prices: list[Epsilon]) -> float:
+        """The epsilon of all collectives of all steps, from `prices`."""
+        return prices[0].total if len(prices) == 1 else together(prices, self.steps).total
+
+    def failures(self, security: Security) -> list[float]:
+        """Probabilities that an honest copy for each collective fails one test."""
+        moduli = (
+            mask_modulus(security, self.source.num_parties, bits, self.dimension)
+            for _, bits in self.collectives
         )
-
-    def failure(self, security: Security) -> float:
-        """Probability that an honest copy fails one test."""
-        num_parties = self.source.num_parties
-        modulus = mask_modulus(security, num_parties, self.bits, self.dimension)
-        return honest_failure(security.tests, self.source, (modulus - 1).bit_length())
+        return [
+            honest_failure(security.tests, self.source, (modulus - 1).bit_length())
+            for modulus in moduli
+        ]
 
 
-def _tolerant(security: Security, tested: int, task: _Task) -> Security | None:
-    """`security` with the smallest tolerance that aborts rarely enough; None if out of bounds."""
-    failure = task.failure(security)
+def _tolerance(tested: int, failure: float, max_abort: float) -> float:
+    """The smallest tolerance at which tests of honest copies abort rarely enough."""
     low, high = -1, tested
     while high - low > 1:
         middle = (low + high) // 2
-        if scipy.special.bdtr(float(middle), tested, failure) >= 1 - task.max_abort:
+        if scipy.special.bdtr(float(middle), tested, failure) >= 1 - max_abort:
             high = middle
         else:
             low = middle
     # Half a failure more, so that no rounding of a product matters.
-    tolerance = (high + 0.5) / tested if high else 0.0
+    return (high + 0.5) / tested if high else 0.0
+
+
+def _tolerant(security: Security, tested: list[int], task: _Task) -> Security | None:
+    """`security` with the smallest tolerance that aborts rarely enough; None if out of bounds."""
+    cases = zip(tested, task.failures(security), strict=True)
+    tolerance = max(_tolerance(count, failure, task.max_abort) for count, failure in cases)
     if tolerance >= security.tolerance_bound:
         return None
     return dataclasses.replace(security, tolerance=tolerance)
 
 
-def _smallest_bucket(draft: Security, task: _Task, max_error: float) -> Security | None:
-    """The fewest copies over the grid of ratios whose `bucket_error` is at most `max_error`."""
-    chosen, fewest, shift = None, math.inf, 1.0
+def _smallest_bucket(draft: Security, task: _Task, secrecy: float) -> Security | None:
+    """The fewest copies over the grid of ratios at which sampling costs `secrecy` or less."""
+    chosen, fewest, shifts = None, math.inf, [1.0] * len(task.sizes)
+
+    def is_lost(losses: Iterable[float]) -> bool:
+        return sum(math.sqrt(copy_error(loss, draft.attempts)) for loss in losses) > secrecy
 
     def meeting(ratio: float, half: int, *, surely: bool) -> Security | None:
         """With a bucket of 2 half + 1, or None if too small; unless `surely`, not for certain."""
         security = dataclasses.replace(draft, bucket=2 * half + 1, test_ratio=ratio)
-        untested = security.masks_needed(task.size)
-        tested = security.copies_tested(untested)
+        untested = [security.masks_needed(size) for size in task.sizes]
+        tested = [security.copies_tested(kept) for kept in untested]
         tolerant = _tolerant(security, tested, task)
         if tolerant is None:
             return None
-        allowed = tolerant.failures_allowed(tested)
-        case = untested, tested, security.bucket, allowed, security.detection
-        # Close to the maximum. Any value that is too large settles the matter.
-        nonlocal shift
-        likely = (allowed + half + 1) * (untested + tested) / (tested * security.detection)
-        if majority_loss(min(round(likely * shift), untested + tested), *case) > max_error:
+        cases, likely, losses = [], [], []
+        for kept, tests, shift in zip(untested, tested, shifts, strict=True):
+            allowed = tolerant.failures_allowed(tests)
+            cases.append((kept, tests, security.bucket, allowed, security.detection))
+            # Close to the maximum. Any value that is too large settles the matter.
+            likely.append((allowed + half + 1) * (kept + tests) / (tests * security.detection))
+            losses.append(majority_loss(min(round(likely[-1] * shift), kept + tests), *cases[-1]))
+        if is_lost(losses):
             return None
         if surely:
-            worst, loss = worst_loss(*case)
-            shift = worst / likely  # nearly that of the next cases
-            return tolerant if loss <= max_error else None
+            worst = [worst_loss(*case) for case in cases]
+            # Nearly those of the next cases.
+            shifts[:] = [bad / own for (bad, _), own in zip(worst, likely, strict=True)]
+            return None if is_lost(loss for _, loss in worst) else tolerant
         return tolerant
 
-    buckets = draft.masks_needed(task.size) // draft.bucket
+    buckets = sum(draft.masks_needed(size) // draft.bucket for size in task.sizes)
     for ratio in RATIOS:
         affordable = min(MAX_BUCKET, fewest / (buckets * (1 + ratio)))
         low, top = 0, math.floor((affordable - 1) / 2)
@@ -204,8 +236,8 @@ def _smallest_bucket(draft: Security, task: _Task, max_error: float) -> Security
                 high = middle
         sure = (meeting(ratio, half, surely=True) for half in range(high, top + 1))
         best = next(security for security in sure if security is not None)
-        untested = best.masks_needed(task.size)
-        copies = untested + best.copies_tested(untested)
+        kept = [best.masks_needed(size) for size in task.sizes]
+        copies = sum(kept) + sum(best.copies_tested(own) for own in kept)
         if copies < fewest:
             chosen, fewest = best, copies
     return chosen
@@ -214,46 +246,53 @@ def _smallest_bucket(draft: Security, task: _Task, max_error: float) -> Security
 def _fewest_copies(draft: Security, task: _Task, target: float) -> Security | None:
     """The fewest copies over the grid of ratios, where the ratio is the only choice."""
     meeting = [
-        (price.copies, security)
-        for security, price in _priced(draft, task)
-        if price.total <= target and price.abort_rate <= task.max_abort
+        (sum(price.copies for price in prices), security)
+        for security, prices in _priced(draft, task)
+        if task.total(prices) <= target and _aborts_rarely(prices, task)
     ]
     return min(meeting, key=lambda pair: pair[0])[1] if meeting else None
 
 
-def _priced(draft: Security, task: _Task) -> Iterator[tuple[Security, Epsilon]]:
+def _aborts_rarely(prices: list[Epsilon], task: _Task) -> bool:
+    return all(price.abort_rate <= task.max_abort for price in prices)
+
+
+def _priced(draft: Security, task: _Task) -> Iterator[tuple[Security, list[Epsilon]]]:
     """Candidates and their epsilons, one for each ratio at which the source passes."""
     universal = draft.amplification == "universal"
     for ratio in RATIOS if universal else UNAMPLIFIED_RATIOS:
         security = dataclasses.replace(draft, test_ratio=ratio)
-        untested = task.size if universal else security.masks_needed(task.size)
+        untested = task.sizes
+        if not universal:
+            untested = [security.masks_needed(size) for size in task.sizes]
         # The more copies a rate asks for, the smaller the tolerance may be; once more is enough.
         for _ in range(2 if universal else 1):
-            tolerant = _tolerant(security, security.copies_tested(untested), task)
+            tested = [security.copies_tested(kept) for kept in untested]
+            tolerant = _tolerant(security, tested, task)
             # Where one test may fail, a single bad copy always passes, and nothing amplifies it.
             if tolerant is None or (not universal and tolerant.tolerance > 0):
                 break
             try:
-                price = task.price(tolerant)
+                prices = task.prices(tolerant)
             except ValueError:  # no positive rate
                 break
-            yield tolerant, price
-            untested = price.kept
+            yield tolerant, prices
+            untested = [price.kept for price in prices]
 
 
 def _least_total(draft: Security, task: _Task) -> float:
     """The smallest total epsilon on the grid."""
     if draft.amplification != "bucket":
-        prices = [price for _, price in _priced(draft, task)]
-        prices = [price for price in prices if price.abort_rate <= task.max_abort]
-        return min((price.total for price in prices), default=1.0)
+        each = [prices for _, prices in _priced(draft, task)]
+        totals = [task.total(prices) for prices in each if _aborts_rarely(prices, task)]
+        return min(totals, default=1.0)
     least = 1.0
     for ratio in (min(RATIOS), 1.0, max(RATIOS)):
         security = dataclasses.replace(draft, bucket=MAX_BUCKET, test_ratio=ratio)
-        untested = security.masks_needed(task.size)
-        tolerant = _tolerant(security, security.copies_tested(untested), task)
+        tested = [security.copies_tested(security.masks_needed(size)) for size in task.sizes]
+        tolerant = _tolerant(security, tested, task)
         if tolerant is not None:
-            least = min(least, task.price(tolerant).total)
+            least = min(least, task.total(task.prices(tolerant)))
     return least
 
 

@@ -8,7 +8,8 @@ right sums, and neither does the work of the other.
 
 import dataclasses
 import math
-from typing import get_args
+from collections.abc import Sequence
+from typing import Any, get_args
 
 from jaxqring import _checks as checks
 from jaxqring._types import Amplification, CopyTests
@@ -178,6 +179,9 @@ class Security:
 class Epsilon:
     """The security of a secure collective, term by term; all but `total` are of one collective.
 
+    Or of one step of several collectives: terms and numbers add up, `classical_error` is that of
+    the worst one, the pass probability that all of them pass, the skip rate that one does not.
+
     The promise is composable: no one outside the honest parties tells the collective from an ideal
     one, which is either aborted or has perfect masks, better than with probability
     1/2 + `per_step` / 2.
@@ -230,3 +234,38 @@ class Epsilon:
     skip_rate: float
     expected_wrong_sums: float
     interpretation: str
+
+
+def together(each: Sequence[Epsilon], steps: int) -> Epsilon:
+    """The security of steps of several collectives, from that of each of them."""
+
+    def total(name: str) -> Any:
+        return sum(getattr(own, name) for own in each)
+
+    summed = (
+        "sampling",
+        "amplification",
+        "authentication",
+        "kept",
+        "tested",
+        "copies",
+        "qubit_copies",
+        "masks",
+        "expected_wrong_sums",
+    )
+    per_step, passes = total("per_step"), math.prod(own.pass_probability for own in each)
+    return Epsilon(
+        **{name: total(name) for name in summed},
+        correctness=min(total("correctness"), 1.0),
+        secrecy=min(total("secrecy"), 1.0),
+        per_step=min(per_step, 1.0),
+        total=min(steps * per_step, 1.0),
+        is_vacuous=steps * per_step >= 1,
+        classical_error=max(own.classical_error for own in each),
+        mask_rate=sum(own.mask_rate * own.kept for own in each) / total("kept"),
+        overhead=total("copies") / total("masks"),
+        pass_probability=passes,
+        abort_rate=1 - passes,
+        skip_rate=1 - math.prod(1 - own.skip_rate for own in each),
+        interpretation=each[0].interpretation,
+    )

@@ -8,6 +8,8 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
+from jaxqring.jobs._compression_job import LARGER_IS_BETTER, LOST, Curve, best, borne
+
 #: Rows of the table of a sweep that are shown before the middle is left out.
 MOST_ROWS = 40
 
@@ -40,6 +42,51 @@ def summary_table(summary: dict[str, Any]) -> Table:
             "-" if net is None else f"{net:.3f}",
             f"{run['symbol_error_rate']:.1e}",
             f"{run['replica_agreement']:.4f}",
+        )
+    return table
+
+
+def compression_table(summary: dict[str, Any]) -> Table:
+    """The result of a training job with compressed gradients, a row for each run."""
+    job = summary["config"]
+    title = f"{summary['name']}: {summary['parameters']:,} parameters, {job['nodes']} nodes, "
+    title += f"{job['steps']} steps; traffic per link and step, one EPR pair per qubit"
+    columns = ("test\naccuracy", "qubits", "control\nbits", "net bits\nper qubit")
+    table = _table(title, ["run"], [*columns, "sums out\nof range", "replica\ndrift"])
+    for run in summary["runs"]:
+        qubits, net = run["online_qubits_per_link_step"], run["net_bits_per_online_qubit"]
+        control, outside = run.get("control_bits_per_link_step"), run.get("out_of_range")
+        drift = run["replica_drift"]
+        table.add_row(
+            escape(run["name"]),
+            f"{run['test_accuracy']:.4f}",
+            f"{qubits:,}" if qubits else f"{run['online_bits_per_link_step']:,} bits",
+            "-" if control is None else f"{control:,}",
+            "-" if net is None else f"{net:.3f}",
+            "-" if outside is None else f"{outside:,}",
+            "-" if drift is None else _short(drift),
+        )
+    return table
+
+
+def curves_table(varied: str, curves: Sequence[Curve]) -> Table:
+    """What curves of compression say: the best value, or how much noise each of them bears."""
+    name = varied.replace("_", " ")
+    if varied == "learning_rate":
+        table = _table("the best of the values tried", ["curve"], [name, "accuracy", "tried"])
+        for curve in curves:
+            value, accuracy = best(curve)
+            tried = f"{curve.values.min():g} to {curve.values.max():g}"
+            table.add_row(escape(curve.config.name), f"{value:g}", f"{accuracy:.4f}", tried)
+        return table
+    title = f"the {name} at which {100 * LOST:g} points are lost"
+    table = _table(title, ["curve"], [name, "at the least noise", "at the most"])
+    for curve in curves:
+        mean, limit = curve.accuracy.mean(axis=1), borne(varied, curve)
+        order = np.argsort(curve.values)[:: -1 if varied in LARGER_IS_BETTER else 1]
+        cells = [f"{mean[order[at]]:.4f}" for at in (0, -1)]
+        table.add_row(
+            escape(curve.config.name), "never" if limit is None else f"{limit:.5g}", *cells
         )
     return table
 
@@ -163,3 +210,28 @@ def sensitivity_table(table: dict[str, np.ndarray], title: str) -> Table:
             cells.append(f"{table['derivative'][other]:.3g} ± {table['standard_error'][other]:.2g}")
         shown.add_row(*(escape(cell) for cell in cells))
     return shown
+
+
+def inversion_tables(summary: dict[str, Any]) -> list[Table]:
+    """The contents of `summary.json` of a study of inversion: the attacks, and closed forms."""
+    job = summary["config"]
+    adversaries = list(job["adversaries"])
+    title = f"{summary['name']}: SSIM of reconstructions, mean ± std over {job['images']} images"
+    shown = _table(title, ["network", "compressor"], adversaries)
+    found = {(x["network"], x["compressor"], x["adversary"]): x for x in summary["attacks"]}
+    for network, compressor in dict.fromkeys(key[:2] for key in found):
+        cells = [found.get((network, compressor, adversary)) for adversary in adversaries]
+        shown.add_row(network, escape(compressor), *map(_similarity, cells))
+    if not summary["closed_forms"]:
+        return [shown]
+    closed = _table(
+        "images read off the first factor of an untrained mlp", ["compressor"], ["SSIM"]
+    )
+    for entry in summary["closed_forms"]:
+        mean, worst = entry["ssim_mean"], min(entry["ssim"])
+        closed.add_row(escape(entry["compressor"]), f"{mean:.5f} (worst {worst:.5f})")
+    return [shown, closed]
+
+
+def _similarity(entry: dict[str, Any] | None) -> str:
+    return "-" if entry is None else f"{entry['ssim_mean']:.3f} ±{entry['ssim_std']:.2f}"

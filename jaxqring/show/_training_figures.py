@@ -11,6 +11,8 @@ from matplotlib.figure import Figure
 from jaxqring._files import read_metrics
 from jaxqring.show._style import STYLE, look, save
 
+#: Runs of a job with compressed gradients whose curves and bars can be told apart.
+MOST_RUNS = 6
 #: The lines of a job's `metrics.jsonl`, by run.
 Lines = dict[str, list[dict[str, Any]]]
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxqring import _checks as checks
 from jaxqring._extras import needs
-from jaxqring._fields import NOT_NEGATIVE, check_fields, no_other_keys
+from jaxqring._fields import LATER, NOT_NEGATIVE, check_fields, no_other_keys
 
 #: A label beyond this is a mistake, not a class: the model has an output for each.
 MOST_CLASSES = 10_000
@@ -27,10 +27,12 @@ class DataConfig:
       path: of the `.npz` file with arrays x_train, y_train, x_test, y_test; for "npz" alone.
       test_fraction: part of each class held out, in (0, 1); an `.npz` file has its own split.
       seed: of the split.
+      validation: part of the training images, in [0, 1), that is left out of the training and takes
+        the place of the test set: to choose a learning rate without a look at that.
 
     Raises:
-      TypeError: if `test_fraction` is not real.
-      ValueError: if it is outside (0, 1), `seed` is negative, `name` is unknown, or `path` is given
+      TypeError: if a fraction is not real.
+      ValueError: if one is out of range, `seed` is negative, `name` is unknown, or `path` is given
         for a name other than "npz" or missing for that.
     """
 
@@ -38,12 +40,16 @@ class DataConfig:
     path: str | None = None
     test_fraction: float = 0.2
     seed: int = dataclasses.field(default=0, metadata=NOT_NEGATIVE)
+    validation: float = dataclasses.field(default=0.0, metadata=LATER)
 
     def __post_init__(self) -> None:
         check_fields(self, "data.")
         if (self.name == "npz") != (self.path is not None):
             checks.refuse("data.path", 'be given for data.name = "npz" and for no other', self.path)
         checks.open_interval("data.test_fraction", self.test_fraction)
+        checks.within("data.validation", self.validation)
+        if self.validation == 1:
+            checks.refuse("data.validation", "lie in [0, 1)", self.validation)
 
 
 class Dataset(NamedTuple):
@@ -64,7 +70,8 @@ def load(config: DataConfig) -> Dataset:
     """Loads the data set that a configuration names.
 
     Returns:
-      The training and the test images, with their labels.
+      The training and the test images, with their labels; of a validation, the rest of the training
+      images and those left out.
 
     Raises:
       ValueError: if the `.npz` file is missing, unreadable or holds the wrong arrays.
@@ -72,7 +79,19 @@ def load(config: DataConfig) -> Dataset:
     """
     if config.name == "npz":
         assert config.path is not None
-        return _from_npz(Path(config.path))
+        whole = _from_npz(Path(config.path))
+    else:
+        whole = _packaged(config)
+    if not config.validation:
+        return whole
+    order = np.random.default_rng(config.seed).permutation(len(whole.train_labels))
+    count = max(1, round(config.validation * len(order)))
+    left_out, rest = order[:count], order[count:]
+    images, labels = whole.train_images, whole.train_labels
+    return Dataset(images[rest], labels[rest], images[left_out], labels[left_out])
+
+
+def _packaged(config: DataConfig) -> Dataset:
     with needs("train", f"The data set {config.name!r}"):
         from sklearn.model_selection import train_test_split
 

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,31 +14,92 @@ from jax.sharding import PartitionSpec as P
 
 from jaxqring import _checks as checks
 from jaxqring._types import AxisName, Key, NodeMapping, PyTree
+from jaxqring.compress import Compressor, CompressReport, compressed_pmean
 from jaxqring.physics.ghz import GHZSource
 from jaxqring.ring import Report, Ring, pmean, replica_agreement
-from jaxqring.secure import Security, secure_pmean
+from jaxqring.secure import SecureReport, Security, secure_pmean
 from jaxqring.train._objective import AXIS, cross_entropy
 from jaxqring.train._placement import MAPPINGS
 
 NodeStep = Callable[[TrainState, tuple, jax.Array], tuple[TrainState, dict[str, jax.Array]]]
 
 
+class CompressedState(TrainState):
+    """The state of a training whose gradients are compressed.
+
+    Attributes:
+      memory: of the compressor of this node, from step to step.
+    """
+
+    memory: PyTree
+
+
+class _Reduced(NamedTuple):
+    """What came back from an all-reduce.
+
+    Attributes:
+      gradients: the mean, or what a compressor delivers in its place.
+      memory: of the compressor; None without one.
+      counts: metrics of the all-reduce.
+      keep: takes the new and the old state to the old one where a secure step was aborted.
+      secure: metrics of its masks.
+    """
+
+    gradients: PyTree
+    memory: PyTree
+    counts: dict[str, Any]
+    keep: Callable[[PyTree, PyTree], PyTree] | None = None
+    secure: dict[str, Any] | None = None
+
+
 def node_step(
-    ring: Ring | None, source: GHZSource | None = None, security: Security | None = None
+    ring: Ring | tuple[Ring, ...] | None,
+    source: GHZSource | None = None,
+    security: Security | None = None,
+    compressor: Compressor | None = None,
 ) -> NodeStep:
     """The step of one node: gradients of its own batch, averaged over the nodes, then an update.
 
-    A secure step whose GHZ states fail verification changes neither parameters nor optimizer, but
-    is counted, so that the next one has fresh states.
+    A secure step whose GHZ states fail verification changes neither parameters nor optimizer nor
+    the memory of a compressor, but is counted, so that the next one has fresh states.
 
     Args:
-      ring: that averages; None for `lax.pmean` in float32.
+      ring: that averages; None for `lax.pmean` in float32. With a compressor it may be a tuple, as
+        for `jaxqring.compressed_pmean`.
       source: of GHZ states, for a secure average.
       security: their verification; given with `source`.
+      compressor: of the gradients; the state is a `CompressedState` then.
 
     Returns:
       (state, (images, labels), key) -> (state, metrics); the metrics are the same on all nodes.
     """
+
+    def reduced(gradients: PyTree, state: TrainState, key: Key) -> _Reduced:
+        if ring is None:
+            gradients = lax.pmean(gradients, AXIS)
+            return _Reduced(
+                gradients, None, {"replica_agreement": replica_agreement(gradients, AXIS)}
+            )
+        step_key = jax.random.fold_in(key, state.step)
+        if compressor is not None:
+            masked = {"source": source, "security": security}
+            assert isinstance(state, CompressedState)
+            return _compressed(gradients, state.memory, step_key, compressor, ring, masked)
+        assert isinstance(ring, Ring)
+        if source is None or security is None:
+            gradients, report = pmean(gradients, AXIS, ring=ring, key=step_key, with_report=True)
+            return _Reduced(gradients, None, _counts(report))
+        gradients, secure = secure_pmean(
+            gradients,
+            AXIS,
+            ring=ring,
+            source=source,
+            security=security,
+            key=step_key,
+            with_report=True,
+        )
+        counts = _counts(secure.ring)
+        return _Reduced(gradients, None, counts, secure.keep, _secure_counts((secure,)))
 
     def step(state: TrainState, batch: tuple, key: Key) -> tuple[TrainState, dict]:
         images, labels = batch
@@ -56,46 +117,49 @@ def node_step(
             "repeated_qubits": jnp.float32(0),
             "undelivered": jnp.uint32(0),
         }
-        secure = None
-        if ring is None:
-            gradients = lax.pmean(gradients, AXIS)
-            metrics["replica_agreement"] = replica_agreement(gradients, AXIS)
-        else:
-            step_key = jax.random.fold_in(key, state.step)
-            if source is None or security is None:
-                gradients, report = pmean(
-                    gradients, AXIS, ring=ring, key=step_key, with_report=True
-                )
-            else:
-                gradients, secure = secure_pmean(
-                    gradients,
-                    AXIS,
-                    ring=ring,
-                    source=source,
-                    security=security,
-                    key=step_key,
-                    with_report=True,
-                )
-                report = secure.ring
-            metrics |= _counts(report)
+        result = reduced(gradients, state, key)
+        metrics |= result.counts
         metrics["loss"], metrics["train_accuracy"] = lax.pmean(jnp.stack([loss, accuracy]), AXIS)
-        after = state.apply_gradients(grads=gradients)
-        if secure is not None:
-            after = secure.keep(after, state).replace(step=after.step)
-            metrics |= {
-                "aborted": secure.aborted.astype(jnp.uint32),
-                "attempts": secure.attempts,
-                "ghz_copies": secure.copies,
-                "wrong_sums": secure.wrong_sums,
-                "uncorrected_sums": secure.uncorrected,
-            }
+        after = state.apply_gradients(grads=result.gradients)
+        if compressor is not None:
+            after = after.replace(memory=result.memory)
+        if result.keep is not None:
+            after = result.keep(after, state).replace(step=after.step)
+        metrics |= result.secure or {}
         metrics["replica_drift"] = replica_drift(after.params, AXIS)
         return after, metrics
 
     return step
 
 
-def _counts(report: Report) -> dict[str, Any]:
+def _compressed(
+    gradients: PyTree,
+    memory: PyTree,
+    key: Key,
+    compressor: Compressor,
+    ring: Ring | tuple[Ring, ...],
+    masked: dict[str, Any],
+) -> _Reduced:
+    """The all-reduce by way of a compressor, under masks if there are any."""
+    gradients, memory, report = compressed_pmean(
+        gradients,
+        memory,
+        AXIS,
+        compressor=compressor,
+        ring=ring,
+        key=key,
+        with_report=True,
+        **masked,
+    )
+    counts = {**_counts(report), "out_of_range": report.out_of_range}
+    secure = [call for call in report.calls if isinstance(call, SecureReport)]
+    if not secure:
+        return _Reduced(gradients, memory, counts)
+    of_masks = {**_secure_counts(secure), "aborted": report.aborted.astype(jnp.uint32)}
+    return _Reduced(gradients, memory, counts, report.keep, of_masks)
+
+
+def _counts(report: Report | CompressReport) -> dict[str, Any]:
     return {
         "symbol_errors": report.symbol_errors,
         "saturated": report.saturated,
@@ -103,6 +167,22 @@ def _counts(report: Report) -> dict[str, Any]:
         "repeated_qubits": report.repeated_qubits,
         "undelivered": report.undelivered,
         "replica_agreement": report.replica_agreement,
+    }
+
+
+def _secure_counts(reports: Sequence[SecureReport]) -> dict[str, Any]:
+    """The counts of the masks of a step, over all its collectives."""
+
+    def total(name: str) -> jax.Array:
+        first, *others = [getattr(report, name) for report in reports]
+        return sum(others, first)
+
+    return {
+        "aborted": reports[0].aborted.astype(jnp.uint32),
+        "attempts": total("attempts"),
+        "ghz_copies": total("copies"),
+        "wrong_sums": total("wrong_sums"),
+        "uncorrected_sums": total("uncorrected"),
     }
 
 

@@ -3,7 +3,6 @@
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -11,8 +10,11 @@ import optax
 from jax import lax
 
 from jaxqring import _checks as checks
-from jaxqring._fields import check_fields, no_other_keys
-from jaxqring._types import Key, ModelName, PyTree
+from jaxqring._fields import LATER, check_fields, no_other_keys
+from jaxqring._types import Key, ModelName, OptimizerName, PyTree
+from jaxqring.compress import Compressor, compressed_pmean
+from jaxqring.compress._codes import check_decay
+from jaxqring.compress._compressor import with_nodes
 from jaxqring.ring import Ring, pmean
 from jaxqring.train import _datasets as datasets
 from jaxqring.train._datasets import DataConfig
@@ -39,13 +41,15 @@ class TaskConfig:
       nodes: N, the nodes of the ring; one device carries them all.
       batch_per_node: images of a node in a step, drawn with replacement.
       steps: updates of a training.
-      optimizer: "adam", or "sgd" with a momentum of 0.9. Adam divides by the size of gradients,
-        which makes derivatives through it large where gradients are all but zero.
+      optimizer: "adam", or "sgd" with momentum. Adam divides by the size of gradients, which makes
+        derivatives through it large where gradients are all but zero.
       learning_rate: at the first step; it falls to zero along half a cosine.
+      momentum: of "sgd", in [0, 1).
 
     Raises:
-      TypeError: if `learning_rate` is not real.
-      ValueError: if it is outside [1e-9, 1e3], a count is below 1, or a choice is unknown.
+      TypeError: if a number is not real.
+      ValueError: if `learning_rate` is outside [1e-9, 1e3], `momentum` outside [0, 1), a count is
+        below 1, or a choice is unknown.
     """
 
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
@@ -53,12 +57,14 @@ class TaskConfig:
     nodes: int = 8
     batch_per_node: int = 32
     steps: int = 200
-    optimizer: Literal["adam", "sgd"] = "adam"
+    optimizer: OptimizerName = "adam"
     learning_rate: float = 4e-3
+    momentum: float = dataclasses.field(default=0.9, metadata=LATER)
 
     def __post_init__(self) -> None:
         check_fields(self, "task.")
         checks.within("task.learning_rate", self.learning_rate, 1e-9, 1e3)
+        check_decay("task.momentum", self.momentum)
 
 
 def payload(task: TaskConfig) -> int:
@@ -69,12 +75,16 @@ def payload(task: TaskConfig) -> int:
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
 
 
-def training(task: TaskConfig) -> Training:
+def training(task: TaskConfig, compressor: Compressor | None = None) -> Training:
     """The training of a task: `train(ring, keys, learning_rate=None) -> outcomes`.
 
-    The function is pure and takes traced rings. `keys` (steps,) are typed, one for each
-    all-reduce; the initial parameters and the images of a step are drawn from them as well, by
-    other streams. Every node holds its replica.
+    The function is pure and takes traced rings, with a compressor a tuple of them as well. `keys`
+    (steps,) are typed, one for each all-reduce; the initial parameters and the images of a step are
+    drawn from them as well, by other streams. Every node holds its replica.
+
+    Args:
+      task: the training.
+      compressor: of the gradients; none by default.
 
     Returns:
       The function. Its outcomes are (): "loss" and "accuracy" on the test set, "soft_accuracy" (the
@@ -93,7 +103,8 @@ def training(task: TaskConfig) -> Training:
     model = model_for(task.model, data)
     # The root of a second moment of zero has no derivative without `eps_root`.
     adam = optax.scale_by_adam(eps_root=1e-12)
-    optimizer = adam if task.optimizer == "adam" else optax.trace(0.9)
+    sgd = optax.trace(task.momentum) if task.momentum else optax.identity()
+    optimizer = adam if task.optimizer == "adam" else sgd
     blocks = next(n for n in range(math.isqrt(task.steps), 0, -1) if task.steps % n == 0)
 
     def scores_of(params: PyTree, images: jax.Array) -> jax.Array:
@@ -103,24 +114,29 @@ def training(task: TaskConfig) -> Training:
         return cross_entropy(scores_of(params, images), labels)
 
     def train(
-        ring: Ring, keys: jax.Array, learning_rate: jax.Array | float | None = None
+        ring: Ring | tuple[Ring, ...],
+        keys: jax.Array,
+        learning_rate: jax.Array | float | None = None,
     ) -> Outcomes:
         images, labels = jnp.asarray(data.train_images), jnp.asarray(data.train_labels)
         rate = schedule(task.learning_rate if learning_rate is None else learning_rate, task.steps)
-        ring = dataclasses.replace(ring, nodes_per_device=task.nodes)
+        rings = tuple(
+            dataclasses.replace(each, nodes_per_device=task.nodes)
+            for each in (ring if isinstance(ring, tuple) else (ring,))
+        )
 
         @jax.checkpoint
         def step(state: tuple, inputs: tuple) -> tuple[tuple, None]:
-            params, moments = state
+            params, moments, memory = state
             key, number = inputs
             shape = (task.nodes, task.batch_per_node)
             chosen = jax.random.randint(key, shape, 0, labels.shape[0])
             gradients = jax.vmap(jax.grad(loss_of))(params, images[chosen], labels[chosen])
-            gradients = _average(gradients, ring, key)
+            gradients, memory = _average(gradients, memory, rings, key, compressor)
             slowed = rate(number)
             updates, moments = optimizer.update(gradients, moments, params)
             params = jax.tree.map(lambda p, update: p - slowed * update, params, updates)
-            return (params, moments), None
+            return (params, moments, memory), None
 
         # Blocks of steps, run anew in reverse mode: about two roots of their number of states
         # are stored, and not one for each step.
@@ -130,21 +146,34 @@ def training(task: TaskConfig) -> Training:
 
         one = initial_params(model, keys[0], data)
         params = jax.tree.map(lambda x: jnp.broadcast_to(x, (task.nodes, *jnp.shape(x))), one)
-        start = params, optimizer.init(params)
+        memory = () if compressor is None else with_nodes(compressor.init(one), task.nodes)
+        start = params, optimizer.init(params), memory
         numbers = jnp.arange(task.steps, dtype=jnp.float32)
         in_blocks = [x.reshape(blocks, task.steps // blocks) for x in (keys, numbers)]
-        (params, _), _ = lax.scan(block, start, tuple(in_blocks))
+        (params, _, _), _ = lax.scan(block, start, tuple(in_blocks))
         scores = jax.vmap(scores_of, in_axes=(0, None))(params, jnp.asarray(data.test_images))
         return _outcomes(scores, jnp.asarray(data.test_labels))
 
     return train
 
 
-def _average(gradients: PyTree, ring: Ring, key: Key) -> PyTree:
+def _average(
+    gradients: PyTree,
+    memory: PyTree,
+    rings: tuple[Ring, ...],
+    key: Key,
+    compressor: Compressor | None,
+) -> tuple[PyTree, PyTree]:
     """The all-reduce of gradients (nodes, ...), on one device that carries all nodes."""
-    one = jax.tree.map(lambda leaf: leaf[None], gradients)
-    mean = jax.vmap(lambda g: pmean(g, AXIS, ring=ring, key=key), axis_name=AXIS)(one)
-    return jax.tree.map(lambda leaf: leaf[0], mean)
+
+    def on_device(gradients: PyTree, memory: PyTree) -> tuple[PyTree, PyTree]:
+        if compressor is None:
+            return pmean(gradients, AXIS, ring=rings[0], key=key), memory
+        return compressed_pmean(gradients, memory, AXIS, compressor=compressor, ring=rings, key=key)
+
+    one = jax.tree.map(lambda leaf: leaf[None], (gradients, memory))
+    result = jax.vmap(on_device, axis_name=AXIS)(*one)
+    return jax.tree.map(lambda leaf: leaf[0], result)
 
 
 def _outcomes(scores: jax.Array, truth: jax.Array) -> Outcomes:

@@ -15,6 +15,7 @@ from jax import lax
 import jaxqring as jq
 from jaxqring import FixedPoint, Ring, superdense, werner
 from jaxqring.gradients import couple, expected, finite_difference
+from jaxqring.ring import Hops
 
 AXIS = "nodes"
 KEY = jax.random.key(20260724)
@@ -152,7 +153,7 @@ def test_the_mean_alone_misses_what_the_spread_of_errors_costs(problem):
 
 LINK = superdense(werner(fidelity=0.9))
 RING = Ring(LINK, FixedPoint(8))
-COST = RING.cost(1, 2, collective="all_gather")
+COST, HOPS = RING.cost(1, 2, collective="all_gather"), Hops.of(1, 2, 8, collective="all_gather")
 THREE = Ring(superdense(werner(fidelity=jnp.full(3, 0.9))), FixedPoint(8))
 
 
@@ -193,6 +194,25 @@ REFUSED = {
     "cost of nothing": (refused(cost=RING.cost(1, 1)), ValueError, "`cost` must be that of a call"),
     "cost of two nodes": (refused(THREE), ValueError, "`cost.num_nodes` must be the number of"),
     "cost of more": (refused(cost=RING.cost(5, 2)), ValueError, "`cost` must be that of every"),
+    "no hops": (refused(cost=()), ValueError, "`cost` must be that of a call that sends"),
+    "numbers": (refused(cost=(1, 8)), TypeError, "`cost[0]` must be a Hops"),
+    "hops of nothing": (refused(cost=(HOPS, Hops.of(0, 2, 8))), ValueError, "`cost` must be that"),
+    "hops of more nodes": (
+        refused(cost=(HOPS, Hops.of(1, 3, 8))),
+        ValueError,
+        "`cost` must be that of collectives of the same nodes",
+    ),
+    "hops of three nodes": (refused(THREE, cost=(HOPS,)), ValueError, "`cost.num_nodes` must be"),
+    "narrower hops": (
+        refused(cost=(Hops.of(1, 2, 6, collective="all_gather"),)),
+        ValueError,
+        "`cost` must be that of every call, here 2 nodes, 1 hops and 1 values a hop of 8 bits",
+    ),
+    "more hops": (
+        refused(cost=(Hops.of(1, 2, 8), Hops.of(2, 2, 8))),
+        ValueError,
+        "`cost` must be that of every",
+    ),
     "no other ring": (lambda: couple(RING, LINK), TypeError, "`rings` must be a Ring"),
     "ring without links": (lambda: couple(RING, Ring()), ValueError, "`rings` must have links"),
     "rings that differ": (lambda: couple(RING, THREE), ValueError, "`rings` must have the same"),

@@ -142,7 +142,9 @@ def test_an_aborted_step_changes_nothing_but_its_number(job):
     assert [line["attempts"] for line in own] == [3] * STEPS
     assert runs["aborted"]["security"]["aborted_steps"] == STEPS
     saved, step = load_state(config.folder / "checkpoints" / "aborted.msgpack")
-    fresh = serialization.to_state_dict(loop._initial_state(config, datasets.load(config.data)))
+    fresh = serialization.to_state_dict(
+        loop._initial_state(config.runs[0], config, datasets.load(config.data))
+    )
     assert step == STEPS
     assert (saved.pop("step") == STEPS).all()
     assert (fresh.pop("step") == 0).all()
@@ -159,7 +161,7 @@ def test_the_guarantee_is_that_of_the_bounds(job):
     for run in RUNS[1:]:
         found = runs[run.name]["security"]
         source = run.security.source(config.nodes, run.fidelity)
-        security = run.security.build(source, runs[run.name]["parameters"], STEPS, run.bits)
+        security = run.security.build(source, [(runs[run.name]["parameters"], run.bits)], STEPS)
         bound = epsilon(security, runs[run.name]["parameters"], source, bits=run.bits, steps=STEPS)
         assert found["epsilon_total"] == bound.total
         assert found["overhead"] == bound.overhead
@@ -171,7 +173,7 @@ def test_the_guarantee_is_that_of_the_bounds(job):
 def test_the_target_of_a_run_is_met():
     chosen = SecurityConfig(ghz_fidelity=0.9999, target_epsilon=1e-6)
     source = chosen.source(8, 0.99)
-    security = chosen.build(source, 1000, 50, 16)
+    security = chosen.build(source, [(1000, 16)], 50)
     assert epsilon(security, 1000, source, bits=16, steps=50).total <= 1e-6
 
 
@@ -228,7 +230,7 @@ def test_a_security_that_cannot_be_is_refused(tmp_path, text, words):
 def test_a_target_out_of_reach_is_refused_with_the_least_that_is_not():
     chosen = SecurityConfig(ghz_fidelity=0.6, target_epsilon=1e-6)
     with pytest.raises(ValueError, match="target_epsilon` must be at least"):
-        chosen.build(chosen.source(4, 1.0), 100, 1, 16)
+        chosen.build(chosen.source(4, 1.0), [(100, 16)], 1)
 
 
 @pytest.mark.matrix
@@ -251,3 +253,23 @@ def test_the_cost_of_a_target_lies_between_those_of_its_neighbours():
     assert math.isclose(cost_of(1e-3, copies, epsilons), math.sqrt(18.0))
     assert cost_of(1e-1, copies, epsilons) == 3.0
     assert math.isnan(cost_of(1e-9, copies, epsilons))
+
+
+def test_the_table_of_the_guarantees_counts_copies_in_millions():
+    security = {
+        "ghz_fidelity": 0.9999,
+        "epsilon_per_step": 1.25e-7,
+        "epsilon_total": 1.0,
+        "is_vacuous": True,
+        "overhead": 6.04,
+        "copies_per_step": 1_234_567.0,
+        "aborted_steps": 2,
+        "wrong_sum_rate": 0.0,
+        "uncorrected_sum_rate": 3e-12,
+    }
+    runs = [{"name": "plain"}, {"name": "secure", "security": security}]
+    table = tables.security_table({"name": "job", "runs": runs})
+    cells = [list(column.cells) for column in table.columns]
+    row = ["secure", "0.9999", "1.2e-7", "vacuous", "6.0", "1.235", "2", "0", "3.0e-12"]
+    assert cells == [[cell] for cell in row]
+    assert table.columns[5].header == "1e6\na step"

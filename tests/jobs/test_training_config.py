@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +12,16 @@ import pytest
 from jaxqring import Retransmit, depolarizing, reed_solomon, superdense, werner
 from jaxqring._fields import as_written
 from jaxqring.codes import IdealCode, Unequal, bch, repetition, secded
-from jaxqring.jobs import BudgetConfig, SensitivityConfig, SweepConfig, TrainConfig, load_config
+from jaxqring.jobs import (
+    BudgetConfig,
+    CompressionConfig,
+    SensitivityConfig,
+    SweepConfig,
+    TrainConfig,
+    load_config,
+)
 from jaxqring.jobs._code_config import CodeConfig
+from jaxqring.jobs._compress_config import CompressConfig
 from jaxqring.jobs._link_config import PARAMETERS, LinkConfig
 from jaxqring.jobs._load import packaged_configs
 from jaxqring.jobs._security_config import SecurityConfig
@@ -57,7 +65,7 @@ REFUSED = {
     "no room for guard bits": ("nodes = 8\n[[runs]]\nbits = 4", ["bits", "8 nodes", "guard", "4"]),
     "gaussian noise on a float wire": (
         '[[runs]]\nwire = "float32"\nnoise = "gaussian"',
-        ["noise", "float wire", "gaussian"],
+        ["noise", "float or logarithmic wire", "gaussian"],
     ),
     "no steps": ("steps = 0", ["steps", "integer of at least 1", "0"]),
     "negative nodes": ("nodes = -1", ["nodes", "integer of at least 1", "-1"]),
@@ -320,16 +328,27 @@ def test_the_bits_of_a_run_of_two_parameters_are_those_of_its_two_channels():
 
 def test_files_leave_out_what_was_added_later_at_its_default():
     written = as_written(RunConfig())
-    assert written == {n: v for n, v in asdict(RunConfig()).items() if n not in PARAMETERS[2:]}
+    later = {*PARAMETERS[2:], "compress", "optimizer", "momentum", "learning_rate"}
+    assert written == {n: v for n, v in asdict(RunConfig()).items() if n not in later}
     assert {"fidelity", "error_prob", "bits", "protection"} <= set(written)
     assert as_written(RunConfig(survival=0.9)) == {**written, "survival": 0.9}
+    compressed = as_written(RunConfig(compress=CompressConfig("topk", fraction=0.1)))
+    assert compressed["compress"] == {
+        **dict.fromkeys(field.name for field in fields(CompressConfig)),
+        "method": "topk",
+        "fraction": 0.1,
+    }
+    assert not {"optimizer", "momentum"} & as_written(TrainConfig()).keys()
+    assert "validation" not in as_written(DataConfig())
     assert as_written(TrainConfig())["runs"][0]["protection"] == asdict(CodeConfig())
 
 
 @pytest.mark.parametrize("path", sorted(DEMO.parent.glob("*.toml")), ids=lambda path: path.stem)
 def test_every_file_that_is_shipped_is_known_by_its_name(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    kind = {"budget": BudgetConfig, "sensitivity": SensitivityConfig}.get(path.stem, TrainConfig)
+    kinds = {"budget": BudgetConfig, "sensitivity": SensitivityConfig}
+    kinds |= {"compression_noise": CompressionConfig, "compression_rates": CompressionConfig}
+    kind = kinds.get(path.stem, TrainConfig)
     kind = SweepConfig if path.stem.startswith("sweep") else kind
     assert packaged_configs()[path.stem].read_text() == path.read_text()
     assert load_config(path.stem, kind) == load_config(path, kind)
@@ -345,7 +364,9 @@ def test_an_unknown_name_is_refused_with_those_that_are_known(tmp_path, monkeypa
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match="must") as refusal:
         load_config("dmo")
-    one_sentence(refusal, ["`config`", "budget, demo, drift", "sweep_fidelity", "'dmo'"])
+    one_sentence(
+        refusal, ["`config`", "budget, compression, compression_noise", "sweep_fidelity", "'dmo'"]
+    )
 
 
 @pytest.mark.parametrize("text, words", REFUSED.values(), ids=REFUSED)

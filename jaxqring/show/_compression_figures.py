@@ -1,0 +1,156 @@
+"""Figures of compressed gradients: accuracy over traffic, and over a parameter by method."""
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
+
+from jaxqring.jobs._compression_job import LARGER_IS_BETTER, Curve
+from jaxqring.show._style import COLOURS, STYLE, look, save
+
+#: Families of methods: name, colour, marker.
+FAMILIES = {
+    "all values, linear": ("uncompressed", COLOURS[0], "s"),
+    "low rank": ("powersgd lqsgd", COLOURS[1], "o"),
+    "a few values": ("topk dgc randomk", COLOURS[3], "^"),
+    "a few levels": ("terngrad qsgd", COLOURS[2], "D"),
+    "signs": ("sign demo", COLOURS[4], "v"),
+}
+#: Places of a label around its point, in points (1/72 inch), the nearest first.
+PLACES = sorted(
+    (
+        (radius * x, radius * y)
+        for radius in (10, 18, 28, 42, 60, 80)
+        for x, y in ((1, 0), (1, 0.7), (1, -0.7), (0, 1), (0, -1), (-1, 0), (-1, 0.7), (-1, -0.7))
+    ),
+    key=lambda place: place[0] ** 2 + place[1] ** 2,
+)
+
+
+def draw_compression(folder: Path, summary: dict[str, Any]) -> Path:
+    """Draws `compression.png`: test accuracy over qubits per link and step, a point for each run.
+
+    Args:
+      folder: of a finished training job.
+      summary: contents of its `summary.json`.
+
+    Returns:
+      The path of the figure.
+    """
+    methods = {
+        run["name"]: run["compress"]["method"]
+        for run in summary["config"]["runs"]
+        if "compress" in run
+    }
+    runs = [run for run in summary["runs"] if run["name"] in methods]
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(10, 6), layout="constrained")
+        axes = figure.subplots()
+        for family, (names, colour, marker) in FAMILIES.items():
+            own = [run for run in runs if methods[run["name"]] in names.split()]
+            points = [(x["online_qubits_per_link_step"], x["test_accuracy"]) for x in own]
+            if points:
+                style: dict[str, Any] = {"color": colour, "marker": marker, "s": 60, "zorder": 3}
+                axes.scatter(*zip(*points, strict=True), label=family, **style)
+        axes.set(xscale="log", xlabel="qubits per link and step", ylabel="test accuracy")
+        axes.margins(x=0.12, y=0.1)
+        axes.legend(loc="lower right", fontsize=11)
+        _label(figure, axes, runs)
+        return save(figure, folder / "compression.png")
+
+
+def _label(figure: Figure, axes: Axes, runs: Sequence[dict[str, Any]]) -> None:
+    """Writes the names of runs beside their points, each where it hides nothing."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()  # lays the figure out
+    inside = axes.get_window_extent()
+    at = [(run["online_qubits_per_link_step"], run["test_accuracy"]) for run in runs]
+    taken = [
+        Bbox.from_bounds(x - 7, y - 7, 14, 14) for x, y in axes.transData.transform(np.array(at))
+    ]
+    legend = axes.get_legend()
+    if legend is not None:
+        taken.append(legend.get_window_extent())
+    for run, point in sorted(zip(runs, at, strict=True), key=lambda pair: pair[1]):
+        for dx, dy in PLACES:
+            text = axes.annotate(
+                run["name"],
+                point,
+                (dx, dy),
+                textcoords="offset points",
+                ha="center" if dx == 0 else "left" if dx > 0 else "right",
+                va="center" if dy == 0 else "bottom" if dy > 0 else "top",
+                fontsize=10,
+                arrowprops={"arrowstyle": "-", "lw": 0.6, "color": "0.6", "shrinkA": 0},
+            )
+            # Of the text alone, without its line.
+            box = matplotlib.text.Text.get_window_extent(text, canvas.get_renderer()).padded(1)
+            fits = inside.x0 <= box.x0 and box.x1 <= inside.x1
+            fits = fits and inside.y0 <= box.y0 and box.y1 <= inside.y1
+            if (fits and not box.count_overlaps(taken)) or (dx, dy) == PLACES[-1]:
+                taken.append(box)
+                break
+            text.remove()
+
+
+def draw_curves(folder: Path, varied: str, curves: Sequence[Curve]) -> Path:
+    """Draws `accuracy_<parameter>.png`: the accuracy of every method, panel by panel.
+
+    Args:
+      folder: for the figure.
+      varied: the parameter.
+      curves: of `jaxqring.jobs.run_compression`.
+
+    Returns:
+      The path of the figure: mean over the seeds, and one standard deviation either side.
+    """
+    panels = list(dict.fromkeys(curve.config.panel for curve in curves))
+    labels = list(dict.fromkeys(curve.config.label or curve.config.name for curve in curves))
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(5 * len(panels) + 2, 4.8), layout="constrained")
+        grid = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+        for curve in curves:
+            name = curve.config.label or curve.config.name
+            _draw_curve(grid[panels.index(curve.config.panel)], varied, curve, labels.index(name))
+        for axes, panel in zip(grid, panels, strict=True):
+            axes.set_title(panel, fontsize=12)
+            if varied in LARGER_IS_BETTER:
+                axes.invert_xaxis()  # better links to the right
+        grid[0].set_ylabel("test accuracy")
+        seeds = curves[0].accuracy.shape[1]
+        handles = dict(
+            itertools.chain.from_iterable(
+                zip(*axes.get_legend_handles_labels()[::-1], strict=True) for axes in grid
+            )
+        )
+        figure.legend(
+            [handles[label] for label in labels],
+            labels,
+            loc="outside right upper",
+            title=f"mean and standard\ndeviation over {seeds} seeds" if seeds > 1 else "one seed",
+            fontsize=11,
+            title_fontsize=11,
+            handlelength=3,
+        )
+        return save(figure, folder / f"accuracy_{varied}.png")
+
+
+def _draw_curve(axes: Axes, varied: str, curve: Curve, index: int) -> None:
+    larger = varied in LARGER_IS_BETTER
+    noise = np.round(1 - curve.values, 12) if larger else curve.values
+    order = np.argsort(noise)
+    order = order[noise[order] > 0]  # a logarithmic axis has no zero
+    mean, std = curve.accuracy.mean(axis=1)[order], curve.accuracy.std(axis=1)[order]
+    label = curve.config.label or curve.config.name
+    axes.plot(noise[order], mean, marker="o", markersize=4, label=label, **look(index))
+    band: dict[str, Any] = {"alpha": 0.2, "lw": 0, "color": look(index)["color"]}
+    axes.fill_between(noise[order], mean - std, mean + std, **band)
+    names = {"fidelity": "infidelity of the pairs, 1 - F (Werner)"}
+    axes.set(xscale="log", xlabel=names.get(varied, varied.replace("_", " ")))
