@@ -17,7 +17,6 @@ from jaxqring._progress import progress_bars
 from jaxqring._types import PyTree
 from jaxqring.inversion import (
     ADVERSARIES,
-    Adversary,
     Attacker,
     AttackSettings,
     can_be_masked,
@@ -26,6 +25,7 @@ from jaxqring.inversion import (
     ssim,
     victim,
 )
+from jaxqring.inversion._adversaries import Adversary
 from jaxqring.jobs._compressor_config import CompressorConfig
 from jaxqring.train._datasets import DataConfig, Dataset, load
 
