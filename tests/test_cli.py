@@ -251,7 +251,8 @@ def test_help_of_the_command_names_every_field(monkeypatch):
 
 
 @pytest.mark.parametrize("command", cli.COMMANDS)
-def test_the_flags_of_every_command_list_the_file_and_its_names(command):
+def test_the_flags_of_every_command_list_the_file_and_its_names(command, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")  # narrow enough that flags stand in a single column
     status, output = run(command, "--help")
     assert status == 0
     assert "--config FILE|NAME" in output

@@ -2,7 +2,6 @@
 
 from jaxqring.inversion._adversaries import (
     ADVERSARIES,
-    Adversary,
     Attacker,
     can_be_masked,
     seen,
@@ -17,12 +16,11 @@ from jaxqring.inversion._attack import (
 )
 from jaxqring.inversion._closed_form import image_in_factor
 from jaxqring.inversion._observer import Observed, Observer, Sent, observe
-from jaxqring.inversion._victims import VICTIMS, Victim, VictimName, victim
+from jaxqring.inversion._victims import VICTIMS, Victim, victim
 
 __all__ = [
     "ADVERSARIES",
     "VICTIMS",
-    "Adversary",
     "AttackSettings",
     "Attacker",
     "Observed",
@@ -30,7 +28,6 @@ __all__ = [
     "Reconstruction",
     "Sent",
     "Victim",
-    "VictimName",
     "can_be_masked",
     "cosine_distance",
     "image_in_factor",

@@ -17,7 +17,7 @@ from jaxqring import _checks as checks
 from jaxqring._types import Key, PyTree
 from jaxqring.compress import Compressor
 from jaxqring.inversion._attack import AttackSettings, Reconstruction, invert
-from jaxqring.inversion._observer import Observed, Sends, observe
+from jaxqring.inversion._observer import Observed, observe
 from jaxqring.inversion._victims import Victim
 
 #: "naive" sees what the step delivers and holds the dense gradient against it, as the literature
@@ -69,13 +69,25 @@ def seen(adversary: Adversary, step: Observed, key: Key) -> PyTree:
     checks.one_of("adversary", adversary, ADVERSARIES)
     if adversary == "naive":
         return step.delivered
-    sent = step.sent
+    if adversary == "adaptive":
+        return [tensor.values for tensor in step.sent]
+    # All tensors end to end, so that little is compiled.
+    codes = jnp.concatenate([jnp.ravel(tensor.codes) for tensor in step.sent])
+    widths = [jnp.broadcast_to(tensor.bits, (tensor.codes.size,)) for tensor in step.sent]
+    bits, words = jnp.concatenate(widths), _words(codes)
     if adversary == "masked":
         # The two of them see the code plus the mask, mod 2^bits, and the mask is uniform.
-        sent = _plus_uniform(sent, stream(key, MASKS))
-    if adversary != "adaptive":
-        sent = _between_neighbours(sent, stream(key, OTHERS))
-    return [tensor.values for tensor in sent]
+        words = words + jax.random.bits(stream(key, MASKS), words.shape, jnp.uint32)
+    # Every chunk of a message passes the node once with the partial sum of others, which is any
+    # integer mod 2^bits: what it sends less what it received is exact.
+    received = jax.random.bits(stream(key, OTHERS), words.shape, jnp.uint32)
+    passed_on = words + received
+    found = _signed(passed_on - received, bits)
+    ends = np.cumsum([tensor.codes.size for tensor in step.sent])
+    return [
+        part.reshape(tensor.codes.shape) * tensor.unit
+        for part, tensor in zip(jnp.split(found, ends[:-1]), step.sent, strict=True)
+    ]
 
 
 class Attacker:
@@ -98,6 +110,9 @@ class Attacker:
         self.victim, self.settings = victim, settings
         self._gradients = jax.jit(jax.vmap(victim.gradient))
         self._search = jax.jit(jax.vmap(self._invert))
+        self._views = {
+            name: jax.jit(jax.vmap(functools.partial(seen, name))) for name in ADVERSARIES
+        }
         self._last: tuple[Compressor | None, tuple, Observed] | None = None
 
     def _invert(
@@ -151,8 +166,9 @@ class Attacker:
         key: Key,
     ) -> PyTree:
         """`seen` for each of the images, along a leading axis; arguments as for `attack`."""
+        checks.one_of("adversary", adversary, ADVERSARIES)
         step = self._observed(compressor, images, labels, key)
-        return jax.vmap(functools.partial(seen, adversary))(step, _keys(key, len(labels)))
+        return self._views[adversary](step, _keys(key, len(labels)))
 
     def _observed(
         self, compressor: Compressor | None, images: jax.Array, labels: jax.Array, key: Key
@@ -187,32 +203,6 @@ def _keys(key: Key, count: int) -> Key:
 def stream(key: Key, number: int) -> Key:
     """One of the streams of a key."""
     return jax.random.fold_in(key, number)
-
-
-def _between_neighbours(sends: Sends, key: Key) -> Sends:
-    """The codes of a node as the difference of what it sends and what it received.
-
-    Every chunk of a message passes the node once with the partial sum of others, which is any
-    integer mod 2^bits. The difference is exact.
-    """
-    found = []
-    for number, sent in enumerate(sends):
-        received = _uniform(stream(key, number), sent.codes.shape)
-        passed_on = _words(sent.codes) + received
-        found.append(sent._replace(codes=_signed(passed_on - received, sent.bits)))
-    return found
-
-
-def _plus_uniform(sends: Sends, key: Key) -> Sends:
-    masked = []
-    for number, sent in enumerate(sends):
-        mask = _uniform(stream(key, number), sent.codes.shape)
-        masked.append(sent._replace(codes=_signed(_words(sent.codes) + mask, sent.bits)))
-    return masked
-
-
-def _uniform(key: Key, shape: tuple[int, ...]) -> jax.Array:
-    return jax.random.bits(key, shape, jnp.uint32)
 
 
 def _words(codes: jax.Array) -> jax.Array:

@@ -40,7 +40,7 @@ class AttackSettings:
       ValueError: if one is out of range, or a count below 1.
     """
 
-    steps: int = 400
+    steps: int = 500
     restarts: int = 4
     tv: float = 0.003
     rate: float = 0.1

@@ -194,7 +194,7 @@ def _soft_signs(gradient: PyTree) -> list[jax.Array]:
 
 
 def _step(compressor: Compressor | None, gradient: PyTree, key: Key) -> tuple[PyTree, Sends]:
-    """What is delivered and what is sent in the first step."""
+    """The tree that the first step delivers, and all that the node sends in it."""
     observer = Observer(key)
     tree = jax.tree.map(lambda leaf: leaf[None], gradient)
     if compressor is None:

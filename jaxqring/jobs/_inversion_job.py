@@ -17,16 +17,15 @@ from jaxqring._progress import progress_bars
 from jaxqring._types import PyTree
 from jaxqring.inversion import (
     ADVERSARIES,
-    Adversary,
     Attacker,
     AttackSettings,
-    Reconstruction,
     can_be_masked,
     image_in_factor,
     observe,
     ssim,
     victim,
 )
+from jaxqring.inversion._adversaries import Adversary
 from jaxqring.jobs._compress_config import CompressConfig
 from jaxqring.train._datasets import DataConfig, Dataset, load
 
@@ -72,7 +71,7 @@ class InversionConfig:
     adversaries: tuple[Literal["naive", "adaptive", "neighbours", "masked"], ...] = ADVERSARIES
     images: int = 10
     restarts: int = 4
-    steps: int = 300
+    steps: int = 500
     tv: float = 0.003
     rate: float = 0.1
     seed: int = dataclasses.field(default=0, metadata=NOT_NEGATIVE)
@@ -215,14 +214,11 @@ class _Study:
         self._given = images, labels, jax.random.fold_in(self.key, 1)
         self._classes = data.num_classes
         self._attackers: dict[str, Attacker] = {}
-        self._compressor: CompressConfig | None = None
-        self._done: list[tuple[Adversary, PyTree, Reconstruction]] = []
 
     def _attacker(self, network: Network) -> Attacker:
         if network not in self._attackers:
             # One at a time, so that the programs of the last network are forgotten.
             self._attackers = {network: Attacker(self._victim(network), self.config.settings())}
-            self._compressor = None
         return self._attackers[network]
 
     def _victim(self, network: Network) -> Any:
@@ -232,28 +228,39 @@ class _Study:
     def make(self, attack: Attack) -> None:
         """Makes an attack and writes its result, or that of one that saw and did the same."""
         start = time.monotonic()
-        attacker, method = self._attacker(attack.network), attack.compressor.build()
-        view = attacker.view(method, attack.adversary, *self._given)
-        if self._compressor != attack.compressor:
-            self._compressor, self._done = attack.compressor, []
-        twins = [(a, x) for a, seen, x in self._done if _same(attack, a, view, seen)]
-        if twins:
-            adversary, found = twins[0]
+        twin = self._twin(attack)
+        if twin is None:
+            attacker, method = self._attacker(attack.network), attack.compressor.build()
+            found = attacker.attack(method, attack.adversary, *self._given)
+            result: dict[str, Any] = {
+                "images": np.asarray(found.image),
+                "cost": np.asarray(found.cost),
+                "ssim": np.asarray(ssim(found.image, self.images)),
+                "as": attack.adversary,
+            }
         else:
-            adversary, found = (
-                attack.adversary,
-                attacker.attack(method, attack.adversary, *self._given),
-            )
-            self._done.append((adversary, view, found))
-        result = {
-            "identity": _identity(self.config, attack),
-            "images": np.asarray(found.image),
-            "cost": np.asarray(found.cost),
-            "ssim": np.asarray(ssim(found.image, self.images)),
-            "as": adversary,
-            "seconds": time.monotonic() - start,
-        }
+            result, _ = load_state(twin.path(self.config.folder))
+        result["identity"] = _identity(self.config, attack)
+        result["seconds"] = time.monotonic() - start
         save_state(attack.path(self.config.folder), result, self.config.steps)
+
+    def _twin(self, attack: Attack) -> Attack | None:
+        """An earlier attack whose adversary saw the same, bit for bit, and does the same with it.
+
+        Messages are not held against what a step delivers, unless the gradient itself is sent.
+        """
+        is_plain = attack.compressor.method == "uncompressed"
+        earlier = self.config.adversaries[: self.config.adversaries.index(attack.adversary)]
+        for adversary in earlier:
+            alike = is_plain or "naive" not in (adversary, attack.adversary)
+            if alike and _equal(self._view(attack, adversary), self._view(attack)):
+                return attack._replace(adversary=adversary)
+        return None
+
+    def _view(self, attack: Attack, adversary: Adversary | None = None) -> PyTree:
+        attacker = self._attacker(attack.network)
+        sees = adversary or attack.adversary
+        return attacker.view(attack.compressor.build(), sees, *self._given)
 
     def closed_forms(self) -> list[dict[str, Any]]:
         """The similarity of images read off the first factor of a dense network, by method."""
@@ -275,16 +282,8 @@ class _Study:
         return entries
 
 
-def _same(attack: Attack, other: Adversary, view: PyTree, seen: PyTree) -> bool:
-    """True if an adversary sees what another one has seen, bit for bit, and does the same with it.
-
-    Messages are not held against what a step delivers, unless the gradient itself is sent.
-    """
-    if (attack.adversary == "naive") != (
-        other == "naive"
-    ) and attack.compressor.method != "uncompressed":
-        return False
-    leaves, others = jax.tree.leaves(view), jax.tree.leaves(seen)
+def _equal(view: PyTree, other: PyTree) -> bool:
+    leaves, others = jax.tree.leaves(view), jax.tree.leaves(other)
     return len(leaves) == len(others) and all(map(np.array_equal, leaves, others))
 
 

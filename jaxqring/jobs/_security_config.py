@@ -1,7 +1,6 @@
 """Secure aggregation in a training job: its configuration, and the guarantees of a run."""
 
 import dataclasses
-import functools
 import math
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -16,7 +15,7 @@ from jaxqring.codes import bch
 from jaxqring.physics.channels import dephasing, depolarizing
 from jaxqring.physics.ghz import GHZSource, fused
 from jaxqring.physics.pairs import werner
-from jaxqring.secure import Epsilon, Security, epsilon, plan
+from jaxqring.secure import Security, epsilon, plan
 
 
 @no_other_keys
@@ -111,21 +110,10 @@ class SecurityConfig:
         """
         if self.target_epsilon is None:
             return self._configured()
-        # Equal shares first; smaller ones where a plan for one size is too weak for the others.
-        share = self.target_epsilon / len(sums)
-        while True:
-            plans = [self._planned(share, source, size, bits, steps) for size, bits in sums]
-            enough = [one for one in plans if self._meets(one, source, sums, steps)]
-            if enough:
-                return min(enough, key=lambda one: _copies(one, source, sums))
-            share /= 2
-
-    def _planned(
-        self, target: float, source: GHZSource, size: int, bits: int, steps: int
-    ) -> Security:
+        sizes, bits = zip(*sums, strict=True)
         return plan(
-            target,
-            size,
+            self.target_epsilon,
+            sizes,
             steps,
             source,
             bits=bits,
@@ -134,26 +122,6 @@ class SecurityConfig:
             correction=self._configured().correction,
             attempts=self.attempts,
         )
-
-    def _meets(
-        self, security: Security, source: GHZSource, sums: Sequence[tuple[int, int]], steps: int
-    ) -> bool:
-        if len(sums) == 1:
-            return True
-        bounds = _bounds(security, source, sums, steps)
-        assert self.target_epsilon is not None
-        return sum(bound.total for bound in bounds) <= self.target_epsilon
-
-
-def _bounds(
-    security: Security, source: GHZSource, sums: Sequence[tuple[int, int]], steps: int
-) -> list[Epsilon]:
-    """The guarantee of every collective of a step, over all steps."""
-    return [epsilon(security, size, source, bits=bits, steps=steps) for size, bits in sums]
-
-
-def _copies(security: Security, source: GHZSource, sums: Sequence[tuple[int, int]]) -> int:
-    return sum(bound.qubit_copies for bound in _bounds(security, source, sums, 1))
 
 
 def guarantees(
@@ -171,30 +139,25 @@ def guarantees(
       lines: its metrics, one for each step.
     """
     steps = max(len(lines), 1)
-    count = steps * max(sum(size for size, _ in sums), 1)
-    bounds = _bounds(security, source, sums, steps)
-
-    def any_of(name: str) -> float:
-        """The probability that it happens to one collective of a step at least."""
-        first, *others = [getattr(bound, name) for bound in bounds]
-        return functools.reduce(lambda one, other: one + other - one * other, others, first)
-
+    sizes, bits = zip(*sums, strict=True)
+    count = steps * max(sum(sizes), 1)
+    bound = epsilon(security, sizes, source, bits=bits, steps=steps)
     return {
-        "epsilon_per_step": min(sum(bound.per_step for bound in bounds), 1.0),
-        "epsilon_total": min(sum(bound.total for bound in bounds), 1.0),
-        "is_vacuous": sum(bound.total for bound in bounds) >= 1,
+        "epsilon_per_step": bound.per_step,
+        "epsilon_total": bound.total,
+        "is_vacuous": bound.is_vacuous,
         "ghz_fidelity": float(source.fidelity),
         "amplification": security.amplification,
         "bucket": security.summed,
         "test_ratio": security.test_ratio,
         "tolerance": security.tolerance,
-        "overhead": sum(bound.copies for bound in bounds) / sum(bound.masks for bound in bounds),
+        "overhead": bound.overhead,
         "copies": total(lines, "ghz_copies"),
         "copies_per_step": float(np.mean([line.get("ghz_copies", 0) for line in lines])),
         "attempts": total(lines, "attempts"),
         "aborted_steps": total(lines, "aborted"),
-        "skip_rate": any_of("skip_rate"),
-        "abort_rate": any_of("abort_rate"),
+        "skip_rate": bound.skip_rate,
+        "abort_rate": bound.abort_rate,
         "wrong_sum_rate": total(lines, "wrong_sums") / count,
         "uncorrected_sum_rate": total(lines, "uncorrected_sums") / count,
     }

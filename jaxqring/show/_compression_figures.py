@@ -78,6 +78,7 @@ def _label(figure: Figure, axes: Axes, runs: Sequence[dict[str, Any]]) -> None:
     legend = axes.get_legend()
     if legend is not None:
         taken.append(legend.get_window_extent())
+    axes.set_autoscale_on(False)
     for run, point in sorted(zip(runs, at, strict=True), key=lambda pair: pair[1]):
         for dx, dy in PLACES:
             text = axes.annotate(
@@ -90,8 +91,9 @@ def _label(figure: Figure, axes: Axes, runs: Sequence[dict[str, Any]]) -> None:
                 fontsize=10,
                 arrowprops={"arrowstyle": "-", "lw": 0.6, "color": "0.6", "shrinkA": 0},
             )
+            text.update_positions(canvas.get_renderer())
             # Of the text alone, without its line.
-            box = matplotlib.text.Text.get_window_extent(text, canvas.get_renderer()).padded(1)
+            box = matplotlib.text.Text.get_window_extent(text, canvas.get_renderer()).padded(4)
             fits = inside.x0 <= box.x0 and box.x1 <= inside.x1
             fits = fits and inside.y0 <= box.y0 and box.y1 <= inside.y1
             if (fits and not box.count_overlaps(taken)) or (dx, dy) == PLACES[-1]:

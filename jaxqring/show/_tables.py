@@ -70,7 +70,7 @@ def compression_table(summary: dict[str, Any]) -> Table:
 
 
 def curves_table(varied: str, curves: Sequence[Curve]) -> Table:
-    """What curves of compression say: the best value, or how much noise each of them bears."""
+    """The best value of each curve of compression, or the noise that it bears."""
     name = varied.replace("_", " ")
     if varied == "learning_rate":
         table = _table("the best of the values tried", ["curve"], [name, "accuracy", "tried"])

@@ -1,4 +1,4 @@
-"""What a node sends, as it is observed, against the formulas of each method."""
+"""The messages of a node, as they are observed, against the formulas of each method."""
 
 import jax
 import jax.numpy as jnp

@@ -81,7 +81,7 @@ def test_adversaries_that_see_and_do_the_same_have_one_attack(whole):
 
 def test_a_job_that_was_cut_off_goes_on_with_what_is_missing(whole, tmp_path, monkeypatch):
     _, summary = whole
-    config = dataclasses.replace(SMALL, out=str(tmp_path))
+    config = dataclasses.replace(SMALL, out=str(tmp_path), compressors=SMALL.compressors[:2])
     save, saved = job.save_state, []
 
     def cut(path, *rest):
@@ -98,9 +98,10 @@ def test_a_job_that_was_cut_off_goes_on_with_what_is_missing(whole, tmp_path, mo
     monkeypatch.setattr(job, "save_state", save)
     before = {path: path.stat().st_mtime_ns for path in saved}
     again = run_inversion(config)
-    assert without_seconds(again) == without_seconds(summary)
+    made = without_seconds(again)["attacks"]
+    assert made == without_seconds(summary)["attacks"][:8]
     assert {path: files(config)[path] for path in saved} == before
-    assert len(files(config)) == ATTACKS
+    assert len([path for path in files(config) if path.suffix == ".msgpack"]) == 8
 
 
 def test_only_attacks_that_a_change_concerns_are_made_again(whole, monkeypatch):
@@ -122,7 +123,7 @@ def test_the_images_are_the_first_of_each_class_in_turn():
     images, labels = job.victims_of(dataclasses.replace(SMALL, images=12), data)
     assert labels.tolist() == [*range(10), 0, 1]
     zeros = data.test_images[data.test_labels == 0]
-    np.testing.assert_array_equal(images[[0, 10]], zeros[:2])
+    np.testing.assert_array_equal(np.asarray(images)[[0, 10]], zeros[:2])
 
 
 def test_too_many_images_are_refused_before_anything_is_written(tmp_path):
