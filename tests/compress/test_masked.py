@@ -99,11 +99,12 @@ def test_an_aborted_step_delivers_nothing_and_changes_nothing(vmapped, compresso
 def test_one_failed_sum_of_two_gives_the_step_up(vmapped):
     """Some keys fail in the first sum alone, some in the second alone."""
     source = GHZSource(NODES, noise=depolarizing(mix=0.02))
+    security = Security("none", tests="z", attempts=1)
     before, seen = carried(PowerSGD()), set()
     for seed in range(30):
         key = jax.random.key(seed)
         mean, state, report = masked(
-            vmapped, PowerSGD(), source, security=Security(), state=before, key=key
+            vmapped, PowerSGD(), source, security=security, state=before, key=key
         )
         report = same_on_all(report)
         parts = tuple(bool(call.aborted) for call in report.calls)
