@@ -21,6 +21,7 @@ from jaxqring.compress import (
     SignVote,
     TernGrad,
     TopK,
+    Uncompressed,
     star_cost,
 )
 
@@ -81,6 +82,11 @@ def expected(compressor, shapes, nodes):
         case RandomK():
             kept = sum(costs.topk_counts(shapes, compressor.fraction))
             bits = costs.sum_bits(kept, 16, nodes)
+        case Uncompressed():
+            bits = costs.sgd_bits(shapes, nodes)
+            if compressor.bits is not None:
+                width = costs.even(compressor.bits + costs.guard(nodes))
+                bits = costs.sgd_bits(shapes, nodes, width)
         case TernGrad():
             bits = costs.terngrad_bits(shapes, nodes)
         case QSGD():
@@ -95,6 +101,8 @@ def expected(compressor, shapes, nodes):
 
 
 COMPRESSORS = [
+    Uncompressed(),
+    Uncompressed(8),
     PowerSGD(),
     PowerSGD(rank=2),
     PowerSGD(rank=4),

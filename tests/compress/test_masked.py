@@ -19,7 +19,7 @@ from compress_calls import (
 )
 
 from jaxqring import GHZSource, dephasing, depolarizing
-from jaxqring.compress import LQSGD, QSGD, PowerSGD, RandomK, SignVote, TernGrad
+from jaxqring.compress import LQSGD, QSGD, PowerSGD, RandomK, SignVote, TernGrad, Uncompressed
 from jaxqring.secure import PlantedSource, SecureReport, Security, plus_states
 
 further = functools.partial(pytest.param, marks=pytest.mark.matrix)
@@ -43,6 +43,7 @@ CHECKED = Security(attempts=2)
 @pytest.mark.parametrize(
     "compressor",
     [
+        further(Uncompressed()),
         further(PowerSGD()),
         further(LQSGD(reduce="sum")),
         further(RandomK(0.4)),
