@@ -3,7 +3,7 @@
 What a training script needs is here; everything else has a namespace, which is a room of the
 package: `jaxqring.channels`, `pairs`, `ghz`, `information`, `capacity`, `link`, `codec`, `codes`,
 `supply`, `ring`, `gradients`, `economics`, `secure`, `audit`, `compress`, `train`, `sweeps`,
-`jobs`, `show` and `interop`.
+`inversion`, `jobs`, `show` and `interop`.
 """
 
 import importlib
@@ -49,7 +49,7 @@ from jaxqring.ring import (
 from jaxqring.secure import secure_pmean, secure_psum
 
 if TYPE_CHECKING:
-    from jaxqring import compress, interop, jobs, show, sweeps, train
+    from jaxqring import compress, interop, inversion, jobs, show, sweeps, train
     from jaxqring.sweeps import sensitivity, sweep
 
 __all__ = [
@@ -87,6 +87,7 @@ __all__ = [
     "gradients",
     "information",
     "interop",
+    "inversion",
     "jobs",
     "link",
     "moments",
@@ -119,6 +120,7 @@ __version__ = "0.1.0.dev0"
 _LATE = {
     "compress": "jaxqring.compress",
     "interop": "jaxqring.interop",
+    "inversion": "jaxqring.inversion",
     "jobs": "jaxqring.jobs",
     "sensitivity": "jaxqring.sweeps",
     "show": "jaxqring.show",

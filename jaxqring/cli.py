@@ -1,4 +1,4 @@
-"""The command line: `jaxqring train`, `budget`, `sweep`, `sensitivity` and `compression`.
+"""The command line: `train`, `budget`, `sweep`, `sensitivity`, `compression` and `inversion`.
 
 A configuration comes from a TOML file, or by the name of one that comes with the package, and any
 value of it can be overridden by a flag:
@@ -9,6 +9,7 @@ value of it can be overridden by a flag:
     jaxqring sweep --config sweep_fidelity --seeds 2 --task.steps 100
     jaxqring sensitivity --config sensitivity --seeds 8
     jaxqring compression --config compression_noise --seeds 2
+    jaxqring inversion --config inversion --images 4
 
 `jaxqring COMMAND --help` lists the flags of a command, and `jaxqring --version` prints the version.
 """
@@ -28,6 +29,7 @@ from jaxqring._extras import MissingExtraError, needs
 from jaxqring.jobs import (
     _budget_job,
     _compression_job,
+    _inversion_job,
     _sensitivity_job,
     _sweep_job,
     _training_job,
@@ -168,6 +170,14 @@ def _compression(config: _compression_job.CompressionConfig, console: "Console")
     return [table], [config.folder / "summary.json", figure]
 
 
+def _inversion(config: _inversion_job.InversionConfig, console: "Console") -> "Output":
+    from jaxqring.show import _inversion_figures, _tables
+
+    summary = _inversion_job.run_inversion(config, console)
+    figures = _inversion_figures.draw_inversion(config, summary)
+    return _tables.inversion_tables(summary), [config.folder / "summary.json", *figures]
+
+
 class Command(NamedTuple):
     """A command: the class of its configuration, its description, and the function that runs it."""
 
@@ -193,6 +203,11 @@ COMMANDS = {
         _compression_job.CompressionConfig,
         "Train with compressed gradients, over one parameter.",
         _compression,
+    ),
+    "inversion": Command(
+        _inversion_job.InversionConfig,
+        "Reconstruct images from gradients that compressors and masks are to hide.",
+        _inversion,
     ),
 }
 

@@ -540,7 +540,7 @@ RINGS = {
     "wire that is none": (
         lambda: Ring(wire=16),
         TypeError,
-        ["`wire`", "be a FixedPoint, Float32 or BFloat16", "16"],
+        ["`wire`", "be a FixedPoint, Counts, Float32, BFloat16 or LogLevels", "16"],
     ),
     "unknown noise": (
         lambda: Ring(noise="on"),
@@ -550,7 +550,7 @@ RINGS = {
     "gaussian noise on a float wire": (
         lambda: Ring(wire=Float32(), noise="gaussian"),
         ValueError,
-        ["`noise`", 'be "sampled" or "off" on a float wire', "gaussian"],
+        ["`noise`", 'be "sampled" or "off" on a float or logarithmic wire', "gaussian"],
     ),
     "scramble that is no truth value": (
         lambda: Ring(scramble="no"),

@@ -78,7 +78,7 @@ def _for_each(matrix: np.ndarray, leaf: jax.Array) -> jax.Array:
     Nodes then are a batch of products. As columns of one larger product, which a constant matrix
     would make of them under `vmap`, they would be rounded otherwise.
     """
-    return matrix + leaf.reshape(leaf.shape[0], -1)[:, :1, None] * 0
+    return jnp.asarray(matrix) + leaf.reshape(leaf.shape[0], -1)[:, :1, None] * 0
 
 
 def blocks_of(shape: tuple[int, ...]) -> Blocks:

@@ -238,8 +238,8 @@ class PowerSGD(_LowRank):
 
     Reference: Vogels, Karimireddy and Jaggi, NeurIPS 2019.
 
-    >>> PowerSGD(rank=2).cost(Ring(noise="off"), {"w": np.zeros((300, 200))}, num_nodes=8).qubits
-    14112
+    >>> [message.size for message in PowerSGD(rank=2).messages(np.zeros((300, 200)), num_nodes=8)]
+    [600, 400]
     """
 
     rank: int = struct.field(pytree_node=False, default=1)

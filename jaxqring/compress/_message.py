@@ -103,6 +103,9 @@ def star_cost(up_bits: float, down_bits: float, sizes: Sequence[int]) -> tuple[f
 
     Returns:
       Bits up and bits down.
+
+    >>> star_cost(8, 32, [36_325, 9_610])
+    (367480, 1469920)
     """
     count = sum(sizes)
     return up_bits * count, down_bits * count

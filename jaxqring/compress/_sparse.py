@@ -278,8 +278,12 @@ class DGC(Compressor):
 
 def _clipped(tree: PyTree, most: jax.Array) -> PyTree:
     """The tree of one node, shortened to the norm `most` where it is longer."""
-    square = sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(tree))
-    factor = most / jnp.sqrt(jnp.maximum(jnp.asarray(square), most**2))
+    leaves = jax.tree.leaves(tree)
+    peak = lax.stop_gradient(jnp.max(jnp.stack([jnp.max(jnp.abs(leaf)) for leaf in leaves])))
+    safe = jnp.where(peak > 0, peak, 1)  # so that squares do not overflow before values do
+    square = jnp.sum(jnp.stack([jnp.sum((leaf / safe) ** 2) for leaf in leaves]))
+    norm = safe * jnp.sqrt(jnp.where(peak > 0, square, 1))
+    factor = jnp.where((peak > 0) & (norm > most), most / norm, 1)
     return jax.tree.map(lambda leaf: leaf * factor, tree)
 
 

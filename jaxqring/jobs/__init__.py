@@ -1,9 +1,10 @@
-"""Jobs that a TOML file describes: trainings, sweeps, sensitivities, budgets, compression."""
+"""Jobs that a TOML file describes: trainings, sweeps, sensitivities, budgets and others."""
 
 from jaxqring.jobs._budget_job import BudgetConfig, run_budget
 from jaxqring.jobs._code_config import CodeConfig
 from jaxqring.jobs._compress_config import CompressConfig
 from jaxqring.jobs._compression_job import CompressionConfig, run_compression
+from jaxqring.jobs._inversion_job import InversionConfig, run_inversion
 from jaxqring.jobs._link_config import LinkConfig
 from jaxqring.jobs._load import load_config
 from jaxqring.jobs._security_config import SecurityConfig
@@ -17,6 +18,7 @@ __all__ = [
     "CodeConfig",
     "CompressConfig",
     "CompressionConfig",
+    "InversionConfig",
     "LinkConfig",
     "RunConfig",
     "SecurityConfig",
@@ -26,6 +28,7 @@ __all__ = [
     "load_config",
     "run_budget",
     "run_compression",
+    "run_inversion",
     "run_sensitivity",
     "run_sweep",
     "train",

@@ -19,18 +19,30 @@ from jaxqring.compress import (
     Uncompressed,
 )
 
-#: The compressor of each method; its options are those of its attributes that a file can say.
-METHODS: dict[str, Any] = {
-    "uncompressed": Uncompressed,
-    "powersgd": PowerSGD,
-    "lqsgd": LQSGD,
-    "topk": TopK,
-    "dgc": DGC,
-    "randomk": RandomK,
-    "terngrad": TernGrad,
-    "qsgd": QSGD,
-    "sign": SignVote,
-    "demo": DeMo,
+#: The compressor of each method, and its name in tables; its options are those of the attributes
+#: that a file can say.
+METHODS: dict[str, tuple[Any, str]] = {
+    "uncompressed": (Uncompressed, "SGD"),
+    "powersgd": (PowerSGD, "PowerSGD"),
+    "lqsgd": (LQSGD, "LQ-SGD"),
+    "topk": (TopK, "TopK"),
+    "dgc": (DGC, "DGC"),
+    "randomk": (RandomK, "RandomK"),
+    "terngrad": (TernGrad, "TernGrad"),
+    "qsgd": (QSGD, "QSGD"),
+    "sign": (SignVote, "SignVote"),
+    "demo": (DeMo, "DeMo"),
+}
+#: Options in tables, where a number alone would not say enough.
+SHOWN = {
+    "rank": "r{}",
+    "bits": "{} bits",
+    "fraction": "{:.4g}",
+    "alpha": "alpha {:g}",
+    "clip": "clip {:g}",
+    "levels": "{} levels",
+    "momentum": "momentum {:g}",
+    "k": "k {}",
 }
 
 
@@ -95,7 +107,7 @@ class CompressConfig:
 
     def __post_init__(self) -> None:
         check_fields(self, "compress.")
-        known = {field.name for field in dataclasses.fields(METHODS[self.method])}
+        known = {field.name for field in dataclasses.fields(METHODS[self.method][0])}
         for name, value in self._options().items():
             if name not in known:
                 checks.refuse(f"compress.{name}", f'be left out of "{self.method}"', value)
@@ -112,4 +124,9 @@ class CompressConfig:
         options = self._options()
         if self.method == "terngrad" and options.get("clip") == 0:
             options["clip"] = None
-        return METHODS[self.method](**options)
+        return METHODS[self.method][0](**options)
+
+    def label(self) -> str:
+        """The name of the method and the options given, as tables show them."""
+        options = [SHOWN.get(n, "{}").format(value) for n, value in self._options().items()]
+        return " ".join([METHODS[self.method][1], *options])

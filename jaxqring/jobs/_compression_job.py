@@ -199,6 +199,9 @@ def run_compression(
       config: the study.
       console: that shows progress; None for silence.
 
+    Returns:
+      The curves with their outcomes, as `summary.json` has them.
+
     Raises:
       ValueError: if there are fewer devices than `config.devices`, the data cannot be loaded, or
         a folder holds another sweep.

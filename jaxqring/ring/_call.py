@@ -182,7 +182,7 @@ def enter(
         (jax.tree_util.keystr(path), leaf.size // place.nodes_per_device, str(leaf.dtype))
         for (path, _), leaf in zip(named, leaves, strict=True)
     ]
-    stream = _stream(kind if ring.masks is None else f"masked {kind}", parts)
+    stream = _stream(kind, parts)
 
     names = frozenset(names_of(axis_name))
     aside = frozenset(device_axes()) - names

@@ -70,7 +70,7 @@ def compression_table(summary: dict[str, Any]) -> Table:
 
 
 def curves_table(varied: str, curves: Sequence[Curve]) -> Table:
-    """What curves of compression say: the best value, or how much noise each of them bears."""
+    """The best value of each curve of compression, or the noise that it bears."""
     name = varied.replace("_", " ")
     if varied == "learning_rate":
         table = _table("the best of the values tried", ["curve"], [name, "accuracy", "tried"])
@@ -210,3 +210,28 @@ def sensitivity_table(table: dict[str, np.ndarray], title: str) -> Table:
             cells.append(f"{table['derivative'][other]:.3g} ± {table['standard_error'][other]:.2g}")
         shown.add_row(*(escape(cell) for cell in cells))
     return shown
+
+
+def inversion_tables(summary: dict[str, Any]) -> list[Table]:
+    """The contents of `summary.json` of a study of inversion: the attacks, and closed forms."""
+    job = summary["config"]
+    adversaries = list(job["adversaries"])
+    title = f"{summary['name']}: SSIM of reconstructions, mean ± std over {job['images']} images"
+    shown = _table(title, ["network", "compressor"], adversaries)
+    found = {(x["network"], x["compressor"], x["adversary"]): x for x in summary["attacks"]}
+    for network, compressor in dict.fromkeys(key[:2] for key in found):
+        cells = [found.get((network, compressor, adversary)) for adversary in adversaries]
+        shown.add_row(network, escape(compressor), *map(_similarity, cells))
+    if not summary["closed_forms"]:
+        return [shown]
+    closed = _table(
+        "images read off the first factor of an untrained mlp", ["compressor"], ["SSIM"]
+    )
+    for entry in summary["closed_forms"]:
+        mean, worst = entry["ssim_mean"], min(entry["ssim"])
+        closed.add_row(escape(entry["compressor"]), f"{mean:.5f} (worst {worst:.5f})")
+    return [shown, closed]
+
+
+def _similarity(entry: dict[str, Any] | None) -> str:
+    return "-" if entry is None else f"{entry['ssim_mean']:.3f} ±{entry['ssim_std']:.2f}"

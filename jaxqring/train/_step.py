@@ -35,7 +35,7 @@ class CompressedState(TrainState):
 
 
 class _Reduced(NamedTuple):
-    """What came back from an all-reduce.
+    """The result of an all-reduce.
 
     Attributes:
       gradients: the mean, or what a compressor delivers in its place.

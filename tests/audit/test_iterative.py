@@ -85,3 +85,39 @@ def test_the_audit_reports_what_it_used():
 
 def test_the_depth_doubles_until_the_gap_is_resolved():
     assert [narrowings(gap) for gap in (3.0, 1.0, 0.1, 0.01)] == [1, 2, 5, 9]
+
+
+def test_shots_at_one_depth_add_up_until_twice_the_depth_has_one_branch():
+    """Exact: at angle zero every shot is a hit, so that the rounds are known beforehand.
+
+    After m hits of m shots, psi is between 0 and arccos(1 - 2 sqrt(L / m)) / K.
+    """
+    gap, shots, risk = 0.01, 4, 0.01
+    log_term = np.log(2 * narrowings(2 * gap) * 4 / risk) / 2
+    depth, count, high, hops, rounds, depths = 1, 0, np.pi, 0, 0, [1]
+    while high > 2 * gap:
+        if np.pi // high >= 2 * depth:
+            depth, count = int(np.pi // high), 0
+            depths.append(depth)
+        count, hops, rounds = count + shots, hops + depth * shots, rounds + 1
+        width = min(np.sqrt(log_term / count), 1)
+        high = min(high, np.arccos(1 - 2 * width) / depth)
+    # Half of the branch is excluded by 4 L shots, and no sooner.
+    assert min(np.diff(np.log2(depths))) >= 1
+    assert len(depths) <= narrowings(2 * gap)
+    assert depths[1] == 2
+    assert rounds > len(depths) * 4 * log_term / shots
+    found = jax.jit(
+        lambda key: iterate(
+            key,
+            jnp.zeros(()),
+            threshold=0.001,
+            gap=gap,
+            shots=shots,
+            risk=risk,
+            qubits=10,
+            hop_noise=0.0,
+        )
+    )(jax.random.key(0))
+    assert (int(found.rounds), int(found.hops)) == (rounds, hops)
+    np.testing.assert_allclose(found.theta, high / 4, rtol=1e-4)

@@ -17,7 +17,9 @@ from jaxqring import FixedPoint, Retransmit, SymbolChannel, reed_solomon, superd
 from jaxqring._threefry import cipher_key
 from jaxqring.codec._packing import pack
 from jaxqring.codes import BlockCode, IdealCode, Unequal, bch, hop_error, repetition, secded
+from jaxqring.codes import _coded_hop as hop
 from jaxqring.codes._coded_hop import attempt_thresholds, deliver
+from jaxqring.codes._messages import message_of
 
 KEY = jax.random.key(20261122)
 MODES = ("attempts", "symbol")
@@ -307,6 +309,71 @@ def test_a_perfect_link_and_a_dead_one():
         places = errors.size
         for pattern in range(4):
             assert abs((errors == pattern).sum() - places / 4) < ref.binomial_band(places, 0.25)
+
+
+# --- Words, one by one ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "code, erasures",
+    [
+        (secded(8, 4), 3),
+        (BlockCode(10, 2, 2, 1), 4),
+        (BlockCode(3, 1, 1, 4), 2),
+        (repetition(5), 4),
+    ],
+    ids=repr,
+)
+def test_the_words_that_fail_are_those_beyond_the_reach_of_a_decoder(monkeypatch, code, erasures):
+    """Exact: every pattern of events is the word of one message, in place of random numbers."""
+    qubits = ref.word_qubits(code.n, code.symbol_bits)
+    # Each of five kinds as likely: kind k where a random number is in the fifth above 4 - k.
+    kinds, _ = ref.enumerate_words(np.full(4, 0.2), 0.2, qubits)
+    u = ((9 - 2 * kinds.reshape(-1)) / 10 * 2.0**32).astype(np.uint32)
+    drawn = iter([u])
+    monkeypatch.setattr(
+        hop, "random_words", lambda key, count: next(drawn, np.zeros(count, np.uint32))
+    )
+    message = message_of(code, len(kinds) * code.payload_symbols)
+    assert message.codewords == len(kinds)
+    link = SymbolChannel(transition(np.full(4, 0.2), 0.2))
+    failed, missed, patterns = hop._draw_codewords(cipher_key(KEY), link, message)
+    expected = ref.fails(kinds, code.symbol_bits, erasures)
+    np.testing.assert_array_equal(failed, expected)
+    # As many as the distribution of weights says, which is another calculation.
+    share = ref.failure_prob(np.full(4, 0.2), 0.2, code.n, code.symbol_bits, erasures)
+    assert np.sum(failed) == round(share * 5**qubits)
+    assert not np.any(missed)
+    arrived = np.where(kinds == ref.LOST, 0, kinds)  # all guesses are zero
+    np.testing.assert_array_equal(patterns, arrived[:, : code.payload_symbols])
+
+
+@pytest.mark.parametrize(
+    "protection",
+    [
+        Retransmit(reed_solomon(255, 223), checksum_bits=32),
+        Retransmit(bch(63, 45, 3), 3, 3),
+        Retransmit(secded(72, 64)),
+        Retransmit(BlockCode(9, 7, 1, 6), 3, 2),
+    ],
+    ids=repr,
+)
+def test_qubits_sent_again_are_those_of_full_words_and_of_the_short_last_one(protection):
+    code, room = protection.code, protection.payload_symbols
+    for symbols in (3 * room, 2 * room + 1, room + room // 2, room // 3):
+        message = message_of(protection, symbols)
+        lengths = ref.word_lengths(
+            symbols, code.n, code.k, code.symbol_bits, protection.checksum_bits
+        )
+        full, last = (ref.word_qubits(n, code.symbol_bits) for n in (code.n, lengths[-1]))
+        assert message.codewords == len(lengths)
+        assert (last < full) == (symbols % room > 0)
+        again = np.array([0, 5, 7, 4], np.uint32) if len(lengths) > 1 else np.uint32([0, 2, 7, 4])
+        of_last = np.array([0, 2, 7, 0], np.uint32) if len(lengths) > 1 else again
+        np.testing.assert_array_equal(
+            message.repeated_qubits(jnp.asarray(again), jnp.asarray(of_last)),
+            full * (again - of_last) + last * of_last,
+        )
 
 
 # --- Ideal codes, and unequal protection ----------------------------------------------------------

@@ -88,7 +88,7 @@ def test_sums_draw_from_the_number_of_the_collective_and_are_kept_in_their_range
     *found, outside = vmapped(sums, 5, shared=2)(x, ring, KEY)
     counted = 0
     for number, each in enumerate(found):
-        wire = ring.replace(wire=Counts(4)) if hasattr(ring, "replace") else ring
+        wire = ring.replace(wire=Counts(4))
         raw = np.asarray(vmapped(plain, 5, shared=2)(x, wire, jax.random.fold_in(KEY, number)))
         np.testing.assert_array_equal(each, np.clip(raw, -5, 5))
         counted += (np.abs(raw) > 5).sum()

@@ -31,7 +31,7 @@ def matrices(xs):
 
 
 def by_reference(xs, factors, send, **options):
-    """What the reference delivers in every step, and its errors."""
+    """The trees that the reference delivers in every step, and its errors."""
     found = {}
     for (name, own), factor in zip(matrices(xs).items(), factors, strict=True):
         errors, Q = np.zeros_like(own[:, 0]), np.float64(factor)

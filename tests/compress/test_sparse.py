@@ -12,7 +12,7 @@ from compress_calls import AXIS, KEY, many, normal, quiet, same_on_all, step
 from secure_calls import assert_follows
 
 from jaxqring.compress import DGC, RandomK, TopK
-from jaxqring.compress._sparse import kept_of, largest
+from jaxqring.compress._sparse import _clipped, kept_of, largest
 
 further = functools.partial(pytest.param, marks=pytest.mark.matrix)
 NODES, STEPS = 4, 4
@@ -125,6 +125,18 @@ def test_steps_are_those_of_the_reference_and_gradients_are_clipped_first(vmappe
             for found, wanted in ((u, speed), (v, memory)):
                 own = np.asarray(found[name])[:, at].reshape(NODES, -1)
                 np.testing.assert_allclose(own, wanted, rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("size", [1e-25, 0.1, 1.0, 1e25])
+def test_a_norm_is_clipped_whatever_its_size(size):
+    tree = {"a": jnp.array([0.0, 3 * size]), "b": jnp.float32(-4 * size)}
+    found = _clipped(tree, jnp.float32(2.0))
+    factor = min(1, 2 / (5 * size))
+    np.testing.assert_allclose(found["a"], [0, 3 * size * factor], rtol=1e-6)
+    np.testing.assert_allclose(found["b"], -4 * size * factor, rtol=1e-6)
+    zero = jax.tree.map(lambda leaf: 0 * leaf, tree)
+    slope = jax.grad(lambda tree: _clipped(tree, jnp.float32(2.0))["b"])(zero)
+    assert (float(slope["b"]), slope["a"].tolist()) == (1, [0, 0])
 
 
 @pytest.mark.matrix

@@ -253,3 +253,23 @@ def test_the_cost_of_a_target_lies_between_those_of_its_neighbours():
     assert math.isclose(cost_of(1e-3, copies, epsilons), math.sqrt(18.0))
     assert cost_of(1e-1, copies, epsilons) == 3.0
     assert math.isnan(cost_of(1e-9, copies, epsilons))
+
+
+def test_the_table_of_the_guarantees_counts_copies_in_millions():
+    security = {
+        "ghz_fidelity": 0.9999,
+        "epsilon_per_step": 1.25e-7,
+        "epsilon_total": 1.0,
+        "is_vacuous": True,
+        "overhead": 6.04,
+        "copies_per_step": 1_234_567.0,
+        "aborted_steps": 2,
+        "wrong_sum_rate": 0.0,
+        "uncorrected_sum_rate": 3e-12,
+    }
+    runs = [{"name": "plain"}, {"name": "secure", "security": security}]
+    table = tables.security_table({"name": "job", "runs": runs})
+    cells = [list(column.cells) for column in table.columns]
+    row = ["secure", "0.9999", "1.2e-7", "vacuous", "6.0", "1.235", "2", "0", "3.0e-12"]
+    assert cells == [[cell] for cell in row]
+    assert table.columns[5].header == "1e6\na step"

@@ -65,7 +65,7 @@ REFUSED = {
     "no room for guard bits": ("nodes = 8\n[[runs]]\nbits = 4", ["bits", "8 nodes", "guard", "4"]),
     "gaussian noise on a float wire": (
         '[[runs]]\nwire = "float32"\nnoise = "gaussian"',
-        ["noise", "on a float", "gaussian"],
+        ["noise", "float or logarithmic wire", "gaussian"],
     ),
     "no steps": ("steps = 0", ["steps", "integer of at least 1", "0"]),
     "negative nodes": ("nodes = -1", ["nodes", "integer of at least 1", "-1"]),

@@ -685,6 +685,37 @@ def test_one_gaussian_hop_has_the_mean_and_variance_of_the_channel(vmapped):
     assert (np.asarray(gathered)[0, 1] == np.rint(mean)).all()
 
 
+def test_what_normal_noise_puts_beyond_the_format_arrives_as_its_ends(vmapped):
+    """Exact: the same normal variates on a link that never reaches the ends, and on a white one.
+
+    The levels of a white link have the mean -1/2 and the variance (4^b - 1) / 12. What is nearer to
+    a tie than the variates are known is left out.
+    """
+    size, bits, wide = 2048, 4, 16
+    run = vmapped(run_gather_report, 2, shared=2)
+
+    def received(fidelity, bits):
+        wire = FixedPoint(bits, clip=2.0 ** (bits - 1) - 1)  # so that a value is its level
+        ring = Ring(superdense(werner(fidelity=fidelity)), wire, noise="gaussian")
+        return np.asarray(run(jnp.zeros((2, size)), ring, KEY)[0], np.float64)[0, 1]
+
+    # All bits of a zero are zeros, so that flips are sums of weights, here of f = 0.02.
+    flip, both = 0.02, 0.01
+    weights = 2.0 ** np.arange(wide) * np.where(np.arange(wide) == wide - 1, -1, 1)
+    variance = flip * (1 - flip) * np.sum(weights**2)
+    variance += 2 * (both - flip**2) * np.sum(weights[::2] * weights[1::2])
+    levels = received(0.97, wide)
+    assert np.abs(levels).max() < 2 ** (wide - 1) - 1
+    variates = (levels + flip) / np.sqrt(variance)
+    assert abs(variates.std() - 1) < 0.1
+    exact = -0.5 + np.sqrt((4.0**bits - 1) / 12) * variates
+    found = received(0.25, bits)
+    sure = np.abs(exact - np.floor(exact) - 0.5) > 0.01
+    assert sure.mean() > 0.9
+    np.testing.assert_array_equal(found[sure], np.clip(np.rint(exact), -8, 7)[sure])
+    assert min(np.sum(exact < -9), np.sum(exact > 8)) > 20
+
+
 # --- Reports --------------------------------------------------------------------------------------
 
 

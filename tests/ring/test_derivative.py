@@ -428,6 +428,46 @@ def test_the_smooth_modes_have_the_slopes_of_the_sampled_one(vmapped, noise):
     assert (np.asarray(sampled) < np.asarray(weights).sum(0)).all()
 
 
+def test_the_tangent_of_normal_noise_is_that_of_its_mean_and_of_its_deviation(vmapped):
+    """Exact: what arrives says which variate was drawn, up to the rounding of a level.
+
+    With v = mean + deviation z, dv = d_mean + d_variance / (2 variance) (v - mean).
+    """
+    size, bits, fidelity = 64, 16, 0.97
+    codes = np.random.default_rng(9).integers(-2000, 2000, (2, size))
+    weights = 2.0 ** np.arange(bits) * np.where(np.arange(bits) == bits - 1, -1, 1)
+    chi = 1 - 2 * ((codes[..., None] >> np.arange(bits)) & 1)
+
+    def law(fidelity):
+        """Mean and variance by hand: a bit is flipped with f, and two of a symbol with f / 2."""
+        flip = 2 * (1 - fidelity) / 3
+        pairs = (weights[::2] * weights[1::2] * chi[..., ::2] * chi[..., 1::2]).sum(axis=-1)
+        alone = flip * (1 - flip) * np.sum(weights**2)
+        return codes + flip * (chi @ weights), alone + 2 * (flip / 2 - flip**2) * pairs
+
+    def passed_on(x, fidelity, key):
+        def gather(fidelity):
+            wire = FixedPoint(bits, clip=2.0 ** (bits - 1) - 1)  # so that a value is its level
+            return all_gather(
+                x, AXIS, ring=werner_ring(fidelity, wire=wire, noise="gaussian"), key=key
+            )
+
+        return jax.jvp(gather, (fidelity,), (jnp.ones(()),))
+
+    value, moved = vmapped(passed_on, 2, shared=2)(
+        jnp.asarray(codes, jnp.float32), jnp.float32(fidelity), KEY
+    )
+    value, moved = (np.asarray(part, np.float64)[[0, 1], [1, 0]] for part in (value, moved))
+    mean, variance = (part[::-1] for part in law(fidelity))
+    ends = zip(law(fidelity + 1e-4), law(fidelity - 1e-4), strict=True)
+    d_mean, d_variance = ((up - down)[::-1] / 2e-4 for up, down in ends)
+    rate = d_variance / (2 * variance)
+    # Of a level that is rounded, half a level at the most is not known.
+    right, unknown = d_mean + rate * (value - mean), np.abs(rate).max()
+    np.testing.assert_allclose(moved, right, rtol=1e-3, atol=unknown)
+    assert np.abs(right - d_mean).max() > 100 * unknown
+
+
 # --- Around the mapped axis -----------------------------------------------------------------------
 
 

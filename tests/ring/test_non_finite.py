@@ -386,3 +386,30 @@ def test_slopes_of_the_other_leaves_do_not_see_a_nan(vmapped, bad):
         if name != "leaf3" or bad == 0.5:
             np.testing.assert_allclose(tangent[name], 1 / NODES, rtol=1e-6)
             np.testing.assert_allclose(slope[name], 1.0, rtol=1e-6)
+
+
+def test_what_is_sent_in_place_of_a_nan_does_not_move_with_it(vmapped):
+    """Exact: zero or the edge is sent, whatever moves; the others have the slopes of a mean."""
+    ring = Ring(noise="off", wire=FixedPoint(16, non_finite="clip"))
+    x = np.random.default_rng(10).uniform(-1, 1, (NODES, 6)).astype(np.float32)
+    x[POISONED, 1:5] = np.nan, -np.nan, np.inf, -np.inf
+    kept = np.isfinite(x)
+    moved = np.random.default_rng(11).normal(size=x.shape).astype(np.float32)
+
+    def run(x, direction, ring, key):
+        def mean(x):
+            return run_pmean(x, ring, key)
+
+        slope = jax.grad(lambda x: jnp.sum(mean(x)))(x)
+        return slope, *jax.jvp(mean, (x,), (direction,))
+
+    run = vmapped(run, NODES, shared=2)
+    slope, value, tangent = run(x, moved, ring, KEY)
+    np.testing.assert_allclose(slope, np.where(kept, 1.0, 0.0), rtol=1e-6)
+    right = np.where(kept, moved, 0).astype(np.float64).mean(axis=0)
+    np.testing.assert_allclose(tangent, np.broadcast_to(right, x.shape), rtol=1e-5, atol=1e-6)
+    # What arrives says the same: a NaN is a zero on the way.
+    zero = np.where(np.isnan(x), np.float32(0), x)
+    _, same, _ = run(zero, moved, ring, KEY)
+    np.testing.assert_array_equal(value, same)
+    assert np.isfinite(value).all()

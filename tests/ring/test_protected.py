@@ -157,6 +157,9 @@ def test_words_are_repeated_as_often_as_they_fail(vmapped, simulate):
         assert mean > 20
         assert abs(float(found) - mean) < 6.5 * deviation
     assert seen.undelivered == 0
+    # Two bits a symbol of payload, which travels once, and qubits also of what is sent again.
+    online = 12 * 4 * lengths.sum() + float(seen.repeated_qubits)
+    np.testing.assert_allclose(seen.bits_per_qubit, 2 * 12 * 80_000 / online, rtol=1e-6)
 
 
 # --- Invariance: the same key, the same bits ------------------------------------------------------

@@ -28,6 +28,7 @@ from secure_calls import (
 
 from jaxqring import GHZSource, depolarizing, secure_pmean, secure_psum
 from jaxqring.secure import Dropout, PlantedSource, Security, plus_states
+from jaxqring.secure._attempts import verify_attempts
 
 further = functools.partial(pytest.param, marks=pytest.mark.matrix)
 
@@ -146,6 +147,32 @@ def test_without_a_dropout_nothing_changes(vmapped, recovery):
     spares = 1 if recovery == "restart" else 1 + 4
     assert first(report).copies == spares * first(alike).copies
     assert_same_bits(report.replace(copies=None), alike.replace(copies=None))
+
+
+@pytest.mark.parametrize("recovery", ["restart", "spare"])
+def test_copies_are_those_of_every_attempt_and_of_the_spares_of_who_is_left(recovery):
+    """Exact: states that pass or fail for sure, and nodes that stay or vanish for sure."""
+    nodes, security = 5, Security(attempts=3)
+    spares = nodes if recovery == "spare" else 0
+    one_set = 2 * security.masks_needed(10)
+    perfect, white = (GHZSource(nodes, white=jnp.float32(share)) for share in (0, 1))
+
+    @jax.jit
+    def run(source, prob):
+        dropout = Dropout(prob, recovery)
+        return verify_attempts(KEY, source, 10, 4, nodes, security, dropout)
+
+    for source, prob, attempts, restarts, left in (
+        (perfect, 0.0, 1, 0, nodes),  # all is well
+        (perfect, 1.0, 1, 1, 0),  # all vanish, and nobody goes on
+        (white, 1.0, 3, 0, nodes),  # nobody adds masks, after which to vanish
+    ):
+        found = run(source, prob)
+        assert (int(found.number), int(found.restarts)) == (attempts, restarts)
+        assert int(found.alive.sum()) == left
+        assert bool(found.done) == (prob == 0)
+        # A further set of copies for every set of nodes that lacks one.
+        assert float(found.copies) == attempts * one_set * (1 + spares)
 
 
 def outcomes_of(nodes, prob, recovery):

@@ -4,6 +4,7 @@ import functools
 import itertools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.stats import chi2
@@ -24,8 +25,10 @@ from secure_calls import (
 )
 
 from jaxqring import GHZSource
+from jaxqring._threefry import cipher_key
 from jaxqring.codes import bch
 from jaxqring.secure import Security, masks, sum_error_law
+from jaxqring.secure._sum_correction import chunk_errors
 
 further = functools.partial(pytest.param, marks=pytest.mark.matrix)
 
@@ -107,6 +110,35 @@ def test_too_many_wrong_sums_abort_the_step(vmapped):
     assert 0 < seen.uncorrected <= seen.wrong_sums
     assert seen.failures == 0  # Z tests see none of it
     assert np.isnan(total).all()
+
+
+@pytest.mark.parametrize(
+    "code", [bch(7, 4, 1), further(bch(15, 7, 2)), further(bch(63, 45, 3))], ids=repr
+)
+def test_words_of_up_to_t_wrong_sums_are_put_right_and_no_others(code):
+    """Exact: the errors without a correction, word by word, with the rule of the decoder."""
+    words, bits, cipher = 300, 4, cipher_key(KEY)
+    # About t wrong sums in a word.
+    visibility = jnp.float32(1 - 2 * code.t / (bits * code.n))
+
+    def draw(size, payload, correction):
+        security = Security("none", correction=correction)
+        run = functools.partial(chunk_errors, bits=bits, security=security)
+        return run(cipher, visibility, size, jnp.int32(payload))
+
+    bare, wrong, left = draw(words * code.n, words * code.n, None)
+    by_word = np.asarray(bare).reshape(words, code.n)
+    weights = np.count_nonzero(by_word, axis=1)
+    assert int(wrong) == int(left) == weights.sum()
+    # The sums of a word after its first k are checks, and the last word is not full.
+    size, payload = words * code.k - 1, words * code.k - 3
+    before = np.where(np.arange(size) < payload, by_word[:, : code.k].reshape(-1)[:size], 0)
+    for weight in (code.t, code.t + 1):
+        assert np.count_nonzero(weights == weight) > 20
+    after = np.where(np.repeat(weights, code.k)[:size] <= code.t, 0, before)
+    errors, wrong, left = draw(size, payload, code)
+    np.testing.assert_array_equal(errors, after)
+    assert (int(wrong), int(left)) == (np.count_nonzero(before), np.count_nonzero(after))
 
 
 def test_a_single_sum_beyond_correction_aborts_the_step():

@@ -640,6 +640,21 @@ def test_a_sparse_grid_is_drawn_too(tmp_path):
     assert len(draw_sweep(tmp_path, some)) == 3
 
 
+def test_a_row_of_the_table_has_the_mean_and_the_spread_of_its_seeds():
+    table = {
+        "fidelity": np.array([0.9] * 3 + [1.0] * 3),
+        "seed": np.array([0, 1, 2] * 2),
+        "accuracy": np.array([0.3, 0.5, 1.0, 0.7, 0.7, 0.7]),
+    }
+    shown = sweep_table(table, "two settings")
+    # 0.6 and the root of (0.09 + 0.01 + 0.16) / 3 by hand.
+    assert [list(column.cells) for column in shown.columns] == [
+        ["0.9", "1"],
+        ["0.6000", "0.7000"],
+        ["0.2944", "0.0000"],
+    ]
+
+
 def test_a_long_table_leaves_out_its_middle():
     shown = sweep_table(made_up(fidelity=np.linspace(0.5, 1, 64)), "many [bold]")
     assert shown.row_count == 41
