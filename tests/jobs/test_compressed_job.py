@@ -37,7 +37,9 @@ JOB = TrainConfig(
     eval_every=2,
     runs=(
         RunConfig("ideal", noise="off", compress=LOW_RANK),
-        RunConfig("protected", fidelity=0.96, compress=LOW_RANK, protection=CodeConfig(n=63, k=47)),
+        RunConfig(
+            "protected", fidelity=0.975, compress=LOW_RANK, protection=CodeConfig(n=63, k=47)
+        ),
         RunConfig("votes", noise="off", momentum=0.0, compress=CompressConfig("sign")),
         NOISY,
     ),
