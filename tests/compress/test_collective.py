@@ -78,6 +78,7 @@ def test_leaves_keep_their_types(vmapped):
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(state))
 
 
+@pytest.mark.matrix
 def test_a_ring_for_each_collective_of_a_step(vmapped):
     """The first sum of PowerSGD over protected links, the second one over bare ones."""
     bare = noisy(0.95)

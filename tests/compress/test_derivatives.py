@@ -146,7 +146,7 @@ FOLLOWED = [{"derivative": "mean"}, {"noise": "gaussian"}]
         (PowerSGD(), FOLLOWED[0]),
         further(PowerSGD(), FOLLOWED[1]),
         further(TernGrad(), FOLLOWED[0]),
-        (TernGrad(), FOLLOWED[1]),
+        further(TernGrad(), FOLLOWED[1]),
         further(LQSGD(), FOLLOWED[0]),
         further(LQSGD(), FOLLOWED[1]),
         further(QSGD(), FOLLOWED[0]),

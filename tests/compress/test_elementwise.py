@@ -45,7 +45,13 @@ def by_reference(compressor, x, uniform):
 
 @pytest.mark.parametrize(
     "compressor",
-    [TernGrad(), further(TernGrad(None)), QSGD(7), further(QSGD(15, "max")), further(QSGD(1))],
+    [
+        TernGrad(),
+        further(TernGrad(None)),
+        further(QSGD(7)),
+        further(QSGD(15, "max")),
+        further(QSGD(1)),
+    ],
     ids=label,
 )
 def test_codes_of_given_numbers_are_added_up(vmapped, compressor):

@@ -79,7 +79,7 @@ def by_vmap(mapping_named, name, noise):
     return run(x, some_state(compressor, x), RINGS[noise], KEY)
 
 
-DEFAULT = {("power", "off", "pmap"), ("terngrad", "sampled", "shard_map_checked")}
+DEFAULT = {("power", "off", "pmap"), ("vote", "sampled", "shard_map_checked")}
 CASES = [
     case if case in DEFAULT else further(*case)
     for case in itertools.product(COMPRESSORS, RINGS, MAPPINGS)
