@@ -150,11 +150,7 @@ def _finish(
     sums = sums_of(run, params, config.nodes)
     source, security = _masking(run, config, sums)
     over = functools.partial(over_nodes, mapping=placement.mapping, devices=placement.devices)
-    correct_fn = over(node_correct, shared=(1, 2))
-
-    def accuracy_of(state: TrainState) -> np.ndarray:
-        return _test_accuracy(correct_fn, state, data)
-
+    accuracy_of = functools.partial(_test_accuracy, over(node_correct, shared=(1, 2)), data)
     step_fn = over(node_step(ring, source, security, compressor), shared=(2,))
     update = _updates(run, config, data, step_fn, over(node_resync, shared=()))
     advance = bar(run.name, total=config.steps, done=first, note="compiling")
@@ -261,7 +257,7 @@ def _optimizer(run: RunConfig, config: TrainConfig) -> optax.GradientTransformat
     return optax.sgd(rate, momentum or None)
 
 
-def _test_accuracy(correct_fn: Callable, state: TrainState, data: datasets.Dataset) -> np.ndarray:
+def _test_accuracy(correct_fn: Callable, data: datasets.Dataset, state: TrainState) -> np.ndarray:
     """(N,) accuracy of each node's replica on the whole test set."""
     total = len(data.test_labels)
     correct = np.zeros(jax.tree.leaves(state.params)[0].shape[0])

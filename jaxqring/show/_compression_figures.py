@@ -1,6 +1,5 @@
 """Figures of compressed gradients: accuracy over traffic, and over a parameter by method."""
 
-import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 from matplotlib.transforms import Bbox
 
 from jaxqring.jobs._compression_job import LARGER_IS_BETTER, Curve
@@ -123,24 +123,33 @@ def draw_curves(folder: Path, varied: str, curves: Sequence[Curve]) -> Path:
             _draw_curve(grid[panels.index(curve.config.panel)], varied, curve, labels.index(name))
         for axes, panel in zip(grid, panels, strict=True):
             axes.set_title(panel, fontsize=12)
+            axes.xaxis.set_minor_formatter(NullFormatter())
+            own = [curve.values for curve in curves if curve.config.panel == panel]
+            values = np.unique(np.concatenate(own))
             if varied in LARGER_IS_BETTER:
                 axes.invert_xaxis()  # better links to the right
-        grid[0].set_ylabel("test accuracy")
+            elif values[0] > 0 and values[-1] < 30 * values[0]:  # less than two powers of ten
+                axes.set_xticks(values, [f"{value:g}" for value in values])
+        grid[0].set_ylabel("accuracy" if varied == "learning_rate" else "test accuracy")
         seeds = curves[0].accuracy.shape[1]
-        handles = dict(
-            itertools.chain.from_iterable(
-                zip(*axes.get_legend_handles_labels()[::-1], strict=True) for axes in grid
+        title = f"mean and standard\ndeviation over {seeds} seeds" if seeds > 1 else "one seed"
+        if len(labels) > len(COLOURS):  # colours mean another method in every panel
+            for axes in grid:
+                axes.legend(loc="best", fontsize=10)
+        else:
+            handles = [axes.get_legend_handles_labels() for axes in grid]
+            first = {
+                x: line for lines, names in handles for line, x in zip(lines, names, strict=True)
+            }
+            figure.legend(
+                [first[label] for label in labels],
+                labels,
+                loc="outside right upper",
+                title=title,
+                fontsize=11,
+                title_fontsize=11,
+                handlelength=3,
             )
-        )
-        figure.legend(
-            [handles[label] for label in labels],
-            labels,
-            loc="outside right upper",
-            title=f"mean and standard\ndeviation over {seeds} seeds" if seeds > 1 else "one seed",
-            fontsize=11,
-            title_fontsize=11,
-            handlelength=3,
-        )
         return save(figure, folder / f"accuracy_{varied}.png")
 
 
