@@ -147,6 +147,7 @@ def test_masks_hide_them_and_leave_the_sum(vmapped):
 LINKS = superdense(werner(fidelity=0.9))
 
 
+@pytest.mark.matrix
 def test_protected_links_deliver_the_exact_sums_and_bare_ones_wrong_integers(vmapped):
     x = integers(6, 3, 60).astype(np.float32)
     wanted = wrapped(x.sum(axis=0), 6)

@@ -99,7 +99,8 @@ def test_a_ring_for_each_collective_of_a_step(vmapped):
     assert qubits[1] == NODES * report.rings[1].symbols_per_link
 
 
-@pytest.mark.parametrize("compressor", [TopK(0.3), further(DeMo(k=3))], ids=["topk", "demo"])
+@pytest.mark.matrix
+@pytest.mark.parametrize("compressor", [TopK(0.3), DeMo(k=3)], ids=["topk", "demo"])
 def test_places_that_errors_made_are_counted_and_dropped(vmapped, compressor):
     """34 values, and 30 coefficients of a block, have places that five or six bits can leave."""
     mean, _, report = once(vmapped, compressor, gradients(), noisy(0.8), KEY, report=True)

@@ -77,12 +77,10 @@ def over_keys(compressor):
     return jax.jit(jax.vmap(of_key, in_axes=(None, 0)))
 
 
+@pytest.mark.statistics
 @pytest.mark.parametrize(
     "compressor, x, error",
-    [
-        (TernGrad(None), [0.3, -0.7, 0.1, 0], 0.18),
-        further(QSGD(4), [3, 4, 0, 0], 0.625),
-    ],
+    [(TernGrad(None), [0.3, -0.7, 0.1, 0], 0.18), (QSGD(4), [3, 4, 0, 0], 0.625)],
     ids=label,
 )
 def test_nodes_draw_independently_and_without_bias(compressor, x, error):

@@ -98,7 +98,7 @@ def test_an_aborted_step_delivers_nothing_and_changes_nothing(vmapped, compresso
 @pytest.mark.matrix
 def test_one_failed_sum_of_two_gives_the_step_up(vmapped):
     """Some keys fail in the first sum alone, some in the second alone."""
-    source = GHZSource(NODES, noise=depolarizing(mix=0.02))
+    source = GHZSource(NODES, noise=depolarizing(mix=0.003))
     security = Security("none", tests="z", attempts=1)
     before, seen = carried(PowerSGD()), set()
     for seed in range(30):
