@@ -50,7 +50,7 @@ class CurveConfig:
       optimizer: "adam" or "sgd"; that of the task by default.
       momentum: of "sgd"; that of the task by default.
       learning_rate: that of the task by default.
-      rates: learning rates in place of those of the grid, where it varies them.
+      values: of the parameter, in place of those of the grid.
 
     Raises:
       ValueError: if a choice is unknown, `name` cannot be that of a file, or calls are to be
@@ -66,7 +66,7 @@ class CurveConfig:
     optimizer: OptimizerName | None = None
     momentum: float | None = None
     learning_rate: float | None = None
-    rates: tuple[float, ...] = ()
+    values: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         check_fields(self, "curves.")
@@ -159,9 +159,7 @@ class CompressionConfig:
 
     def values(self, curve: CurveConfig) -> tuple[float, ...]:
         """The values of the parameter along a curve."""
-        if self.varied == "learning_rate" and curve.rates:
-            return curve.rates
-        return self.grid[self.varied]
+        return curve.values or self.grid[self.varied]
 
     def train(self, curve: CurveConfig, setting: dict[str, Any], key: Key) -> dict[str, jax.Array]:
         """The outcomes of a training; see `jaxqring.train._task.training`."""
@@ -218,7 +216,7 @@ def run_compression(
         if console is not None:
             console.print(curve.name, markup=False, highlight=False)
         own = as_written(curve)
-        own = {name: own[name] for name in own if name not in ("label", "panel", "rates")}
+        own = {name: own[name] for name in own if name not in ("label", "panel", "values")}
         values = config.values(curve)
         table = sweep(
             train,
