@@ -186,9 +186,11 @@ class Ternary:
 
         A single value, which has none, is its own scale.
         """
+        peak = jnp.max(jnp.abs(x))
         if self.clip_sigma is None or x.size == 1:
-            return jnp.max(jnp.abs(x))
-        return jnp.std(x) * jnp.asarray(self.clip_sigma)
+            return peak
+        safe = jnp.where(peak > 0, peak, 1)  # so that squares do not overflow before values do
+        return safe * jnp.std(x / safe) * jnp.asarray(self.clip_sigma)
 
     def encode(self, x: jax.Array, scale: ArrayLike, uniform: jax.Array) -> jax.Array:
         """Codes (...) float32 of x (...), with uniform (...) numbers in [0, 1)."""

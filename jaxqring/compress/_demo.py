@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
+from jax import lax
 from jax.typing import ArrayLike
 
 from jaxqring import _checks as checks
@@ -57,28 +58,33 @@ class Blocks(NamedTuple):
         return self.height * self.width
 
     def transform(self, leaf: jax.Array, *, back: bool = False) -> jax.Array:
-        """Coefficients (k, blocks, size) of values (k, ...), or values of coefficients."""
+        """Coefficients (k, blocks, size) of values (k, ...), or values (k, rows, columns) of them.
+
+        One node after the other, so that products are rounded as where a device has one node.
+        """
+        return lax.map(functools.partial(self._transform, back=back), leaf)
+
+    def _transform(self, leaf: jax.Array, back: bool) -> jax.Array:
+        """As `transform`, of one node."""
         left, right = (_for_each(cosines(side), leaf) for side in (self.height, self.width))
-        grid = leaf.shape[0], self.rows // self.height, self.columns // self.width
+        across, down = self.rows // self.height, self.columns // self.width
         product = functools.partial(jnp.einsum, precision="highest")
         if back:
-            blocks = leaf.reshape(*grid, self.height, self.width)
-            tall = product("khi,kabhw->kabiw", left, blocks)
-            values = product("kabiw,kwj->kaibj", tall, right)
-            return values.reshape(leaf.shape[0], self.rows, self.columns)
-        values = leaf.reshape(grid[0], grid[1], self.height, grid[2], self.width)
-        tall = product("khi,kaibj->kabhj", left, values)
-        blocks = product("kabhj,kwj->kabhw", tall, right)
-        return blocks.reshape(leaf.shape[0], self.number, self.size)
+            blocks = leaf.reshape(across, down, self.height, self.width)
+            tall = product("hi,abhw->abiw", left, blocks)
+            return product("abiw,wj->aibj", tall, right).reshape(self.rows, self.columns)
+        values = leaf.reshape(across, self.height, down, self.width)
+        tall = product("hi,aibj->abhj", left, values)
+        return product("abhj,wj->abhw", tall, right).reshape(self.number, self.size)
 
 
 def _for_each(matrix: np.ndarray, leaf: jax.Array) -> jax.Array:
-    """(k, h, i) a copy of a matrix for each node of a leaf (k, ...).
+    """A copy of a matrix for the node of a leaf.
 
     Nodes then are a batch of products. As columns of one larger product, which a constant matrix
     would make of them under `vmap`, they would be rounded otherwise.
     """
-    return jnp.asarray(matrix) + leaf.reshape(leaf.shape[0], -1)[:, :1, None] * 0
+    return jnp.asarray(matrix) + leaf.reshape(-1)[0] * 0
 
 
 def blocks_of(shape: tuple[int, ...]) -> Blocks:

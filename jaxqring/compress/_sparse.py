@@ -99,8 +99,8 @@ def scattered(values: jax.Array, places: jax.Array, size: int) -> tuple[jax.Arra
         own_values, own_places = sparse
         return total.at[own_places].add(own_values, mode="drop"), None
 
-    # With the type of a mapped value.
-    start = jnp.zeros((size,), jnp.float32) + values[0, 0] * 0
+    # With the type of a mapped value, and without the sign of a zero.
+    start = jnp.zeros((size,), jnp.float32) + jnp.abs(values[0, 0]) * 0
     total, _ = lax.scan(add, start, (values, places))
     return total, jnp.sum(places >= size, dtype=jnp.uint32)
 

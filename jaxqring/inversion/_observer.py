@@ -34,7 +34,8 @@ class Sent(NamedTuple):
 
     Attributes:
       codes: (...) integer-valued float32 in [-2^(bits - 1), 2^(bits - 1)).
-      unit: () float32 the value of one code.
+      unit: () float32 the value of one code, up to a factor that the tensors of a step share; of
+        codes that are gathered, within a factor of two.
       bits: () int32 width of a code.
     """
 
@@ -120,10 +121,11 @@ class Observer(Exchange):
         return [of_log_level(level, wire.bits, wire.alpha) for level in levels]
 
     def _units(self, count: int) -> list[jax.Array]:
-        """The value of one code of each tensor, up to a factor of all that is at most two.
+        """The value of one code of each tensor, up to a factor that all of them share.
 
         Codes are fractions of the scales that the nodes agreed on before, if on one for each
-        tensor; linear ones round the scale up to a power of two.
+        tensor; gathered ones round the scale up to a power of two. An attack needs directions
+        alone.
         """
         return self._peaks if len(self._peaks) == count else [jnp.ones(1)] * count
 
@@ -171,7 +173,8 @@ def observe(compressor: Compressor | None, gradient: PyTree, key: Key) -> Observ
     >>> step = observe(TopK(0.5), jnp.array([3.0, -1.0, 0.5, 2.0]), jax.random.key(0))
     >>> step.delivered
     Array([3., 0., 0., 2.], dtype=float32)
-    >>> step.message_map(jnp.array([1.0, 2.0, 3.0, 4.0]))[0] / step.sent[0].unit * 3
+    >>> (sent,) = step.message_map(jnp.array([1.0, 2.0, 3.0, 4.0]))
+    >>> sent / sent[0]
     Array([1., 4.], dtype=float32)
     """
     delivered, sent = _step(compressor, gradient, key)

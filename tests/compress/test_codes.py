@@ -220,3 +220,9 @@ def test_signs_refuse_a_derivative():
             jax.grad(lambda x, function=function: jnp.sum(function(x)))(x)
         held = jax.grad(lambda x, f=function: jnp.sum(x * f(jax.lax.stop_gradient(x))))(x)
         assert np.isfinite(held).all()
+
+
+def test_the_scale_of_ternary_codes_is_finite_where_the_values_are():
+    values = jnp.array([3e38, -1e38, 0.0, 2e38])
+    expected = 0.5 * np.std(np.asarray(values, np.float64))
+    np.testing.assert_allclose(Ternary(0.5).scale(values), expected, rtol=1e-6)

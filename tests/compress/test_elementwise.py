@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import math
 
 import compress_reference as ref
 import jax
@@ -18,13 +19,13 @@ further = functools.partial(pytest.param, marks=pytest.mark.matrix)
 
 
 def uniforms(key, nodes, shapes):
-    """The numbers that nodes draw: from the key, the number of the draw, and that of the node."""
-    drawn = []
-    for number, shape in enumerate(shapes, 1):
-        of_draw = jax.random.fold_in(key, np.uint32((1 << 30) + number))
-        keys = [jax.random.fold_in(of_draw, node) for node in range(nodes)]
-        drawn.append(np.array([jax.random.uniform(key, shape) for key in keys]))
-    return drawn
+    """The numbers that nodes draw in the first draw of a step, one leaf after the other."""
+    of_draw = jax.random.fold_in(key, np.uint32((1 << 30) + 1))
+    sizes = [math.prod(shape) for shape in shapes]
+    keys = [jax.random.fold_in(of_draw, node) for node in range(nodes)]
+    rows = np.array([jax.random.uniform(key, (sum(sizes),)) for key in keys])
+    parts = np.split(rows, np.cumsum(sizes)[:-1], axis=1)
+    return [part.reshape(nodes, *shape) for part, shape in zip(parts, shapes, strict=True)]
 
 
 def by_reference(compressor, x, uniform):
@@ -44,7 +45,13 @@ def by_reference(compressor, x, uniform):
 
 @pytest.mark.parametrize(
     "compressor",
-    [TernGrad(), further(TernGrad(None)), QSGD(7), further(QSGD(15, "max")), further(QSGD(1))],
+    [
+        TernGrad(),
+        further(TernGrad(None)),
+        further(QSGD(7)),
+        further(QSGD(15, "max")),
+        further(QSGD(1)),
+    ],
     ids=label,
 )
 def test_codes_of_given_numbers_are_added_up(vmapped, compressor):
@@ -70,12 +77,10 @@ def over_keys(compressor):
     return jax.jit(jax.vmap(of_key, in_axes=(None, 0)))
 
 
+@pytest.mark.statistics
 @pytest.mark.parametrize(
     "compressor, x, error",
-    [
-        (TernGrad(None), [0.3, -0.7, 0.1, 0], 0.18),
-        further(QSGD(4), [3, 4, 0, 0], 0.625),
-    ],
+    [(TernGrad(None), [0.3, -0.7, 0.1, 0], 0.18), (QSGD(4), [3, 4, 0, 0], 0.625)],
     ids=label,
 )
 def test_nodes_draw_independently_and_without_bias(compressor, x, error):

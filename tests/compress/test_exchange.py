@@ -53,11 +53,11 @@ def test_levels_rounded_by_chance_differ_between_nodes_and_have_the_right_mean(v
     x[:, 0] = 1
     ring = quiet(6, wire={"rounding": "stochastic"})
     found, own, _ = vmapped(means, 4, shared=2)([x, x[:, :1]], ring, KEY)
-    levels = np.float64(own[0])[:, 1:] * 8
-    assert set(np.unique(levels)) == {2, 3}
-    assert abs(levels.mean() - 2.4) < 6 * np.sqrt(0.24 / levels.size)
+    levels = np.float64(own[0])[:, 1:] * 4
+    assert set(np.unique(levels)) == {1, 2}
+    assert abs(levels.mean() - 1.2) < 6 * np.sqrt(0.16 / levels.size)
     together = (levels[0] == levels[1]).mean()
-    assert abs(together - 0.52) < 6 * np.sqrt(0.25 / 2000)
+    assert abs(together - 0.68) < 6 * np.sqrt(0.25 / 2000)
     np.testing.assert_array_equal(found[0][0], np.float64(own[0]).mean(axis=0))
 
 

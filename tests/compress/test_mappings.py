@@ -17,12 +17,24 @@ from compress_calls import (
 )
 
 from jaxqring import Ring
-from jaxqring.compress import DGC, LQSGD, QSGD, DeMo, PowerSGD, RandomK, SignVote, TernGrad, TopK
+from jaxqring.compress import (
+    DGC,
+    LQSGD,
+    QSGD,
+    DeMo,
+    PowerSGD,
+    RandomK,
+    SignVote,
+    TernGrad,
+    TopK,
+    Uncompressed,
+)
 
 MAPPINGS = ("pmap", "shard_map_checked", "shard_map_unchecked")
 further = functools.partial(pytest.param, marks=pytest.mark.matrix)
 NODES = 4
 COMPRESSORS = {
+    "uncompressed": Uncompressed(8),
     "power": PowerSGD(),
     "power2": PowerSGD(rank=2, bits=8, share_factors=True),
     "cold": PowerSGD(warm_start=False),
@@ -67,7 +79,7 @@ def by_vmap(mapping_named, name, noise):
     return run(x, some_state(compressor, x), RINGS[noise], KEY)
 
 
-DEFAULT = {("power", "off", "pmap"), ("terngrad", "sampled", "shard_map_checked")}
+DEFAULT = {("power", "off", "pmap"), ("vote", "sampled", "shard_map_checked")}
 CASES = [
     case if case in DEFAULT else further(*case)
     for case in itertools.product(COMPRESSORS, RINGS, MAPPINGS)

@@ -19,7 +19,15 @@ from compress_calls import (
 from jax import lax
 
 from jaxqring import GHZSource, depolarizing
-from jaxqring.compress import LQSGD, CompressState, PowerSGD, TernGrad, TopK, all_reduce
+from jaxqring.compress import (
+    LQSGD,
+    CompressState,
+    PowerSGD,
+    SignVote,
+    TernGrad,
+    TopK,
+    all_reduce,
+)
 from jaxqring.secure import Security
 
 NODES, STEPS = 3, 3
@@ -66,11 +74,12 @@ def by_hand(compressor, ring, key, optimizer, given):
 @pytest.mark.parametrize(
     "compressor, ring",
     [
-        (PowerSGD(), quiet()),
+        (SignVote(0.5), quiet()),
+        pytest.param(PowerSGD(), quiet(), marks=pytest.mark.matrix),
         pytest.param(TernGrad(), noisy(0.9), marks=pytest.mark.matrix),
         pytest.param(TopK(0.3), noisy(0.9), marks=pytest.mark.matrix),
     ],
-    ids=["power", "terngrad", "topk"],
+    ids=["vote", "power", "terngrad", "topk"],
 )
 def test_it_is_the_step_and_then_the_optimizer_and_counts_the_cost(compressor, ring):
     momentum = optax.sgd(0.1, momentum=0.9)

@@ -107,7 +107,7 @@ def test_a_message_is_near_the_map_of_its_own_gradient(name):
     sent = np.concatenate([np.ravel(each.values) for each in step.sent])
     mapped = np.concatenate([np.ravel(each) for each in step.message_map(here)])
     cosine = sent @ mapped / np.sqrt((sent @ sent) * (mapped @ mapped))
-    rounded = {"terngrad": 0.5, "qsgd": 0.8, "signvote": 0.8}
+    rounded = {"terngrad": 0.5, "qsgd": 0.6, "signvote": 0.8}
     assert cosine > rounded.get(name, 0.999)
     for each in step.sent:
         codes = np.asarray(each.codes)
@@ -119,7 +119,8 @@ def test_what_is_delivered_is_what_the_collective_delivers_to_one_node():
     here, method = gradient(), PowerSGD(rank=2)
 
     def call(x, state):
-        return compressed_pmean(x, state, "nodes", compressor=method, ring=Ring(noise="off"))
+        ring = Ring(noise="off")
+        return compressed_pmean(x, state, "nodes", compressor=method, ring=ring, key=KEY)
 
     lead = lambda tree: jax.tree.map(lambda leaf: leaf[None], tree)  # noqa: E731
     mean, _ = jax.vmap(call, axis_name="nodes")(lead(here), lead(method.init(here)))
