@@ -17,10 +17,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
+from jax import lax
 from jax.custom_derivatives import SymbolicZero
 from jax.typing import ArrayLike
 
 from jaxqring import _checks as checks
+from jaxqring.codec._formats import power_of_two
 from jaxqring.codec._log_levels import of_log_level, to_log_level
 
 
@@ -67,6 +69,17 @@ def within(value: jax.Array, most: ArrayLike) -> jax.Array:
     leaf is.
     """
     return jnp.where(jnp.abs(value) > most, jnp.sign(value) * jnp.float32(most), value)
+
+
+def unit_near(peak: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Powers of two (...) float32 near positive numbers (...), and one over them.
+
+    Values divided by the largest of them have squares that neither overflow nor vanish. A division
+    by the largest itself would not do: one over it may be subnormal, and count as zero.
+    """
+    field = lax.bitcast_convert_type(lax.stop_gradient(peak), jnp.int32) >> 23
+    power = jnp.clip(field - 127, -126, 126)
+    return power_of_two(power), power_of_two(-power)
 
 
 def _rounded_by_chance(level: jax.Array, uniform: jax.Array) -> jax.Array:
@@ -189,8 +202,8 @@ class Ternary:
         peak = jnp.max(jnp.abs(x))
         if self.clip_sigma is None or x.size == 1:
             return peak
-        safe = jnp.where(peak > 0, peak, 1)  # so that squares do not overflow before values do
-        return safe * jnp.std(x / safe) * jnp.asarray(self.clip_sigma)
+        unit, inverse = unit_near(peak)  # so that squares do not overflow before values do
+        return unit * jnp.std(x * inverse) * jnp.asarray(self.clip_sigma)
 
     def encode(self, x: jax.Array, scale: ArrayLike, uniform: jax.Array) -> jax.Array:
         """Codes (...) float32 of x (...), with uniform (...) numbers in [0, 1)."""

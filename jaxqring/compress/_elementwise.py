@@ -17,6 +17,7 @@ from jaxqring.compress._codes import (
     Ternary,
     check_decay,
     check_positive,
+    unit_near,
     without_derivative,
 )
 from jaxqring.compress._compressor import Compressor
@@ -188,11 +189,10 @@ def _largest(leaf: jax.Array) -> jax.Array:
 
 def _euclidean(leaf: jax.Array) -> jax.Array:
     """(k,) Euclidean norms of (k, ...), which do not overflow before the values do."""
-    peak = _largest(leaf)
-    safe = over(leaf, jnp.where(peak > 0, peak, 1))
-    squares = jnp.sum(((leaf / safe) ** 2).reshape(leaf.shape[0], -1), axis=1)
+    unit, inverse = unit_near(_largest(leaf))
+    squares = jnp.sum(((leaf * over(leaf, inverse)) ** 2).reshape(leaf.shape[0], -1), axis=1)
     # A little more, so that no rounding puts the largest value beyond the norm.
-    return peak * jnp.sqrt(squares) * np.float32(1 + 1e-6)
+    return unit * jnp.sqrt(squares) * np.float32(1 + 1e-6)
 
 
 @struct.dataclass

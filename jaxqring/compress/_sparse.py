@@ -13,7 +13,7 @@ from jax.typing import ArrayLike
 from jaxqring import _checks as checks
 from jaxqring._types import PyTree
 from jaxqring.codec import FixedPoint
-from jaxqring.compress._codes import check_decay, check_positive, straight_through
+from jaxqring.compress._codes import check_decay, check_positive, straight_through, unit_near
 from jaxqring.compress._compressor import Compressor
 from jaxqring.compress._exchange import Exchange
 from jaxqring.compress._message import Message, Traffic, sizes_of, width
@@ -279,11 +279,11 @@ class DGC(Compressor):
 def _clipped(tree: PyTree, most: jax.Array) -> PyTree:
     """The tree of one node, shortened to the norm `most` where it is longer."""
     leaves = jax.tree.leaves(tree)
-    peak = lax.stop_gradient(jnp.max(jnp.stack([jnp.max(jnp.abs(leaf)) for leaf in leaves])))
-    safe = jnp.where(peak > 0, peak, 1)  # so that squares do not overflow before values do
-    square = jnp.sum(jnp.stack([jnp.sum((leaf / safe) ** 2) for leaf in leaves]))
-    norm = safe * jnp.sqrt(jnp.where(peak > 0, square, 1))
-    factor = jnp.where((peak > 0) & (norm > most), most / norm, 1)
+    unit, inverse = unit_near(jnp.max(jnp.stack([jnp.max(jnp.abs(leaf)) for leaf in leaves])))
+    square = jnp.sum(jnp.stack([jnp.sum((leaf * inverse) ** 2) for leaf in leaves]))
+    is_zero = square == 0
+    norm = unit * jnp.sqrt(jnp.where(is_zero, 1, square))
+    factor = jnp.where(is_zero | (norm <= most), 1, most / norm)
     return jax.tree.map(lambda leaf: leaf * factor, tree)
 
 
