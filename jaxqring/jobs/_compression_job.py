@@ -44,33 +44,35 @@ class CurveConfig:
       name: of the curve, and of its folder.
       compress: the method; None for `jaxqring.pmean`.
       label: of the method, with which it has its colour in every panel; `name` by default.
-      panel: of the figure that the curve is in.
+      panels: of the figure that the curve is in.
       protection: of the links; no protection by default.
       protected_calls: collectives of a step that are protected, the first ones; 0 for all.
       optimizer: "adam" or "sgd"; that of the task by default.
       momentum: of "sgd"; that of the task by default.
       learning_rate: that of the task by default.
-      rates: learning rates in place of those of the grid, where it varies them.
+      values: of the parameter, in place of those of the grid.
 
     Raises:
-      ValueError: if a choice is unknown, `name` cannot be that of a file, or calls are to be
-        protected without a protection or without a method.
+      ValueError: if a choice is unknown, `name` cannot be that of a file, there is no panel, or
+        calls are to be protected without a protection or without a method.
     """
 
     name: str = "uncompressed"
     compress: CompressConfig | None = None
     label: str | None = None
-    panel: str = ""
+    panels: tuple[str, ...] = ("",)
     protection: CodeConfig | None = None
     protected_calls: int = dataclasses.field(default=0, metadata=NOT_NEGATIVE)
     optimizer: OptimizerName | None = None
     momentum: float | None = None
     learning_rate: float | None = None
-    rates: tuple[float, ...] = ()
+    values: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         check_fields(self, "curves.")
         check_file_name("curves.name", self.name)
+        if not self.panels:
+            checks.refuse("curves.panels", "name at least one panel", self.panels)
         if self.protected_calls and (self.protection is None or self.compress is None):
             rule = "be 0 without a protection or a method"
             checks.refuse("curves.protected_calls", rule, self.protected_calls)
@@ -159,9 +161,7 @@ class CompressionConfig:
 
     def values(self, curve: CurveConfig) -> tuple[float, ...]:
         """The values of the parameter along a curve."""
-        if self.varied == "learning_rate" and curve.rates:
-            return curve.rates
-        return self.grid[self.varied]
+        return curve.values or self.grid[self.varied]
 
     def train(self, curve: CurveConfig, setting: dict[str, Any], key: Key) -> dict[str, jax.Array]:
         """The outcomes of a training; see `jaxqring.train._task.training`."""
@@ -218,7 +218,7 @@ def run_compression(
         if console is not None:
             console.print(curve.name, markup=False, highlight=False)
         own = as_written(curve)
-        own = {name: own[name] for name in own if name not in ("label", "panel", "rates")}
+        own = {name: own[name] for name in own if name not in ("label", "panels", "values")}
         values = config.values(curve)
         table = sweep(
             train,

@@ -1,5 +1,6 @@
 """Figures of compressed gradients: accuracy over traffic, and over a parameter by method."""
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -113,27 +114,28 @@ def draw_curves(folder: Path, varied: str, curves: Sequence[Curve]) -> Path:
     Returns:
       The path of the figure: mean over the seeds, and one standard deviation either side.
     """
-    panels = list(dict.fromkeys(curve.config.panel for curve in curves))
-    labels = list(dict.fromkeys(curve.config.label or curve.config.name for curve in curves))
+    panels = list(dict.fromkeys(panel for curve in curves for panel in curve.config.panels))
+    members = [[curve for curve in curves if panel in curve.config.panels] for panel in panels]
+    looks = _looks(members)
+    labels = list(dict.fromkeys(map(_label_of, curves)))
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(5 * len(panels) + 2, 4.8), layout="constrained")
-        grid = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
-        for curve in curves:
-            name = curve.config.label or curve.config.name
-            _draw_curve(grid[panels.index(curve.config.panel)], varied, curve, labels.index(name))
-        for axes, panel in zip(grid, panels, strict=True):
+        is_noise = varied in LARGER_IS_BETTER
+        grid = figure.subplots(1, len(panels), sharey=True, sharex=is_noise, squeeze=False)[0]
+        for axes, panel, own in zip(grid, panels, members, strict=True):
+            for curve in own:
+                _draw_curve(axes, varied, curve, looks[_label_of(curve)])
             axes.set_title(panel, fontsize=12)
             axes.xaxis.set_minor_formatter(NullFormatter())
-            own = [curve.values for curve in curves if curve.config.panel == panel]
-            values = np.unique(np.concatenate(own))
-            if varied in LARGER_IS_BETTER:
-                axes.invert_xaxis()  # better links to the right
-            elif values[0] > 0 and values[-1] < 30 * values[0]:  # less than two powers of ten
+            values = np.unique(np.concatenate([curve.values for curve in own]))
+            if not is_noise and values[0] > 0 and values[-1] < 30 * values[0]:
                 axes.set_xticks(values, [f"{value:g}" for value in values])
+        if is_noise:
+            grid[0].invert_xaxis()  # better links to the right
         grid[0].set_ylabel("accuracy" if varied == "learning_rate" else "test accuracy")
         seeds = curves[0].accuracy.shape[1]
         title = f"mean and standard\ndeviation over {seeds} seeds" if seeds > 1 else "one seed"
-        if len(labels) > len(COLOURS):  # colours mean another method in every panel
+        if len(set(looks.values())) < len(labels):  # a colour has other meanings elsewhere
             for axes in grid:
                 axes.legend(loc="best", fontsize=10)
         else:
@@ -153,14 +155,36 @@ def draw_curves(folder: Path, varied: str, curves: Sequence[Curve]) -> Path:
         return save(figure, folder / f"accuracy_{varied}.png")
 
 
+def _label_of(curve: Curve) -> str:
+    return curve.config.label or curve.config.name
+
+
+def _looks(members: Sequence[Sequence[Curve]]) -> dict[str, int]:
+    """A number for the colour and the line of each label, alike wherever it is drawn.
+
+    Args:
+      members: the curves of each panel, in which numbers differ if the labels of earlier panels
+        allow it.
+    """
+    looks: dict[str, int] = {}
+    for curves in members:
+        labels = [_label_of(curve) for curve in curves]
+        taken = {looks[label] for label in labels if label in looks}
+        for label in labels:
+            if label not in looks:
+                looks[label] = next(n for n in itertools.count() if n not in taken)
+                taken.add(looks[label])
+    return looks
+
+
 def _draw_curve(axes: Axes, varied: str, curve: Curve, index: int) -> None:
     larger = varied in LARGER_IS_BETTER
     noise = np.round(1 - curve.values, 12) if larger else curve.values
     order = np.argsort(noise)
     order = order[noise[order] > 0]  # a logarithmic axis has no zero
     mean, std = curve.accuracy.mean(axis=1)[order], curve.accuracy.std(axis=1)[order]
-    label = curve.config.label or curve.config.name
-    axes.plot(noise[order], mean, marker="o", markersize=4, label=label, **look(index))
+    points: dict[str, Any] = {"marker": "o", "markersize": 4, "label": _label_of(curve)}
+    axes.plot(noise[order], mean, **points, **look(index))
     band: dict[str, Any] = {"alpha": 0.2, "lw": 0, "color": look(index)["color"]}
     axes.fill_between(noise[order], mean - std, mean + std, **band)
     names = {"fidelity": "infidelity of the pairs, 1 - F (Werner)"}

@@ -80,13 +80,13 @@ def curves_table(varied: str, curves: Sequence[Curve]) -> Table:
             table.add_row(escape(curve.config.name), f"{value:g}", f"{accuracy:.4f}", tried)
         return table
     title = f"the {name} at which {100 * LOST:g} points are lost"
-    table = _table(title, ["curve"], [name, "at the least noise", "at the most"])
+    table = _table(title, ["curve"], [name, "accuracy at\nleast noise", "at most\nnoise"])
     for curve in curves:
         mean, limit = curve.accuracy.mean(axis=1), borne(varied, curve)
         order = np.argsort(curve.values)[:: -1 if varied in LARGER_IS_BETTER else 1]
         cells = [f"{mean[order[at]]:.4f}" for at in (0, -1)]
         table.add_row(
-            escape(curve.config.name), "never" if limit is None else f"{limit:.5g}", *cells
+            escape(curve.config.name), "never" if limit is None else f"{limit:.6g}", *cells
         )
     return table
 

@@ -56,9 +56,10 @@ def test_a_file_says_the_compressor(tmp_path, text, compressor):
 
 
 def test_every_option_of_every_method_can_be_said():
-    assert {type(compressor) for compressor in BUILT.values()} == set(METHODS.values())
+    kinds = {kind for kind, _ in METHODS.values()}
+    assert {type(compressor) for compressor in BUILT.values()} == kinds
     options = {field.name for field in dataclasses.fields(CompressConfig)}
-    for kind in METHODS.values():
+    for kind in kinds:
         assert {field.name for field in dataclasses.fields(kind)} <= options
 
 

@@ -29,12 +29,12 @@ STUDY = CompressionConfig(
     seeds=2,
     devices=1,
     curves=(
-        CurveConfig("sgd", CompressConfig("uncompressed"), label="SGD", panel="bare"),
+        CurveConfig("sgd", CompressConfig("uncompressed"), label="SGD", panels=("bare",)),
         CurveConfig(
             "sgd-protected",
             CompressConfig("uncompressed"),
             label="SGD",
-            panel="protected",
+            panels=("protected", "bare"),
             protection=CodeConfig("ideal"),
         ),
     ),
@@ -70,7 +70,7 @@ def test_its_files_say_what_it_returns_and_it_goes_on(study):
 
 
 def curve(values, means, name="a"):
-    return Curve(CurveConfig(name, panel="p"), np.array(values), np.array(means)[:, None])
+    return Curve(CurveConfig(name, panels=("p",)), np.array(values), np.array(means)[:, None])
 
 
 def test_the_noise_that_a_curve_bears_is_interpolated_in_its_logarithm():

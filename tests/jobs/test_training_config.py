@@ -15,6 +15,7 @@ from jaxqring.codes import IdealCode, Unequal, bch, repetition, secded
 from jaxqring.jobs import (
     BudgetConfig,
     CompressionConfig,
+    InversionConfig,
     SensitivityConfig,
     SweepConfig,
     TrainConfig,
@@ -347,6 +348,7 @@ def test_files_leave_out_what_was_added_later_at_its_default():
 def test_every_file_that_is_shipped_is_known_by_its_name(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     kinds = {"budget": BudgetConfig, "sensitivity": SensitivityConfig}
+    kinds |= {"inversion": InversionConfig}
     kinds |= {"compression_noise": CompressionConfig, "compression_rates": CompressionConfig}
     kind = kinds.get(path.stem, TrainConfig)
     kind = SweepConfig if path.stem.startswith("sweep") else kind
