@@ -133,6 +133,7 @@ REFUSED_STUDIES = {
         '[[curves]]\nname = "a"\nprotected_calls = 1\ncompress = { rank = 1 }',
         ["curves.protected_calls", "0 without a protection", "1"],
     ),
+    "no panel": ('[[curves]]\nname = "a"\npanels = []', ["curves.panels", "at least one", "()"]),
     "no room for sums": ("bits = 4", ["bits", "8 nodes", "4"]),
 }
 

@@ -16,7 +16,7 @@ from jaxqring.jobs import CompressConfig, CompressionConfig, run_compression
 from jaxqring.jobs._code_config import CodeConfig
 from jaxqring.jobs._compression_job import Curve, CurveConfig, best, borne
 from jaxqring.show import _tables as tables
-from jaxqring.show._compression_figures import draw_curves
+from jaxqring.show._compression_figures import _looks, draw_curves
 from jaxqring.train._datasets import DataConfig, load
 from jaxqring.train._task import TaskConfig, training
 
@@ -89,7 +89,7 @@ def test_the_noise_that_a_curve_bears_is_interpolated_in_its_logarithm():
 def test_the_tables_say_the_best_rate_or_the_noise_that_is_borne():
     curves = [curve([0.99, 0.999], [0.5, 0.9], "[b]"), curve([0.99, 0.999], [0.9, 0.9], "other")]
     for varied, words in (
-        ("fidelity", ["[b]", "0.99888", "never", "2 points"]),
+        ("fidelity", ["[b]", "0.998878", "never", "2 points"]),
         ("learning_rate", ["[b]", "0.999", "0.9000", "0.99 to 0.999"]),
     ):
         shown = io.StringIO()
@@ -104,6 +104,18 @@ def test_the_figure_has_a_panel_for_each_kind_of_link(study, tmp_path):
     assert path.name == "accuracy_fidelity.png"
     assert matplotlib.image.imread(path).shape[1] > 1000
     assert draw_curves(tmp_path, "learning_rate", curves[:1]).stat().st_size > 10_000
+
+
+def test_a_method_looks_alike_in_every_panel_and_like_no_other_in_it():
+    def of(*labels):
+        return [Curve(CurveConfig(x, label=x), np.ones(1), np.ones((1, 1))) for x in labels]
+
+    assert _looks([of("a", "b", "c"), of("d", "b"), of("b", "c")]) == {
+        "a": 0,
+        "b": 1,
+        "c": 2,
+        "d": 0,
+    }
 
 
 def test_a_validation_takes_the_place_of_the_test_set_and_is_not_trained_on():
