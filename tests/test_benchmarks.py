@@ -39,6 +39,11 @@ BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
             ["--size", "1e3", "--batches", "1", "--sizes", "800"],
             ["SecAgg+", "stim, 2 cores", "plain ring", "X outcomes of 64 parties"],
         ),
+        (
+            "compressors",
+            ["--channels", "2", "--only", "PowerSGD, rank 1"],
+            ["lax.pmean", "PowerSGD, rank 1", "Mbit a link"],
+        ),
     ],
 )
 def test_a_benchmark_prints_its_table_and_writes_it(name, options, words, tmp_path):

@@ -26,7 +26,7 @@ from jaxqring import (
     superdense,
     werner,
 )
-from jaxqring.ring._payload import _halves, layout_of
+from jaxqring.ring._payload import layout_of, two_powers
 from jaxqring.secure import Security
 
 AXIS = "nodes"
@@ -179,7 +179,7 @@ def test_halves_of_a_sum_keep_the_scales(mapping, scale):
 def test_a_scale_that_float32_does_not_hold_is_the_product_of_two_that_it_does():
     """Exact: the value of a level is 2^-126 at the least and 2^128 at the most."""
     power = np.arange(-128, 129)
-    first, second = (np.asarray(half, np.float64) for half in _halves(jnp.asarray(power)))
+    first, second = (np.asarray(half, np.float64) for half in two_powers(jnp.asarray(power)))
     np.testing.assert_array_equal(first * second, 2.0**power)
     for half in (first, second):  # normal numbers
         assert (np.abs(np.log2(half)) <= 126).all()
