@@ -11,7 +11,7 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from jaxqring import _checks as checks
-from jaxqring._types import PyTree
+from jaxqring._types import Key, PyTree
 from jaxqring.codec import FixedPoint
 from jaxqring.compress._codes import check_decay, check_positive, straight_through, unit_near
 from jaxqring.compress._compressor import Compressor
@@ -287,6 +287,17 @@ def _clipped(tree: PyTree, most: jax.Array) -> PyTree:
     return jax.tree.map(lambda leaf: leaf * factor, tree)
 
 
+def _places_by_chance(key: Key, size: int, count: int) -> jax.Array:
+    """(count,) int32 places of a random choice among `size`, each choice equally likely.
+
+    But for ties of 29 random bits, which go to the first: a chance of size / 2^29 a place. The bits
+    are compared as floats, whose order is that of their bits, as XLA finds the largest floats
+    several times as fast as the largest integers.
+    """
+    bits = (jax.random.bits(key, (size,)) >> 3) + np.uint32(1 << 23)  # no subnormal, no NaN
+    return largest(lax.bitcast_convert_type(bits, jnp.float32), count)
+
+
 @struct.dataclass
 class RandomK(Compressor):
     """Values at random places that all nodes draw alike, so that they add up. Unbiased.
@@ -330,8 +341,7 @@ class RandomK(Compressor):
         for number, leaf in enumerate(leaves):
             size = leaf[0].size
             count = kept_of(size, self.fraction)
-            rank = jax.random.bits(jax.random.fold_in(key, number), (size,))
-            place = largest(lax.bitcast_convert_type(rank >> 1, jnp.int32), count)
+            place = _places_by_chance(jax.random.fold_in(key, number), size, count)
             row = leaf.reshape(leaf.shape[0], -1)
             chosen.append(row[:, place] * np.float32(size / count))
             places.append(place)
