@@ -189,7 +189,9 @@ def _check(x: PyTree, state: PyTree, axis_name: AxisName, options: _Options) -> 
     checks.one_of("with_report", options.with_report, (True, False))
     own = rings[0].nodes_per_device
     num_nodes = axis_size(axis_name) * own
-    rings[0].wire.level_bits(num_nodes)  # type: ignore[attr-defined]
+    wire = rings[0].wire
+    assert isinstance(wire, FixedPoint)  # `check_options` has refused others
+    wire.level_bits(num_nodes)
     for path, leaf in jax.tree_util.tree_leaves_with_path(x):
         name = "x" + jax.tree_util.keystr(path)
         if not hasattr(leaf, "dtype") or not jnp.issubdtype(leaf.dtype, jnp.floating):
@@ -200,7 +202,7 @@ def _check(x: PyTree, state: PyTree, axis_name: AxisName, options: _Options) -> 
             checks.refuse(name, rule, jnp.shape(leaf))
     one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[own > 1 :], jnp.float32), x)
     compressor.check(one)
-    compressor.traffic(one, num_nodes, rings[0].wire)  # type: ignore[arg-type]
+    compressor.traffic(one, num_nodes, wire)
     wanted = jax.eval_shape(compressor.init, one)
     if own > 1:
         wanted = jax.eval_shape(lambda: with_nodes(wanted_zeros(wanted), own))
@@ -242,7 +244,7 @@ def _on_device(both: tuple[PyTree, PyTree], axis_name: AxisName, options: _Optio
     for report in exchange.reports:
         if isinstance(report, SecureReport):
             aborted |= report.aborted
-    stays = any_lost | aborted
+    stays = any_lost | (exchange.lost > 0) | aborted
     new = jax.tree.map(lambda a, b: jnp.where(stays, a, b.astype(a.dtype)), old, new)
     out = [
         _undelivered(mean, bad, aborted).astype(leaf.dtype)
@@ -258,7 +260,8 @@ def _on_device(both: tuple[PyTree, PyTree], axis_name: AxisName, options: _Optio
     return result, CompressReport(
         calls=tuple(exchange.reports),
         out_of_range=lax.psum(exchange.out_of_range, axis_name),
-        lost_leaves=jnp.sum(jnp.stack([bad[0] for bad in lost]) > 0, dtype=jnp.uint32),
+        lost_leaves=jnp.sum(jnp.stack([bad[0] for bad in lost]) > 0, dtype=jnp.uint32)
+        + exchange.lost,
         aborted=aborted,
         replica_agreement=agreement,
         control_bits=exchange.control_bits,

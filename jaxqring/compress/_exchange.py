@@ -56,6 +56,8 @@ class Exchange:
       control_bits: over each link for what was agreed on so far.
       out_of_range: () uint32 sums on this device that no codes add up to: errors of links have
         made them, and they count as the nearest possible ones.
+      lost: () uint32 leaves of means that were not finite on some node, as a gradient plus an error
+        may be: they are NaN on all nodes.
     """
 
     def __init__(
@@ -80,6 +82,7 @@ class Exchange:
         self.reports: list[Report | SecureReport] = []
         self.control_bits = 0
         self.out_of_range = self.nodes[0].astype(jnp.uint32) * 0
+        self.lost = jnp.zeros((), jnp.uint32)
         self._draws = 0
 
     @property
@@ -181,7 +184,9 @@ class Exchange:
             peaks.append(lax.pmax(own, self.axis_name))
             return peaks[0]
 
-        scales = agree(flat, layout, wire, self.num_nodes, highest)._replace(lost=None)
+        scales = agree(flat, layout, wire, self.num_nodes, highest)
+        assert scales.lost is not None  # as NaN propagates
+        self.lost += jnp.sum(jnp.isnan(scales.lost), dtype=jnp.uint32)
         exact = in_levels(flat, layout, wire, scales)
         levels = straight_through(exact, self._rounded(lax.stop_gradient(exact), wire))
         (sums,) = self._sum([levels], Counts(wire.bits))

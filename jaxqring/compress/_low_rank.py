@@ -1,5 +1,6 @@
 """Compressors that send two thin factors in place of a matrix: PowerSGD and LQ-SGD."""
 
+import abc
 import math
 from typing import Literal, NamedTuple, TypeAlias
 
@@ -129,11 +130,11 @@ class _LowRank(Compressor):
         ]
         return first, [self.rank * matrix.columns for matrix in matrices if matrix is not None]
 
+    @abc.abstractmethod
     def _means(
         self, leaves: list[jax.Array], exchange: Exchange
     ) -> tuple[list[jax.Array], list[jax.Array]]:
         """Means (k, ...) of leaves, and what this node's own codes of them stand for."""
-        raise NotImplementedError
 
     def _next_factors(self, factors: list[jax.Array], exchange: Exchange) -> list[jax.Array]:
         """The right factors to begin with."""
@@ -161,11 +162,9 @@ class _LowRank(Compressor):
             for leaf, error, feeds in zip(leaves, errors, fed_back, strict=True)
         ]
         factors = self._next_factors(state.factors, exchange)
-        compressed = [number for number, matrix in enumerate(seen) if matrix is not None]
-        matrices = [
-            wanted[number].reshape(-1, *seen[number])  # type: ignore[misc]
-            for number in compressed
-        ]
+        shapes = {number: matrix for number, matrix in enumerate(seen) if matrix is not None}
+        compressed = list(shapes)
+        matrices = [wanted[number].reshape(-1, *shape) for number, shape in shapes.items()]
         products = list(wanted)
         for number, matrix, factor in zip(compressed, matrices, factors, strict=True):
             products[number] = _product("knm,kmr->knr", matrix, factor)

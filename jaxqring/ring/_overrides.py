@@ -52,7 +52,7 @@ class Overrides:
     hops: tuple[Hops, ...] | None = struct.field(pytree_node=False, default=None)
 
     def check(self, own: Hops, protection: Any) -> None:
-        """Refuses a call that is none of those that may happen.
+        """Refuses a collective that is not among those described.
 
         Raises:
           ValueError: if no call has this number of nodes, hops or levels of a hop, or their width,

@@ -105,7 +105,7 @@ def test_sums_wrap_around_mod_two_to_the_bits(vmap_first):
     assert report.symbols_per_link == 2 * 4 * 7 * 3
 
 
-@pytest.mark.parametrize("bits", [further(2), further(4), further(22), further(32)])
+@pytest.mark.parametrize("bits", [2, 4, further(22), 32])
 def test_sums_wrap_around_in_every_width(vmapped, bits):
     x = integers(bits, 3, 20) if bits < 26 else 256 * integers(24, 3, 20)
     total, _ = vmapped(summed(), 3, shared=2)(
@@ -147,7 +147,6 @@ def test_masks_hide_them_and_leave_the_sum(vmapped):
 LINKS = superdense(werner(fidelity=0.9))
 
 
-@pytest.mark.matrix
 def test_protected_links_deliver_the_exact_sums_and_bare_ones_wrong_integers(vmapped):
     x = integers(6, 3, 60).astype(np.float32)
     wanted = wrapped(x.sum(axis=0), 6)
