@@ -18,7 +18,7 @@ class CompressReport:
       calls: the reports of its collectives in their order, `SecureReport`s under masks.
       out_of_range: () uint32 sums, votes and places that no codes give, on all nodes: errors of
         links made them. A sum counts as the nearest possible one, a value without a place is lost.
-      lost_leaves: () uint32 leaves with a value that was not finite on some node, as it was put in or
+      lost_leaves: () uint32 leaves with a value that was not finite on some node, as put in or
         with an error added. They are delivered as NaN on all nodes, and the state stays as it was.
       aborted: () bool, True if a collective under masks was given up: then NaN is delivered, and
         the state stays as it was.
