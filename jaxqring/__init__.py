@@ -2,8 +2,8 @@
 
 What a training script needs is here; everything else has a namespace, which is a room of the
 package: `jaxqring.channels`, `pairs`, `ghz`, `information`, `capacity`, `link`, `codec`, `codes`,
-`supply`, `ring`, `gradients`, `economics`, `secure`, `audit`, `compress`, `train`, `sweeps`,
-`inversion`, `jobs`, `show` and `interop`.
+`supply`, `ring`, `gradients`, `economics`, `secure`, `audit`, `qmodels`, `compress`, `train`,
+`sweeps`, `inversion`, `jobs`, `show` and `interop`.
 """
 
 import importlib
@@ -49,7 +49,7 @@ from jaxqring.ring import (
 from jaxqring.secure import secure_pmean, secure_psum
 
 if TYPE_CHECKING:
-    from jaxqring import compress, interop, inversion, jobs, show, sweeps, train
+    from jaxqring import compress, interop, inversion, jobs, qmodels, show, sweeps, train
     from jaxqring.sweeps import sensitivity, sweep
 
 __all__ = [
@@ -96,6 +96,7 @@ __all__ = [
     "pmean",
     "psum",
     "psum_scatter",
+    "qmodels",
     "reed_solomon",
     "ring",
     "secure",
@@ -122,6 +123,7 @@ _LATE = {
     "interop": "jaxqring.interop",
     "inversion": "jaxqring.inversion",
     "jobs": "jaxqring.jobs",
+    "qmodels": "jaxqring.qmodels",
     "sensitivity": "jaxqring.sweeps",
     "show": "jaxqring.show",
     "sweep": "jaxqring.sweeps",
