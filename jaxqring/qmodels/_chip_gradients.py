@@ -124,7 +124,7 @@ def chip_gradient(
     data, signs, angles = _checked(circuit, angles, states, labels)
     shots = checks.integer("shots", shots, 2)
     count = angles.size
-    quarter = (np.pi / 2 * np.eye(count, dtype=np.float32)).reshape(count, *circuit.shape)
+    quarter = np.pi / 2 * np.eye(count, dtype=angles.dtype).reshape(count, *circuit.shape)
     shifted = jnp.stack([angles + quarter, angles - quarter])
     programs = program(shifted, circuit.program_qubits)
 
