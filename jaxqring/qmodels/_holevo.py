@@ -10,7 +10,6 @@ import scipy  # whose subpackages load when they are first used
 from jax.typing import ArrayLike
 
 from jaxqring import _checks as checks
-from jaxqring.physics._paulis import complex_dtype
 from jaxqring.physics.information import entropy_bits, safe_sqrt
 
 
@@ -56,7 +55,7 @@ def holevo(states: ArrayLike, probs: ArrayLike | None = None, copies: int = 1) -
 
 
 def _checked(states: ArrayLike, copies: int) -> jax.Array:
-    """The states as a complex array, or a refusal."""
+    """The states as an array of floats, or a refusal."""
     array = jnp.asarray(states)
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[1] != array.shape[2]):
         checks.refuse("states", "have the shape (count, d) or (count, d, d)", array.shape)
@@ -68,7 +67,7 @@ def _checked(states: ArrayLike, copies: int) -> jax.Array:
         norms = np.linalg.norm(np.asarray(array), axis=1)
         if not np.allclose(norms, 1.0, atol=1e-4):
             checks.refuse("states", "be of norm one", norms)
-    return array.astype(complex_dtype(array.dtype))
+    return array.astype(jnp.result_type(array.dtype, jnp.float32))
 
 
 def _weights(probs: ArrayLike | None, count: int, dtype: jnp.dtype) -> jax.Array:

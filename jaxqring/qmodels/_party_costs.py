@@ -98,14 +98,13 @@ def two_party_cost(
     *,
     method: PartyMethod = "loss",
     shots: int,
-    parameters: int = 1,
-    groups: int = 1,
+    parameters: int | tuple[int, int] = 1,
+    groups: int | tuple[int, int] = 1,
     hop: PartyHop = "qubits",
 ) -> PartyCost:
     """Computes the traffic of the loss, or of its whole gradient.
 
-    With h = 2L hops the loss takes m h n qubits and "shift" 2 m h n for each of the 2 L p
-    parameters. The other methods take m (4L - s) n for each group of each segment s, twice that for
+    With h = 2L hops the loss takes m h n qubits and "shift" 2 m h n for each parameter. The other methods take m (4L - s) n for each group of each segment s, twice that for
     pairs of copies. Pauli shadows and Bell pairs read every qubit of a copy by itself, or with its
     twin, so that their ancilla need not travel either: n qubits a hop.
 
@@ -114,10 +113,11 @@ def two_party_cost(
       layers: L, of a unitary of Bob's and one of Alice's each.
       method: as for `shots_for`.
       shots: m, as `shots_for` returns it.
-      parameters: p, of each unitary; only "shift" takes more for more of them.
-      groups: sets of generators of a unitary, each served by copies of its own: for "ancilla"
-        generators that commute, for "shadows" and "bell" all that sit at one place in the
-        circuit. Gates that do not commute sit at different places, so that the groups of a circuit
+      parameters: of each unitary, or a pair: of Alice's and of Bob's. Only "shift" takes more
+        qubits for more of them.
+      groups: sets of generators of a unitary, each served by copies of its own, or a pair as
+        above: for "ancilla" generators that commute, for "shadows" and "bell" all that sit at one
+        place in the circuit. Gates that do not commute sit at different places, so that the groups of a circuit
         made of layers are as many for all three.
       hop: "qubits", or "teleported", which takes an EPR pair and two bits for each qubit.
 
@@ -142,14 +142,23 @@ def two_party_cost(
     n, L = checks.integer("qubits", qubits), checks.integer("layers", layers)
     checks.one_of("method", method, get_args(PartyMethod))
     checks.one_of("hop", hop, get_args(PartyHop))
-    m, p = checks.integer("shots", shots), checks.integer("parameters", parameters)
-    groups = checks.integer("groups", groups, 1, p)
+    m, of_party = checks.integer("shots", shots), _of_both("parameters", parameters)
+    most = zip(_of_both("groups", groups), of_party, strict=True)
+    alice, bob = (checks.integer("groups", found, 1, limit) for found, limit in most)
     if method in ("loss", "shift"):
-        copies = m if method == "loss" else 2 * m * 2 * L * p
+        copies = m if method == "loss" else 2 * m * L * sum(of_party)
         rounds, sent = 2 * L, copies * 2 * L * n
     else:
-        of_segment = groups * m * (2 if method == "bell" else 1)
-        copies, rounds = of_segment * 2 * L, 4 * L - 1
-        sent = sum(of_segment * (4 * L - s) * n for s in range(1, 2 * L + 1))
+        m *= 2 if method == "bell" else 1
+        copies, rounds = m * L * (alice + bob), 4 * L - 1
+        sent = sum((bob if s % 2 else alice) * m * (4 * L - s) * n for s in range(1, 2 * L + 1))
     pairs = sent if hop == "teleported" else 0
     return PartyCost(copies=copies, rounds=rounds, qubits=sent, pairs=pairs, bits=2 * pairs)
+
+
+def _of_both(argument: str, value: int | tuple[int, int]) -> tuple[int, int]:
+    """A count for Alice's unitaries and one for Bob's, each at least one."""
+    pair = value if isinstance(value, tuple) else (value, value)
+    if len(pair) != 2:
+        checks.refuse(argument, "be an integer or a pair of them", value)
+    return checks.integer(argument, pair[0]), checks.integer(argument, pair[1])

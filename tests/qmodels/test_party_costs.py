@@ -92,6 +92,16 @@ def test_hops_are_those_of_a_register_that_is_followed(layers, qubits, shots, gr
         assert (cost.pairs, cost.bits) == (0, 0)
 
 
+def test_unitaries_of_two_sizes():
+    """Two layers, of which Alice's unitaries have 3 groups of 7 gates and Bob's one of 5."""
+    shape = {"qubits": 2, "layers": 2, "shots": 11, "parameters": (7, 5)}
+    assert two_party_cost(**shape, method="shift").copies == 2 * 11 * 2 * (7 + 5)
+    found = two_party_cost(**shape, method="ancilla", groups=(3, 1))
+    assert found.copies == 11 * 2 * (3 + 1)
+    hops = [walk(2, 1), *[walk(2, 2)] * 3, walk(2, 3), *[walk(2, 4)] * 3]
+    assert found.qubits == 11 * 2 * sum(hops)
+
+
 @pytest.mark.parametrize("method", ["loss", "shift", "ancilla", "shadows", "bell"])
 def test_a_teleported_qubit_takes_a_pair_and_two_bits(method):
     sent = two_party_cost(4, 3, method=method, shots=5, parameters=2)
@@ -233,6 +243,16 @@ REFUSALS = {
         lambda: two_party_cost(1, 1, shots=1, parameters=2, groups=3),
         ValueError,
         ["`groups`", "[1, 2]", "3"],
+    ),
+    "groups of Alice's": (
+        lambda: two_party_cost(1, 1, shots=1, parameters=(2, 4), groups=(3, 3)),
+        ValueError,
+        ["`groups`", "[1, 2]", "3"],
+    ),
+    "three parties": (
+        lambda: two_party_cost(1, 1, shots=1, parameters=(1, 1, 1)),
+        ValueError,
+        ["`parameters`", "pair", "(1, 1, 1)"],
     ),
     "hop": (lambda: two_party_cost(1, 1, shots=1, hop="fibre"), ValueError, ["`hop`", "'fibre'"]),
     "cost of what": (
