@@ -148,12 +148,39 @@ def compression_traffic():
     assert all(bits == 2 * qubits for bits, qubits, _ in ring.values())
 
 
+def two_party_costs():
+    with tempfile.TemporaryDirectory() as folder:
+        output = printed("two_party_costs.py", "--figures", folder)
+        for name in ("two_party_costs", "leakage"):
+            assert (Path(folder) / f"{name}.png").stat().st_size > 10_000
+    rows = [line.split() for line in output.splitlines()]
+    table = {int(row[0]): row[1:] for row in rows if len(row) == 10 and row[0].isdigit()}
+    assert list(table) == [20, 50, 100, 200, 500, 1000, 2000]
+    for parameters, (groups, shift, ancilla, *_, classical) in table.items():
+        # 20 qubits, 5 layers, sublayers of 20 rotations; 5 (30 - 1) hops of all segments.
+        wanted = math.ceil(parameters / 200)
+        assert int(groups) == wanted
+        copies = 2 * math.log(2 * parameters / 0.05) / 0.01
+        assert float(ancilla) == pytest.approx(copies * wanted * 145 * 20, rel=2e-3)
+        assert float(shift) == pytest.approx(copies * parameters * 10 * 20, rel=2e-3)
+        assert float(classical) == pytest.approx(16 * 2**20, rel=3e-3)
+    assert "N = 2^9 for error 0.1, 2^17 for 0.01" in output
+    winners = [row[-1] for row in rows if row and row[-1] in ("GapIP", "SimHash")]
+    assert winners == ["SimHash", "SimHash", "GapIP", "GapIP"]
+    assert "all ten classes: 2.226 of 6" in output
+    leaks = [[float(cell) for cell in row] for row in rows if len(row) == 6 and row[0].isdigit()]
+    assert [row[0] for row in leaks] == [1, 2, 10, 100, 738]
+    assert leaks[0][1] == pytest.approx(1.626, abs=1e-3)
+    assert all(row[1] <= min(row[2:]) + 1e-3 for row in leaks)
+
+
 CHECKS = {
     "compression_traffic.py": compression_traffic,
     "conflict_audit.py": conflict_audit,
     "attacks.py": attacks,
     "readme.py": readme,
     "train_step.py": train_step,
+    "two_party_costs.py": two_party_costs,
     "which_link.py": which_link,
     "unequal_protection.py": unequal_protection,
 }

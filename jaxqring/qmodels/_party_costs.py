@@ -104,9 +104,10 @@ def two_party_cost(
 ) -> PartyCost:
     """Computes the traffic of the loss, or of its whole gradient.
 
-    With h = 2L hops the loss takes m h n qubits and "shift" 2 m h n for each parameter. The other methods take m (4L - s) n for each group of each segment s, twice that for
-    pairs of copies. Pauli shadows and Bell pairs read every qubit of a copy by itself, or with its
-    twin, so that their ancilla need not travel either: n qubits a hop.
+    With h = 2L hops the loss takes m h n qubits and "shift" 2 m h n for each parameter. The other
+    methods take m (4L - s) n for each group of each segment s, twice that for pairs of copies.
+    Pauli shadows and Bell pairs read every qubit of a copy by itself, or with its twin, so that
+    their ancilla need not travel either: n qubits a hop.
 
     Args:
       qubits: n, of the register that travels.
@@ -115,10 +116,10 @@ def two_party_cost(
       shots: m, as `shots_for` returns it.
       parameters: of each unitary, or a pair: of Alice's and of Bob's. Only "shift" takes more
         qubits for more of them.
-      groups: sets of generators of a unitary, each served by copies of its own, or a pair as
-        above: for "ancilla" generators that commute, for "shadows" and "bell" all that sit at one
-        place in the circuit. Gates that do not commute sit at different places, so that the groups of a circuit
-        made of layers are as many for all three.
+      groups: sets of generators of a unitary, each served by copies of its own, or a pair as above:
+        for "ancilla" generators that commute, for "shadows" and "bell" all that sit at one place in
+        the circuit. Gates that do not commute sit at different places, so that the groups of a
+        circuit made of layers are as many for all three.
       hop: "qubits", or "teleported", which takes an EPR pair and two bits for each qubit.
 
     Returns:
