@@ -76,7 +76,7 @@ def expectation(state: jax.Array, string: str) -> jax.Array:
 def matrix(string: str) -> np.ndarray:
     """(2^n, 2^n) complex matrix of a string."""
     factors = [PAULIS["IXYZ".index(letter)] for letter in string]
-    return functools.reduce(np.kron, factors, np.eye(1))
+    return np.asarray(functools.reduce(np.kron, factors))
 
 
 def strings(qubits: int) -> list[str]:
