@@ -30,8 +30,6 @@ from jaxqring.qmodels._states import (
 
 #: A gate about Z Z, or a controlled one about Z, on each pair of neighbours, with angles.
 PairRotation: TypeAlias = Literal["rzz-ring", "crz-ring"]
-#: One step of a layer.
-Step: TypeAlias = Literal[Rotation, Entangler, PairRotation]
 Engine: TypeAlias = Literal["statevector", "tensorcircuit"]
 #: The angles of a circuit, in radians: "layers" (L, slots, n) and "last" (rotations, n).
 Angles: TypeAlias = dict[str, jax.Array]
@@ -75,7 +73,7 @@ class Circuit:
 
     qubits: int
     layers: int
-    layer: tuple[Step, ...] = ()
+    layer: tuple[str, ...] = ()
     last: tuple[Rotation, ...] = ()
     features: int = 0
     engine: Engine = "statevector"
@@ -122,18 +120,20 @@ class Circuit:
           key: of the draws.
 
         Returns:
-          "bias" and "last", normal of standard deviation 0.1 in radians, in the shapes of the
-          angles; with features "weight" too, normal of standard deviation 0.3 around 0.5.
+          "bias" and "last", uniform over a turn, in radians and in the shapes of the angles; with
+          features "weight" too, normal of standard deviation 0.3.
+
+        Raises:
+          TypeError: if the key is not a typed one.
         """
         checks.prng_key("key", key)
         keys = jax.random.split(key, 3)
-        shapes = self.shapes
         params = {
-            "bias": 0.1 * jax.random.normal(keys[0], shapes["layers"]),
-            "last": 0.1 * jax.random.normal(keys[1], shapes["last"]),
+            "bias": jax.random.uniform(keys[0], self.shapes["layers"], maxval=2 * jnp.pi),
+            "last": jax.random.uniform(keys[1], self.shapes["last"], maxval=2 * jnp.pi),
         }
         if self.features:
-            params["weight"] = 0.5 + 0.3 * jax.random.normal(keys[2], shapes["layers"])
+            params["weight"] = 0.3 * jax.random.normal(keys[2], self.shapes["layers"])
         return params
 
     def encode(self, params: PyTree, x: ArrayLike | None = None) -> Angles:
@@ -152,10 +152,10 @@ class Circuit:
         """
         if not self.features:
             if x is not None:
-                checks.refuse("x", "be left out of a circuit without features", np.shape(x))
+                checks.refuse("x", "be left out of a circuit without features", x)
             return {"layers": params["bias"], "last": params["last"]}
-        if np.shape(x) != (self.features,):
-            checks.refuse("x", f"have the shape ({self.features},)", np.shape(x))
+        if x is None or np.shape(x) != (self.features,):
+            checks.refuse("x", f"have the shape ({self.features},)", None if x is None else x)
         rows = jnp.asarray(x).reshape(-1, self.qubits)
         taken = np.arange(self.layers * self.slots).reshape(self.layers, self.slots) % len(rows)
         return {"layers": params["weight"] * rows[taken] + params["bias"], "last": params["last"]}
@@ -309,7 +309,7 @@ def _product(left: jax.Array, right: jax.Array) -> jax.Array:
     return (left[:, :, :, None] * right[:, None, :, :]).sum(axis=2)
 
 
-def _pair_rotation(state: jax.Array, step: PairRotation, angles: jax.Array) -> jax.Array:
+def _pair_rotation(state: jax.Array, step: str, angles: jax.Array) -> jax.Array:
     """The state after diagonal gates with angles (n,) on the pairs of a ring."""
     qubits = len(angles)
     of = bits(qubits)
