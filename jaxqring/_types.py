@@ -41,7 +41,7 @@ TieVariant: TypeAlias = Literal["message", "steered"]
 #: The question of a tie audit: the fraction itself, or whether it is zero.
 TieTest: TypeAlias = Literal["estimate", "zero"]
 
-ModelName: TypeAlias = Literal["cnn", "mlp"]
+ModelName: TypeAlias = Literal["cnn", "mlp", "quantum"]
 OptimizerName: TypeAlias = Literal["adam", "sgd"]
 NodeMapping: TypeAlias = Literal["pmap", "shard_map", "vmap"]
 MappingChoice: TypeAlias = Literal["auto", NodeMapping]

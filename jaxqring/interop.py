@@ -7,12 +7,7 @@ variables, warning filters); a first import from here restores all of it.
 With TensorCircuit's "jax" backend the conversions can be traced, batched and differentiated.
 """
 
-import os
-import sys
-import threading
-import warnings
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -20,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxqring import _checks as checks
-from jaxqring._extras import needs
+from jaxqring._tensorcircuit import tensorcircuit_module
 from jaxqring.physics._pair import Pair, from_density_matrix
 from jaxqring.physics.channels import Channel, from_kraus
 
@@ -33,9 +28,6 @@ __all__ = [
     "pair_from_tensorcircuit",
     "pair_to_tensorcircuit",
 ]
-
-_IMPORTING = threading.Lock()
-_VARIABLES = ("TF_FORCE_GPU_ALLOW_GROWTH", "XLA_PYTHON_CLIENT_PREALLOCATE")
 
 
 def pair_from_tensorcircuit(circuit: "tensorcircuit.Circuit | tensorcircuit.DMCircuit") -> Pair:
@@ -60,7 +52,7 @@ def pair_from_tensorcircuit(circuit: "tensorcircuit.Circuit | tensorcircuit.DMCi
     >>> round(float(pair_from_tensorcircuit(circuit).fidelity), 6)
     0.97
     """
-    tc = _tensorcircuit()
+    tc = tensorcircuit_module("`jaxqring.interop`")
     if not isinstance(circuit, tc.basecircuit.BaseCircuit):
         rule = "be a Circuit or DMCircuit of TensorCircuit"
         checks.refuse("circuit", rule, circuit, TypeError)
@@ -92,7 +84,7 @@ def pair_to_tensorcircuit(pair: Pair) -> "tensorcircuit.DMCircuit":
     checks.instance("pair", pair, Pair)
     if pair.correlation.ndim != 2:
         checks.refuse("pair", "have no batch axes", pair.correlation.shape[:-2])
-    tc = _tensorcircuit()
+    tc = tensorcircuit_module("`jaxqring.interop`")
     return tc.DMCircuit(2, dminputs=_tensor(tc, "pair", pair.density_matrix()))
 
 
@@ -147,7 +139,7 @@ def channel_to_tensorcircuit(channel: Channel) -> "tensorcircuit.channels.KrausL
     checks.instance("channel", channel, Channel)
     if channel.ptm.ndim != 2:
         checks.refuse("channel", "have no batch axes", channel.ptm.shape[:-2])
-    tc = _tensorcircuit()
+    tc = tensorcircuit_module("`jaxqring.interop`")
     operators = _tensor(tc, "channel", channel.kraus())
     gates = [tc.gates.Gate(operators[index]) for index in range(4)]
     return tc.channels.KrausList(gates, name="jaxqring", is_unitary=False)
@@ -166,27 +158,3 @@ def _tensor(tc: Any, argument: str, array: jax.Array) -> Any:
         rule = 'be concrete unless the backend of TensorCircuit is "jax"'
         checks.refuse(argument, rule, tc.backend.name)
     return tc.backend.cast(tc.backend.convert_to_tensor(np.asarray(array)), tc.cons.dtypestr)
-
-
-def _tensorcircuit() -> Any:
-    """Imports TensorCircuit and undoes the side effects of a first import."""
-    with _IMPORTING, needs("tensorcircuit", "`jaxqring.interop`"):
-        if "tensorcircuit" in sys.modules:
-            import tensorcircuit
-
-            return tensorcircuit
-        # Another thread sees the global precision, and not a context of this thread.
-        with ThreadPoolExecutor(1) as other:
-            x64 = other.submit(lambda: jax.config.values["jax_enable_x64"]).result()
-        variables = {name: os.environ.get(name) for name in _VARIABLES}
-        try:
-            with warnings.catch_warnings():
-                import tensorcircuit
-        finally:
-            jax.config.update("jax_enable_x64", x64)
-            for name, value in variables.items():
-                if value is None:
-                    os.environ.pop(name, None)
-                else:
-                    os.environ[name] = value
-    return tensorcircuit

@@ -20,6 +20,7 @@ from jaxqring.jobs._security_config import SecurityConfig
 from jaxqring.ring import Ring
 from jaxqring.secure._security import MIN_PARTIES
 from jaxqring.train._datasets import DataConfig
+from jaxqring.train._quantum_model import QuantumConfig, check_model
 
 
 @no_other_keys
@@ -143,7 +144,7 @@ class TrainConfig:
       name: of the job; results go to `<out>/<name>/`.
       out: folder of all results.
       data: the images.
-      model: "cnn" or "mlp".
+      model: "cnn", "mlp", or "quantum", which needs `data.features`.
       nodes: N, the nodes of the ring.
       batch_per_node: images of a node in a step.
       steps: updates of every run.
@@ -160,12 +161,13 @@ class TrainConfig:
       security: of every ring run without a security of its own; no masks by default.
       optimizer: "adam" or "sgd", after what the all-reduce delivers.
       momentum: of "sgd".
+      quantum: the circuit of a quantum model; one of the default sizes if left out.
 
     Raises:
       TypeError: if `learning_rate` is not real.
       ValueError: if it is not positive and finite, a choice is unknown, a count is below 1, `name`
         cannot be that of a file, runs are missing or share a name, N is too large for a wire, N is
-        below 3 under masks, or a run without "sgd" has a momentum.
+        below 3 under masks, a run without "sgd" has a momentum, or the model cannot read the data.
     """
 
     name: str = "train"
@@ -184,9 +186,11 @@ class TrainConfig:
     security: SecurityConfig | None = None
     optimizer: OptimizerName = dataclasses.field(default="adam", metadata=LATER)
     momentum: float = dataclasses.field(default=0.9, metadata=LATER)
+    quantum: QuantumConfig | None = dataclasses.field(default=None, metadata=LATER)
 
     def __post_init__(self) -> None:
         check_fields(self)
+        check_model(self.model, self.quantum, self.data)
         check_file_name("name", self.name)
         checks.open_interval("learning_rate", self.learning_rate, 0.0, math.inf)
         check_decay("momentum", self.momentum)

@@ -30,7 +30,7 @@ from jaxqring.physics.ghz import GHZSource
 from jaxqring.ring import replica_agreement
 from jaxqring.secure import Security
 from jaxqring.train import _datasets as datasets
-from jaxqring.train._objective import AXIS, initial_params, model_for, schedule
+from jaxqring.train._objective import AXIS, exact, initial_params, model_for, schedule
 from jaxqring.train._placement import Placement, place
 from jaxqring.train._step import CompressedState, node_correct, node_resync, node_step, over_nodes
 
@@ -108,7 +108,7 @@ def _check_costs(config: TrainConfig, data: datasets.Dataset) -> None:
     Raises:
       ValueError: as `Compressor.cost`.
     """
-    model, key = model_for(config.model, data), jax.random.key(0)
+    model, key = model_for(config.model, data, config.quantum), jax.random.key(0)
     params = jax.eval_shape(lambda: initial_params(model, key, data))
     for run in config.runs:
         if run.compress is not None:
@@ -151,7 +151,9 @@ def _finish(
     source, security = _masking(run, config, sums)
     over = functools.partial(over_nodes, mapping=placement.mapping, devices=placement.devices)
     accuracy_of = functools.partial(_test_accuracy, over(node_correct, shared=(1, 2)), data)
-    step_fn = over(node_step(ring, source, security, compressor), shared=(2,))
+    with_shots = config.quantum is not None and config.quantum.shots is not None
+    sampled = model_for(config.model, data, config.quantum).apply if with_shots else None
+    step_fn = over(node_step(ring, source, security, compressor, sampled), shared=(2,))
     update = _updates(run, config, data, step_fn, over(node_resync, shared=()))
     advance = bar(run.name, total=config.steps, done=first, note="compiling")
     accuracy = None
@@ -232,10 +234,10 @@ def _masking(
 
 def _initial_state(run: RunConfig, config: TrainConfig, data: datasets.Dataset) -> TrainState:
     """The same parameters on every node, with a leading axis of nodes."""
-    model = model_for(config.model, data)
+    model = model_for(config.model, data, config.quantum)
     params = initial_params(model, jax.random.fold_in(jax.random.key(config.seed), 0), data)
     parts: dict[str, Any] = {
-        "apply_fn": model.apply,
+        "apply_fn": exact(model).apply,
         "params": params,
         "tx": _optimizer(run, config),
     }

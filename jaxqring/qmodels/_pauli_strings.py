@@ -58,7 +58,8 @@ def tables(string: str) -> tuple[int, np.ndarray]:
 def apply_pauli(state: jax.Array, string: str) -> jax.Array:
     """P|psi> of states (..., 2^n)."""
     flips, phase = tables(string)
-    return phase.astype(state.dtype) * state[..., np.arange(state.shape[-1]) ^ flips]
+    turned = state[..., np.arange(state.shape[-1]) ^ flips]
+    return jnp.asarray(phase, state.dtype) * turned
 
 
 def rotate(state: jax.Array, string: str, angle: jax.Array) -> jax.Array:
@@ -76,7 +77,7 @@ def expectation(state: jax.Array, string: str) -> jax.Array:
 def matrix(string: str) -> np.ndarray:
     """(2^n, 2^n) complex matrix of a string."""
     factors = [PAULIS["IXYZ".index(letter)] for letter in string]
-    return functools.reduce(np.kron, factors, np.eye(1))
+    return np.asarray(functools.reduce(np.kron, factors))
 
 
 def strings(qubits: int) -> list[str]:

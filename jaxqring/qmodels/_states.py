@@ -71,7 +71,7 @@ def amplitudes(x: ArrayLike) -> jax.Array:
     return jnp.pad(values / norm, padding).astype(complex_dtype(values.dtype))
 
 
-def rotations(axis: Rotation, angles: jax.Array) -> jax.Array:
+def rotations(axis: str, angles: jax.Array) -> jax.Array:
     """(..., 2, 2) complex matrices exp(-i angle P / 2), of angles (...) in radians."""
     half = angles / 2
     cosine, sine = jnp.cos(half), jnp.sin(half)
@@ -126,7 +126,7 @@ def neighbours(kind: Literal["ring", "line"], qubits: int) -> tuple[tuple[int, i
 
 
 @functools.cache
-def _phases(entangler: Entangler, qubits: int) -> np.ndarray:
+def _phases(entangler: str, qubits: int) -> np.ndarray:
     """(2^n,) signs of the CZ gates."""
     of = bits(qubits)
     pairs = neighbours("ring" if entangler.endswith("ring") else "line", qubits)
@@ -135,7 +135,7 @@ def _phases(entangler: Entangler, qubits: int) -> np.ndarray:
 
 
 @functools.cache
-def _sources(entangler: Entangler, qubits: int) -> np.ndarray:
+def _sources(entangler: str, qubits: int) -> np.ndarray:
     """(2^n,) the index from which each amplitude comes under the CNOT gates in order."""
     index = np.arange(2**qubits)
     for a, b in reversed(neighbours("ring" if entangler.endswith("ring") else "line", qubits)):
@@ -144,7 +144,7 @@ def _sources(entangler: Entangler, qubits: int) -> np.ndarray:
     return index
 
 
-def entangle(state: jax.Array, entangler: Entangler) -> jax.Array:
+def entangle(state: jax.Array, entangler: str) -> jax.Array:
     """The state (2^n,) after CZ, or CNOT from each to its right, between neighbours in order."""
     qubits = qubits_of(state.shape[-1])
     if entangler.startswith("cz"):

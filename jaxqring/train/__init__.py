@@ -5,12 +5,14 @@ from typing import TYPE_CHECKING
 from jaxqring._moved import moved
 from jaxqring.train._datasets import DataConfig, Dataset, load
 from jaxqring.train._models import MODELS
+from jaxqring.train._quantum_model import QuantumConfig
 from jaxqring.train._task import TaskConfig, training
 
 __all__ = [
     "MODELS",
     "DataConfig",
     "Dataset",
+    "QuantumConfig",
     "TaskConfig",
     "load",
     "training",

@@ -29,6 +29,8 @@ class DataConfig:
       seed: of the split.
       validation: part of the training images, in [0, 1), that is left out of the training and takes
         the place of the test set: to choose a learning rate without a look at that.
+      features: principal components of the training images that take the place of the pixels, each
+        divided by its standard deviation; 0 for the images themselves.
 
     Raises:
       TypeError: if a fraction is not real.
@@ -41,6 +43,7 @@ class DataConfig:
     test_fraction: float = 0.2
     seed: int = dataclasses.field(default=0, metadata=NOT_NEGATIVE)
     validation: float = dataclasses.field(default=0.0, metadata=LATER)
+    features: int = dataclasses.field(default=0, metadata=LATER | NOT_NEGATIVE)
 
     def __post_init__(self) -> None:
         check_fields(self, "data.")
@@ -53,7 +56,10 @@ class DataConfig:
 
 
 class Dataset(NamedTuple):
-    """Images as float32 in [0, 1], (count, height, width, 1), and labels as int32 (count,)."""
+    """Images as float32 in [0, 1], (count, height, width, 1), and labels as int32 (count,).
+
+    Principal components have the shape (count, 1, features, 1), and are not bounded.
+    """
 
     train_images: np.ndarray
     train_labels: np.ndarray
@@ -71,10 +77,11 @@ def load(config: DataConfig) -> Dataset:
 
     Returns:
       The training and the test images, with their labels; of a validation, the rest of the training
-      images and those left out.
+      images and those left out; principal components in place of either, if there are to be some.
 
     Raises:
-      ValueError: if the `.npz` file is missing, unreadable or holds the wrong arrays.
+      ValueError: if the `.npz` file is missing, unreadable or holds the wrong arrays, or the images
+        have fewer principal components.
       MissingExtraError: if the packages that ship the others are missing.
     """
     if config.name == "npz":
@@ -82,13 +89,39 @@ def load(config: DataConfig) -> Dataset:
         whole = _from_npz(Path(config.path))
     else:
         whole = _packaged(config)
-    if not config.validation:
-        return whole
+    if config.validation:
+        whole = _validation(config, whole)
+    return _principal_components(whole, config.features) if config.features else whole
+
+
+def _validation(config: DataConfig, whole: Dataset) -> Dataset:
+    """The training images less a part, which is in place of the test set."""
     order = np.random.default_rng(config.seed).permutation(len(whole.train_labels))
     count = max(1, round(config.validation * len(order)))
     left_out, rest = order[:count], order[count:]
     images, labels = whole.train_images, whole.train_labels
     return Dataset(images[rest], labels[rest], images[left_out], labels[left_out])
+
+
+def _principal_components(data: Dataset, count: int) -> Dataset:
+    """The data with the first principal components of the training images, of variance one."""
+    with needs("train", "A data set of principal components"):
+        from sklearn.decomposition import PCA
+    train, test = (
+        images.reshape(len(images), -1) for images in (data.train_images, data.test_images)
+    )
+    if count > min(train.shape):
+        checks.refuse("data.features", f"be at most {min(train.shape)} for these images", count)
+    pca = PCA(count, svd_solver="covariance_eigh").fit(train)
+    scale = np.sqrt(pca.explained_variance_)
+    if scale[-1] < 1e-6 * scale[0]:
+        most = int((scale >= 1e-6 * scale[0]).sum())
+        checks.refuse("data.features", f"be at most {most}, the rank of these images", count)
+    train, test = (
+        (pca.transform(images) / scale).astype(np.float32).reshape(-1, 1, count, 1)
+        for images in (train, test)
+    )
+    return Dataset(train, data.train_labels, test, data.test_labels)
 
 
 def _packaged(config: DataConfig) -> Dataset:

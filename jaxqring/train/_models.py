@@ -67,4 +67,5 @@ class ResNet18(nn.Module):
         return nn.Dense(self.num_classes)(jnp.mean(x, axis=(1, 2)))
 
 
+#: Models by name; "quantum" is built by `QuantumConfig`.
 MODELS: dict[ModelName, type[nn.Module]] = {"cnn": CNN, "mlp": MLP}

@@ -16,10 +16,14 @@ from jaxqring import _checks as checks
 from jaxqring._types import AxisName, Key, NodeMapping, PyTree
 from jaxqring.compress import Compressor, CompressReport, compressed_pmean
 from jaxqring.physics.ghz import GHZSource
+from jaxqring.qmodels._classifier import SHOTS
 from jaxqring.ring import Report, Ring, pmean, replica_agreement
 from jaxqring.secure import SecureReport, Security, secure_pmean
 from jaxqring.train._objective import AXIS, cross_entropy
 from jaxqring.train._placement import MAPPINGS
+
+#: Folded into the key of a run, where the all-reduce folds the number of the step.
+NO_STEP = 2**32 - 1
 
 NodeStep = Callable[[TrainState, tuple, jax.Array], tuple[TrainState, dict[str, jax.Array]]]
 
@@ -57,6 +61,7 @@ def node_step(
     source: GHZSource | None = None,
     security: Security | None = None,
     compressor: Compressor | None = None,
+    sampled: Callable | None = None,
 ) -> NodeStep:
     """The step of one node: gradients of its own batch, averaged over the nodes, then an update.
 
@@ -69,6 +74,8 @@ def node_step(
       source: of GHZ states, for a secure average.
       security: their verification; given with `source`.
       compressor: of the gradients; the state is a `CompressedState` then.
+      sampled: a model whose scores are of finite shots, in place of that of the state; each node
+        has shots of its own.
 
     Returns:
       (state, (images, labels), key) -> (state, metrics); the metrics are the same on all nodes.
@@ -105,7 +112,10 @@ def node_step(
         images, labels = batch
 
         def loss_of(params: PyTree) -> tuple[jax.Array, jax.Array]:
-            scores = state.apply_fn({"params": params}, images)
+            if sampled is None:
+                scores = state.apply_fn({"params": params}, images)
+            else:
+                scores = sampled({"params": params}, images, rngs={SHOTS: _shot_key(key, state)})
             loss = cross_entropy(scores, labels)
             return loss, jnp.mean(jnp.argmax(scores, axis=-1) == labels)
 
@@ -130,6 +140,12 @@ def node_step(
         return after, metrics
 
     return step
+
+
+def _shot_key(key: Key, state: TrainState) -> Key:
+    """The key of the outcomes of one node in one step, apart from that of the all-reduce."""
+    root = jax.random.fold_in(key, NO_STEP)
+    return jax.random.fold_in(jax.random.fold_in(root, state.step), lax.axis_index(AXIS))
 
 
 def _compressed(

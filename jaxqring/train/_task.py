@@ -25,6 +25,7 @@ from jaxqring.train._objective import (
     model_for,
     schedule,
 )
+from jaxqring.train._quantum_model import QuantumConfig, check_model
 
 Outcomes = dict[str, jax.Array]
 Training = Callable[..., Outcomes]
@@ -37,7 +38,7 @@ class TaskConfig:
 
     Attributes:
       data: the images.
-      model: "mlp" or "cnn".
+      model: "mlp", "cnn" or "quantum".
       nodes: N, the nodes of the ring; one device carries them all.
       batch_per_node: images of a node in a step, drawn with replacement.
       steps: updates of a training.
@@ -45,11 +46,12 @@ class TaskConfig:
         derivatives through it large where gradients are all but zero.
       learning_rate: at the first step; it falls to zero along half a cosine.
       momentum: of "sgd", in [0, 1).
+      quantum: the circuit of a quantum model, which needs `data.features`; with exact expectations.
 
     Raises:
       TypeError: if a number is not real.
       ValueError: if `learning_rate` is outside [1e-9, 1e3], `momentum` outside [0, 1), a count is
-        below 1, or a choice is unknown.
+        below 1, a choice is unknown, the model cannot read the data, or its circuit has shots.
     """
 
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
@@ -60,17 +62,22 @@ class TaskConfig:
     optimizer: OptimizerName = "adam"
     learning_rate: float = 4e-3
     momentum: float = dataclasses.field(default=0.9, metadata=LATER)
+    quantum: QuantumConfig | None = dataclasses.field(default=None, metadata=LATER)
 
     def __post_init__(self) -> None:
         check_fields(self, "task.")
         checks.within("task.learning_rate", self.learning_rate, 1e-9, 1e3)
         check_decay("task.momentum", self.momentum)
+        check_model(self.model, self.quantum, self.data, "task.")
+        if self.quantum is not None and self.quantum.shots is not None:
+            rule = "be left out, as a training to differentiate has exact expectations"
+            checks.refuse("task.quantum.shots", rule, self.quantum.shots)
 
 
 def payload(task: TaskConfig) -> int:
     """Number of parameters of the model of a task: the size of an all-reduce."""
     data = datasets.load(task.data)
-    model = model_for(task.model, data)
+    model = model_for(task.model, data, task.quantum)
     shapes = jax.eval_shape(model.init, jax.random.key(0), data.train_images[:1])
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
 
@@ -100,7 +107,7 @@ def training(task: TaskConfig, compressor: Compressor | None = None) -> Training
     ['accuracy', 'loss', 'soft_accuracy']
     """
     data = datasets.load(task.data)
-    model = model_for(task.model, data)
+    model = model_for(task.model, data, task.quantum)
     # The root of a second moment of zero has no derivative without `eps_root`.
     adam = optax.scale_by_adam(eps_root=1e-12)
     sgd = optax.trace(task.momentum) if task.momentum else optax.identity()
