@@ -15,7 +15,10 @@ from jaxqring.qmodels._chips import (
     program,
     read_program,
 )
+from jaxqring.qmodels._circuits import Circuit, from_tensorcircuit, hardware_efficient
+from jaxqring.qmodels._classifier import QuantumClassifier, readout_values
 from jaxqring.qmodels._holevo import Leakage, holevo, leakage, symmetric_bound
+from jaxqring.qmodels._parameter_shift import ShotReport, parameter_shift, sampled_expectations
 from jaxqring.qmodels._party_bounds import (
     LinearBounds,
     amplitude_crossover,
@@ -25,7 +28,7 @@ from jaxqring.qmodels._party_bounds import (
     linear_classifier_bounds,
 )
 from jaxqring.qmodels._party_costs import PartyCost, shots_for, two_party_cost
-from jaxqring.qmodels._states import amplitudes
+from jaxqring.qmodels._states import amplitudes, z_values
 
 __all__ = [
     "ChipBranches",
@@ -33,10 +36,13 @@ __all__ = [
     "ChipCost",
     "ChipGradient",
     "ChipRun",
+    "Circuit",
     "GradientStateCost",
     "Leakage",
     "LinearBounds",
     "PartyCost",
+    "QuantumClassifier",
+    "ShotReport",
     "amplitude_crossover",
     "amplitudes",
     "chip_branches",
@@ -44,15 +50,21 @@ __all__ = [
     "chip_gradient",
     "classical_bound",
     "fixed_chip",
+    "from_tensorcircuit",
     "gradient_bound",
     "gradient_state_cost",
+    "hardware_efficient",
     "holevo",
     "inference_bound",
     "leakage",
     "linear_classifier_bounds",
+    "parameter_shift",
     "program",
     "read_program",
+    "readout_values",
+    "sampled_expectations",
     "shots_for",
     "symmetric_bound",
     "two_party_cost",
+    "z_values",
 ]
