@@ -269,6 +269,8 @@ SMOOTH = {
     "random_sign_variance": lambda f: rivals.random_sign_variance(f * VALUES[0], VALUES[1], 9),
 }
 
+PLUS = jnp.full(2, np.float32(np.sqrt(0.5)))
+
 # Of one float too, but without a derivative.
 DRAWN = {
     "finite_difference": differences,
@@ -316,6 +318,21 @@ DRAWN = {
     "subset_audit": lambda f: (
         jq.audit.subset_audit(SIGNS, MATCHING, epsilon=0.1, delta=0.05, key=KEY).fraction * f
     ),
+    "fixed_chip": lambda f: jq.qmodels.fixed_chip(
+        PLUS, jq.qmodels.program(f, 2), 0, KEY, axis="ry"
+    ),
+    "chip_branches": lambda f: jq.qmodels.chip_branches(
+        PLUS, jq.qmodels.program(f, 2), 0, axis="ry"
+    ),
+    "chip_gradient": lambda f: jq.qmodels.chip_gradient(
+        jq.qmodels.ChipCircuit(("ry",), "Z"),
+        f[None, None],
+        PLUS[None],
+        jnp.ones(1),
+        shots=2,
+        key=KEY,
+    ),
+    "holevo": lambda f: jq.qmodels.holevo(PLUS[None] + 0 * f, copies=2),
     "sample_outcomes": lambda f: f * sample_outcomes(KEY, SIGNS, MATCHING, 10).pair,
 }
 

@@ -20,7 +20,7 @@ from jaxqring._varying import as_varying, varying
 from jaxqring.physics._paulis import complex_dtype
 from jaxqring.qmodels._chips import BASES, program, turn
 from jaxqring.qmodels._pauli_strings import check_pauli, expectation
-from jaxqring.qmodels._states import MOST_QUBITS, Entangler, Rotation, entangle
+from jaxqring.qmodels._states import MOST_QUBITS, Entangler, Rotation, check_norm, entangle
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,7 +106,8 @@ def chip_gradient(
 
     Raises:
       TypeError: if `key` is not a typed PRNG key, or angles or labels are not real.
-      ValueError: if a shape is wrong, or `shots` is not an integer of at least 2.
+      ValueError: if a shape is wrong, a known state has not the norm one, a known label is another
+        number, or `shots` is not an integer of at least 2.
 
     Reference: Mitarai, Negoro, Kitagawa and Fujii, Phys. Rev. A 98, 032309 (2018), for the shift
     rule; after Daskin, arXiv:2401.13421, whose body was not at hand: this reading of it is our
@@ -185,4 +186,7 @@ def _checked(
         checks.refuse("states", f"have the shape (batch, {2**circuit.qubits})", data.shape)
     if labels.shape != data.shape[:1]:
         checks.refuse("labels", f"have the shape {data.shape[:1]}", labels.shape)
+    check_norm("states", states)
+    if not checks.is_traced(labels) and not np.all(np.abs(labels) == 1):
+        checks.refuse("labels", "be +1 or -1", labels)
     return data.astype(complex_dtype(data.dtype)), labels, angles

@@ -18,7 +18,14 @@ from jaxqring import _checks as checks
 from jaxqring._types import Key
 from jaxqring._varying import as_varying, varying
 from jaxqring.physics._paulis import complex_dtype
-from jaxqring.qmodels._states import MOST_QUBITS, Rotation, bits, probabilities, qubits_of
+from jaxqring.qmodels._states import (
+    MOST_QUBITS,
+    Rotation,
+    bits,
+    check_norm,
+    probabilities,
+    qubits_of,
+)
 
 #: (2, 2) the change of basis V with V Z V^dagger = X, Y or Z.
 _HADAMARD = np.array([[1, 1], [1, -1]]) / np.sqrt(2)
@@ -42,7 +49,7 @@ def program(theta: ArrayLike, qubits: int) -> jax.Array:
     Reference: Vidal, Masanes and Cirac, Phys. Rev. Lett. 88, 047905 (2002). That such programs are
     how the operators of Daskin, arXiv:2401.13421, arrive at a fixed chip is our interpretation.
 
-    >>> print(jnp.angle(program(0.5, 3)[:, 1]))
+    >>> print(jnp.angle(program(0.5, 3)[:, 1]).round(4))
     [0.5 1.  2. ]
     """
     angle = checks.real("theta", theta)
@@ -85,7 +92,8 @@ def fixed_chip(
 
     Raises:
       TypeError: if `key` is not a typed PRNG key.
-      ValueError: if a shape is wrong, there is no such qubit, or the axis is unknown.
+      ValueError: if a shape is wrong, a known state has not the norm one, there is no such qubit,
+        or the axis is unknown.
 
     Reference: Vidal, Masanes and Cirac, Phys. Rev. Lett. 88, 047905 (2002).
 
@@ -182,6 +190,7 @@ def _checked(
     data = jnp.asarray(state)
     if data.ndim != 1 or data.shape[0] < 2 or data.shape[0] & (data.shape[0] - 1):
         checks.refuse("state", "have the shape (2^n,)", data.shape)
+    check_norm("state", state)
     if np.ndim(program) != 2 or np.shape(program)[0] < 1 or np.shape(program)[1] != 2:
         checks.refuse("program", "have the shape (k, 2)", np.shape(program))
     qubits = qubits_of(data.shape[0])

@@ -11,6 +11,7 @@ from jax.typing import ArrayLike
 
 from jaxqring import _checks as checks
 from jaxqring.physics.information import entropy_bits, safe_sqrt
+from jaxqring.qmodels._states import check_norm
 
 
 def holevo(states: ArrayLike, probs: ArrayLike | None = None, copies: int = 1) -> jax.Array:
@@ -63,10 +64,8 @@ def _checked(states: ArrayLike, copies: int) -> jax.Array:
         checks.refuse("copies", "be 1 for density matrices", copies)
     if array.ndim == 3:
         checks.density_matrix("states", array)
-    elif not checks.is_traced(states):
-        norms = np.linalg.norm(np.asarray(array), axis=1)
-        if not np.allclose(norms, 1.0, atol=1e-4):
-            checks.refuse("states", "be of norm one", norms)
+    else:
+        check_norm("states", states)
     return array.astype(jnp.result_type(array.dtype, jnp.float32))
 
 

@@ -30,6 +30,14 @@ def check_qubits(qubits: int) -> int:
     return checks.integer("qubits", qubits, 1, MOST_QUBITS)
 
 
+def check_norm(argument: str, states: ArrayLike) -> None:
+    """Refuses known states (..., 2^n) whose norm is not one, to 1e-4."""
+    if not checks.is_traced(states):
+        norms = np.linalg.norm(np.asarray(states), axis=-1)
+        if not np.allclose(norms, 1.0, atol=1e-4):
+            checks.refuse(argument, "be of norm one", norms)
+
+
 def qubits_of(size: int) -> int:
     """The number of qubits of a state of `size` amplitudes."""
     return size.bit_length() - 1

@@ -376,6 +376,7 @@ REFUSALS = {
     "no program": (lambda: program(0.1, 0), ValueError, ["`qubits`", "[1, 14]"]),
     "text as an angle": (lambda: program("a", 1), TypeError, ["`theta`"]),
     "size": (lambda: chip_branches(jnp.ones(3), PROGRAM, 0), ValueError, ["`state`", "(3,)"]),
+    "norm": (lambda: chip_branches(2 * PLUS, PROGRAM, 0), ValueError, ["`state`", "norm one"]),
     "program": (lambda: chip_branches(PLUS, PLUS, 0), ValueError, ["`program`", "(k, 2)"]),
     "qubit": (lambda: chip_branches(PLUS, PROGRAM, 1), ValueError, ["`qubit`", "1"]),
     "axis": (
@@ -409,6 +410,8 @@ REFUSALS = {
     "angles": (lambda: estimate(angles=(0.1,)), ValueError, ["`angles`", "(1, 1)"]),
     "states": (lambda: estimate(states=(1.0, 0.0)), ValueError, ["`states`", "(batch, 2)"]),
     "labels": (lambda: estimate(labels=1.0), ValueError, ["`labels`", "(1,)"]),
+    "another label": (lambda: estimate(labels=(0.5,)), ValueError, ["`labels`", "+1 or -1"]),
+    "norm of an input": (lambda: estimate(states=((1.0, 1.0),)), ValueError, ["`states`", "norm"]),
     "shots": (lambda: estimate(shots=1), ValueError, ["`shots`", "at least 2"]),
     "key": (lambda: estimate(key=jnp.zeros(2)), TypeError, ["`key`"]),
     "circuit": (
