@@ -360,6 +360,22 @@ def test_every_mapping_draws_the_same_runs(mapping_named):
     np.testing.assert_allclose(one[1], other[1], atol=1e-4)
 
 
+@pytest.mark.matrix
+def test_a_round_under_masks_takes_the_same_mean(mapping_named):
+    """Perfect GHZ states and links leave the sum of the levels as it is, bit for bit."""
+
+    def means(gradient, key):
+        options = {"source": jq.GHZSource(NODES), "security": jq.secure.Security("none")}
+        ring = jq.Ring(noise="off")
+        masked = jq.secure_pmean(gradient, "nodes", ring=ring, key=key, **options)
+        return masked, jq.pmean(gradient, "nodes", ring=ring, key=key)
+
+    mapping = mapping_named("vmap")
+    found, _ = federated(mapping)
+    masked, plain = mapping(means, NODES, shared=1)(jnp.asarray(found.gradient), KEY)
+    np.testing.assert_array_equal(masked, plain)
+
+
 # --- Refusals -------------------------------------------------------------------------------------
 
 PLUS, PROGRAM = jnp.ones(2) / np.sqrt(2), program(0.1, 2)

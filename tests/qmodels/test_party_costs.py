@@ -1,5 +1,6 @@
 """Costs of the two-party model, counted again hop by hop, and the bounds behind equal error."""
 
+import functools
 import itertools
 import math
 from fractions import Fraction
@@ -188,6 +189,35 @@ def test_shots_by_exact_arithmetic():
                 found = shots_for(float(epsilon), delta, parameters, method=method, weight=3)
                 assert found - 1 <= value * (1 + 1e-12)
                 assert value <= found + 1e-9
+
+
+PAULIS = {
+    "I": np.eye(2),
+    "X": np.array([[0, 1], [1, 0]]),
+    "Y": np.array([[0, -1j], [1j, 0]]),
+    "Z": np.diag([1, -1]),
+}
+BELL = np.array([[1, 0, 0, 1], [1, 0, 0, -1], [0, 1, 1, 0], [0, 1, -1, 0]]) / np.sqrt(2)
+
+
+@pytest.mark.parametrize("string", ["YXZ", "YYI", "YZY"])
+def test_an_ancilla_at_home_serves_pairs_of_copies(string):
+    """Each qubit is read with its twin alone, the ancilla, which is the first, among them."""
+    rng = np.random.default_rng(5)
+    state = rng.normal(size=8) + 1j * rng.normal(size=8)
+    state /= np.linalg.norm(state)
+    twins = np.outer(state, state).reshape((2,) * 6).transpose(0, 3, 1, 4, 2, 5).reshape(64)
+    chances = np.abs(functools.reduce(np.kron, [BELL] * 3) @ twins) ** 2
+    signs = []
+    for letter in string:
+        both = np.kron(PAULIS[letter], PAULIS[letter])
+        of_bell = BELL @ both @ BELL.T
+        np.testing.assert_allclose(of_bell, np.diag(np.diag(of_bell)), atol=1e-12)
+        signs.append(np.diag(of_bell).real)
+    matrix = functools.reduce(np.kron, [PAULIS[letter] for letter in string])
+    value = np.vdot(state, matrix @ state).real
+    assert abs(value) > 0.05
+    assert chances @ functools.reduce(np.kron, signs) == pytest.approx(value**2)
 
 
 # --- Bounds of the paper --------------------------------------------------------------------------
