@@ -9,7 +9,7 @@ from flax import linen as nn
 from jaxqring import _checks as checks
 from jaxqring.qmodels._circuits import Circuit, Engine, hardware_efficient
 from jaxqring.qmodels._parameter_shift import check_shots, sampled_expectations
-from jaxqring.qmodels._states import neighbours, z_values
+from jaxqring.qmodels._states import check_qubits, neighbours, z_values
 
 Readout: TypeAlias = Literal["z", "linear"]
 
@@ -80,6 +80,7 @@ class QuantumClassifier(nn.Module):
 
     def _circuit(self, features: int) -> Circuit:
         """The circuit for samples of this many features, or a refusal."""
+        check_qubits(self.qubits)
         checks.integer("classes", self.classes)
         checks.one_of("readout", self.readout, get_args(Readout))
         if self.shots is not None:

@@ -221,4 +221,4 @@ def check_shots(shots: int | None, key: Key | None) -> None:
         checks.integer("shots", shots, 1, MOST_SHOTS)
         checks.prng_key("key", key)
     elif key is not None:
-        checks.refuse("key", "be left out without shots", key)
+        checks.refuse("key", "be left out without shots", getattr(key, "dtype", key))
