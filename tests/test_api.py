@@ -12,6 +12,7 @@ import warnings
 from pathlib import Path
 
 import pytest
+from flax import linen as nn
 
 import jaxqring
 
@@ -131,10 +132,13 @@ def missing(name, value):
         ):
             lacks.add("example")
     elif dataclasses.is_dataclass(value):
-        # Those that a caller may give; a name with an underscore is none of the caller's.
+        # Those that a caller may give; a name with an underscore is none of the caller's, and those
+        # of every Flax module are Flax's.
         fields = {
             field.name for field in dataclasses.fields(value) if field.init and field.name[0] != "_"
         }
+        if issubclass(value, nn.Module):
+            fields -= {"name", "parent"}
         if len(fields) > 1:
             left = fields - described(parts.get("Attributes", parts.get("Args", "")))
             lacks |= {f"Attributes: {field}" for field in left}

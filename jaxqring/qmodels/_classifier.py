@@ -95,7 +95,24 @@ class QuantumClassifier(nn.Module):
 
 
 def readout_values(readout: Readout, qubits: int, classes: int) -> np.ndarray:
-    """(2^n, K) the values of the observables of a readout, by outcome."""
+    """The values of the observables that a readout takes.
+
+    Args:
+      readout: as for `QuantumClassifier`.
+      qubits: n.
+      classes: that have a score.
+
+    Returns:
+      (2^n, K) +1 or -1 by outcome: Z of the first qubits, one for each class, with "z"; Z of all
+      and Z Z of neighbours on the ring with "linear".
+
+    Raises:
+      ValueError: if the qubits are out of range.
+
+    >>> readout_values("linear", qubits=2, classes=10)[1]
+    array([ 1., -1., -1.], dtype=float32)
+    """
+    check_qubits(qubits)
     z = z_values(qubits)
     if readout == "z":
         return z[:, :classes]

@@ -166,5 +166,19 @@ def probabilities(state: jax.Array) -> jax.Array:
 
 
 def z_values(qubits: int) -> np.ndarray:
-    """(2^n, n) the outcome +1 or -1 of Z on each qubit, by the outcome of all."""
+    """The outcomes of Z on each qubit, by the outcome of all.
+
+    Args:
+      qubits: n, at most 14.
+
+    Returns:
+      (2^n, n) +1 or -1.
+
+    Raises:
+      ValueError: if the qubits are out of range.
+
+    >>> z_values(2)[1]
+    array([ 1., -1.], dtype=float32)
+    """
+    check_qubits(qubits)
     return (1 - 2 * bits(qubits)).T.astype(np.float32)

@@ -339,15 +339,19 @@ def test_files_leave_out_what_was_added_later_at_its_default():
         "method": "topk",
         "fraction": 0.1,
     }
-    assert not {"optimizer", "momentum"} & as_written(TrainConfig()).keys()
-    assert "validation" not in as_written(DataConfig())
+    assert not {"optimizer", "momentum", "quantum"} & as_written(TrainConfig()).keys()
+    assert not {"validation", "features"} & as_written(DataConfig()).keys()
     assert as_written(TrainConfig())["runs"][0]["protection"] == asdict(CodeConfig())
 
 
 @pytest.mark.parametrize("path", sorted(DEMO.parent.glob("*.toml")), ids=lambda path: path.stem)
 def test_every_file_that_is_shipped_is_known_by_its_name(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    kinds = {"budget": BudgetConfig, "sensitivity": SensitivityConfig}
+    kinds = {
+        "budget": BudgetConfig,
+        "quantum_budget": BudgetConfig,
+        "sensitivity": SensitivityConfig,
+    }
     kinds |= {"inversion": InversionConfig}
     kinds |= {"compression_noise": CompressionConfig, "compression_rates": CompressionConfig}
     kind = kinds.get(path.stem, TrainConfig)
