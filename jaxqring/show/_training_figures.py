@@ -54,7 +54,7 @@ def _training(by_run: Lines) -> Figure:
         right.plot(*zip(*tested, strict=True), **points, **look(index))
     left.set(xlabel="step", ylabel="training loss (nats)", yscale="log")
     right.set(xlabel="step", ylabel="test accuracy", ylim=(None, 1.0))
-    right.legend(loc="lower right")
+    right.legend(loc="best")
     return figure
 
 
@@ -67,13 +67,15 @@ def _smooth(points: list[tuple[int, float]], width: int = 10) -> list[tuple[floa
 def _network(by_run: Lines, runs: list[dict[str, Any]]) -> Figure:
     figure = Figure(figsize=(10, 4.2), layout="constrained")
     left, right = figure.subplots(1, 2)
+    largest = max(run["online_bits_per_link_step"] for run in runs)
+    scale, unit_of_scale = (1e6, "millions") if largest >= 1e5 else (1e3, "thousands")
     for index, run in enumerate(runs):
         # Beside the qubits, in outline, the bits that a classical ring of the same width sends:
         # a narrower wire saves traffic, too, and that saving is not the quantum one.
         colour = look(index)["color"]
-        amounts = {"bits": run["online_bits_per_link_step"] / 1e6}
+        amounts = {"bits": run["online_bits_per_link_step"] / scale}
         if run["online_qubits_per_link_step"]:
-            amounts["qubits"] = run["online_qubits_per_link_step"] / 1e6
+            amounts["qubits"] = run["online_qubits_per_link_step"] / scale
         for offset, (unit, amount) in enumerate(amounts.items()):
             outline = unit == "bits" and len(amounts) == 2
             bar = left.bar(
@@ -88,7 +90,7 @@ def _network(by_run: Lines, runs: list[dict[str, Any]]) -> Figure:
             left.bar_label(bar, labels=[f"{amount:.2f}"], padding=3, fontsize=11)
     names = [run["name"].replace("-", "-\n").replace(", ", ",\n") for run in runs]
     left.set_xticks(range(len(runs)), names)
-    left.set(ylabel="online traffic per link and step\n(millions)")
+    left.set(ylabel=f"online traffic per link and step\n({unit_of_scale})")
     title = "filled: qubits sent (bits, if classical)\ndashed: the same payload as bits"
     left.set_title(title, fontsize=11)
     left.margins(y=0.1)

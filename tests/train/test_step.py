@@ -13,7 +13,7 @@ from jax.sharding import PartitionSpec as P
 
 from jaxqring import Retransmit, Ring, pmean, reed_solomon, superdense, werner
 from jaxqring.train._placement import MAPPINGS
-from jaxqring.train._step import AXIS, node_resync, over_nodes, replica_drift
+from jaxqring.train._step import AXIS, _shot_key, node_resync, over_nodes, replica_drift
 
 
 def drift_of(replicas):
@@ -188,3 +188,17 @@ def test_parameters_known_to_be_replicated_train_over_noisy_links_as_over_perfec
     for name in start:
         assert noisy[name].any()
         np.testing.assert_array_equal(noisy[name].view(np.int32), perfect[name].view(np.int32))
+
+
+def test_shots_have_a_key_for_each_node_and_step_apart_from_that_of_the_ring():
+    keys = jax.random.split(jax.random.key(0), 1)
+
+    def of_node(_, step):
+        state = TrainState(step, None, {}, None, {})
+        return jax.random.key_data(_shot_key(keys[0], state))
+
+    over = jax.vmap(of_node, in_axes=(0, None), axis_name=AXIS)
+    found = [tuple(words) for step in range(3) for words in np.asarray(over(jnp.arange(4), step))]
+    of_ring = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(keys[0], jnp.arange(3))
+    ring = [tuple(words) for words in np.asarray(jax.random.key_data(of_ring))]
+    assert len({*found, *ring}) == 4 * 3 + 3
