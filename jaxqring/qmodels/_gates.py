@@ -205,7 +205,7 @@ def random_gates(qubits: int, gates: int, *, turn: float = 0.4, seed: int = 0) -
       ValueError: if an argument is out of range.
 
     >>> random_gates(4, 2, turn=0.0).gates
-    (Gate(name='cz', qubits=(3, 2), angle=0.0), Gate(name='cz', qubits=(1, 0), angle=0.0))
+    (Gate(name='cz', qubits=(2, 3), angle=0.0), Gate(name='cz', qubits=(0, 3), angle=0.0))
     """
     checks.integer("qubits", qubits, 2)
     checks.integer("gates", gates)

@@ -5,8 +5,8 @@ y[r, b] >= z[g, b] for the gates g of run r. The rows of x and of z sum to one, 
 `capacity` wires, and the sum of y less the number of runs is the number of pairs.
 
 Three things of ours make it smaller and change no optimum: gates of the same two runs are one gate;
-a gate alone in one of its runs is at the home of that run's wire, since moving it there saves a pair
-and costs one at most; nodes are numbered in the order of their first wires, as all are alike.
+a gate alone in one of its runs is at the home of that run's wire, since moving it there saves a
+pair and costs one at most; nodes are numbered in the order of their first wires, as all are alike.
 """
 
 from typing import NamedTuple

@@ -1,9 +1,9 @@
 """A cheap partition of a circuit's hypergraph, by simulated annealing.
 
-A step moves one wire to another node, or swaps two, and puts each of their gates where it costs the
-fewest pairs at the moment; then some gates are tried at random nodes. What makes the plan worse by
-d pairs is kept with probability exp(-d / T), while T falls. The moves are those of Kernighan and Lin
-and the gates follow the wires, as a plan whose gates stay behind is never good.
+A step moves one wire to another node, or swaps two, and puts each of their gates where it costs
+the fewest pairs at the moment; then some gates are tried at random nodes. A change that costs d
+pairs more is kept with probability exp(-d / T), while T falls. Gates follow their wires because a
+wire that moved alone would nearly always cost more.
 """
 
 import math

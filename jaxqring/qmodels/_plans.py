@@ -1,8 +1,9 @@
 """Plans of circuits that are spread over nodes, with as few entangled pairs as possible.
 
 A controlled phase between wires of two nodes is made on one node, on copies of the wires that have
-their home elsewhere: a shared pair, a bit there and a bit back make such a copy and undo it. One copy
-serves a whole run of gates (see `_hypergraph`), and with three nodes or more a gate may be at a third.
+their home elsewhere: a shared pair, a bit there and a bit back make such a copy and undo it. One
+copy serves a whole run of gates (see `_hypergraph`), and with three nodes or more a gate may be at
+a third.
 """
 
 from dataclasses import dataclass
@@ -70,7 +71,8 @@ class CircuitPlan:
     def link_qubits(self) -> tuple[int, ...]:
         """The most qubits beside the wires that each node holds at one moment.
 
-        These are a copy on its node from birth to death, and half a pair at the wire's home at birth.
+        These are a copy on its node from birth to death, and half a pair at its wire's home at
+        birth.
         """
         held: dict[tuple[int, int], int] = {}
         for copy in self.copies:
