@@ -73,9 +73,14 @@ class _Variables:
         return np.arange(self.count - nodes, self.count)
 
 
-def _placement_rows(rows: _Rows, x: np.ndarray, capacity: int) -> None:
+def _placement_rows(rows: _Rows, problem: Problem, x: np.ndarray) -> None:
     """Every wire on one node, no node with too many, nodes in the order of their first wires."""
     wires, nodes = x.shape
+    if problem.placement is not None:
+        for wire, node in enumerate(problem.placement):
+            rows.add([x[wire, node]], [], 1, 1)
+            rows.add(list(np.delete(x[wire], node)), [], 0, 0)
+        return
     for wire in range(wires):
         rows.add(list(x[wire]), [], 1, 1)
         for node in range(1, nodes):
@@ -84,7 +89,7 @@ def _placement_rows(rows: _Rows, x: np.ndarray, capacity: int) -> None:
             else:
                 rows.add([x[wire, node]], list(x[node - 1 : wire, node - 1]), -np.inf, 0)
     for node in range(nodes):
-        rows.add(list(x[:, node]), [], 0, capacity)
+        rows.add(list(x[:, node]), [], 0, problem.capacity)
 
 
 def _gate_rows(rows: _Rows, problem: Problem, of: _Variables) -> None:
@@ -116,7 +121,7 @@ def search_below(problem: Problem, bound: int, time_limit: float | None) -> Solu
       RuntimeError: if HiGHS ends in another way than with a proof or at the limit.
     """
     of, rows = _Variables(problem), _Rows()
-    _placement_rows(rows, of.x, problem.capacity)
+    _placement_rows(rows, problem, of.x)
     _gate_rows(rows, problem, of)
     rows.add(list(of.y.ravel()), [], 0, len(problem.runs) + bound - 1)
     found = milp(

@@ -34,7 +34,7 @@ class _Search:
                 self.gates_of[problem.runs[run]].append(gate)
         # The nodes, as many times as they have places, in random order.
         places = rng.permutation(np.repeat(np.arange(problem.nodes), problem.capacity))
-        self.home = places[: problem.wires].tolist()
+        self.home = list(problem.placement or places[: problem.wires].tolist())
         self.load = [self.home.count(node) for node in range(problem.nodes)]
         # How many gates of a run, and its wire, are on each node.
         self.count = [[0] * problem.nodes for _ in problem.runs]
@@ -150,7 +150,8 @@ def anneal(problem: Problem, seed: int) -> Partition:
         steps = STEPS * problem.wires if seen else 0
         for step in range(steps):
             temperature = HOT * (COLD / HOT) ** (step / steps)
-            search.move_wires(temperature)
+            if problem.placement is None:
+                search.move_wires(temperature)
             for _ in range(TRIALS):
                 search.move_gate(temperature)
             if search.pairs < seen:

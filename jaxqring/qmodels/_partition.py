@@ -29,6 +29,7 @@ class Problem:
       nodes: number of nodes.
       capacity: most wires of a node.
       own_nodes: True if a gate is at the node of one of its wires.
+      placement: the node of each wire if that is given, else None.
     """
 
     wires: int
@@ -37,6 +38,7 @@ class Problem:
     nodes: int
     capacity: int
     own_nodes: bool
+    placement: tuple[int, ...] | None
 
     def pairs(self, partition: Partition) -> int:
         """The number of pairs of a partition."""
@@ -46,7 +48,14 @@ class Problem:
         return len(copies)
 
 
-def problem_of(graph: Hypergraph, nodes: int, capacity: int, own_nodes: bool) -> Problem:
+def problem_of(
+    graph: Hypergraph,
+    nodes: int,
+    capacity: int,
+    placement: tuple[int, ...] | None = None,
+    own_nodes: bool = False,
+) -> Problem:
     """The problem of partitioning a hypergraph."""
+    runs = [run.wire for run in graph.runs]
     gates = sorted(set(graph.runs_of_gates()))
-    return Problem(graph.wires, [run.wire for run in graph.runs], gates, nodes, capacity, own_nodes)
+    return Problem(graph.wires, runs, gates, nodes, capacity, own_nodes, placement)

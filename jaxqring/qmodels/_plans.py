@@ -6,12 +6,15 @@ copy serves a whole run of gates (see `_hypergraph`), and with three nodes or mo
 a third.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeAlias, get_args
 
+import numpy as np
+
 from jaxqring import _checks as checks
 from jaxqring.qmodels._gates import GateList
-from jaxqring.qmodels._hypergraph import circuit_hypergraph
+from jaxqring.qmodels._hypergraph import Hypergraph, circuit_hypergraph
 from jaxqring.qmodels._integer_program import search_below
 from jaxqring.qmodels._local_search import anneal
 from jaxqring.qmodels._partition import problem_of
@@ -92,6 +95,7 @@ def plan_circuit(
     *,
     method: PlanMethod = "exact",
     capacity: int | None = None,
+    placement: Sequence[int] | None = None,
     own_nodes: bool = False,
     reuse: bool = True,
     seed: int = 0,
@@ -105,6 +109,8 @@ def plan_circuit(
       method: "local" for simulated annealing; "exact" for annealing and then an integer program,
         which finds a better plan or proves that there is none: seconds for some 30 two-qubit gates.
       capacity: most wires of a node; None for ceil(n / k).
+      placement: the node of each wire, where that is given and only gates are to be planned; their
+        number on a node is then not limited.
       own_nodes: True if every two-qubit gate must be at the node of one of its wires.
       reuse: False if a copy may serve one gate only: every remote gate has its own pair.
       seed: of the annealing.
@@ -133,32 +139,55 @@ def plan_circuit(
     checks.instance("circuit", circuit, GateList)
     checks.integer("nodes", nodes)
     checks.one_of("method", method, get_args(PlanMethod))
-    capacity = -(-circuit.qubits // nodes) if capacity is None else capacity
-    checks.integer("capacity", capacity)
     checks.integer("seed", seed, 0)
-    if nodes * capacity < circuit.qubits:
-        checks.refuse("capacity", f"give {nodes} nodes {circuit.qubits} places", capacity)
     if time_limit is not None:
         checks.within("time_limit", time_limit, 0.0, float("inf"))
     graph = circuit_hypergraph(circuit, reuse=reuse)
-    problem = problem_of(graph, nodes, capacity, own_nodes)
+    places = _places(circuit.qubits, nodes, capacity, placement)
+    problem = problem_of(graph, nodes, *places, own_nodes)
     partition = anneal(problem, seed)
     pairs = problem.pairs(partition)
     proven = pairs == 0
     if method == "exact" and not proven:
         better, proven = search_below(problem, pairs, time_limit)
         partition = partition if better is None else better
-    of_pair = dict(zip(problem.gates, partition.gates, strict=True))
-    at = dict(zip(graph.gates, map(of_pair.get, graph.runs_of_gates()), strict=True))
+    of_runs = dict(zip(problem.gates, partition.gates, strict=True))
+    at = {gate: of_runs[two] for gate, two in zip(graph.gates, graph.runs_of_gates(), strict=True)}
     gate_nodes = tuple(
-        at[place] if place in at else partition.wires[gate.qubits[0]]
-        for place, gate in enumerate(circuit.gates)
+        at.get(place, partition.wires[gate.qubits[0]]) for place, gate in enumerate(circuit.gates)
     )
+    copies = _copies(circuit, graph, partition.wires, gate_nodes)
+    return CircuitPlan(circuit, nodes, tuple(partition.wires), gate_nodes, copies, proven)
+
+
+def _places(
+    wires: int, nodes: int, capacity: int | None, placement: Sequence[int] | None
+) -> tuple[int, tuple[int, ...] | None]:
+    """The capacity of a node and the placement, if it is given."""
+    if placement is not None:
+        given = tuple(placement)
+        if len(given) != wires or not all(
+            isinstance(node, int | np.integer) and 0 <= node < nodes for node in given
+        ):
+            rule = f"be {wires} integers in [0, {nodes - 1}], one for each wire"
+            checks.refuse("placement", rule, given)
+        if capacity is not None:
+            checks.refuse("capacity", "be None if `placement` is given", capacity)
+        return wires, tuple(int(node) for node in given)
+    capacity = checks.integer("capacity", -(-wires // nodes) if capacity is None else capacity)
+    if nodes * capacity < wires:
+        checks.refuse("capacity", f"give {nodes} nodes at least {wires} places", capacity)
+    return capacity, None
+
+
+def _copies(
+    circuit: GateList, graph: Hypergraph, homes: Sequence[int], gate_nodes: Sequence[int]
+) -> tuple[CatCopy, ...]:
+    """The copies that gates on their nodes need, in the order of their first gates."""
     moments = circuit.moments()
-    copies = []
+    found = []
     for wire, gates in graph.runs:
-        for node in sorted({gate_nodes[gate] for gate in gates} - {partition.wires[wire]}):
+        for node in {gate_nodes[gate] for gate in gates} - {homes[wire]}:
             served = tuple(gate for gate in gates if gate_nodes[gate] == node)
-            copies.append(CatCopy(wire, node, served, moments[served[0]], moments[served[-1]]))
-    copies.sort(key=lambda copy: copy.gates)
-    return CircuitPlan(circuit, nodes, tuple(partition.wires), gate_nodes, tuple(copies), proven)
+            found.append(CatCopy(wire, node, served, moments[served[0]], moments[served[-1]]))
+    return tuple(sorted(found, key=lambda copy: (copy.gates, copy.wire)))

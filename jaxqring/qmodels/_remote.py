@@ -47,7 +47,7 @@ def teleport(rho: ArrayLike, pair: Pair, qubit: int) -> jax.Array:
 
     >>> from jaxqring.physics.pairs import werner
     >>> zero = jnp.diag(jnp.array([1.0, 0.0]))
-    >>> print(teleport(zero, werner(fidelity=0.94), 0).diagonal().real)
+    >>> print(teleport(zero, werner(fidelity=0.94), 0).diagonal().real.round(4))
     [0.96 0.04]
     """
     matrix, qubits = check_rho(rho)

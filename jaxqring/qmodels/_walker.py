@@ -90,9 +90,8 @@ def walker_gate(
     there, back = _in_sequence(hops), _in_sequence(hops[::-1])
     # blocks[a, b] is <a|rho|b> of the walker, a matrix on the n qubits.
     here = bits(qubits)[control]
-    reads = np.stack([1 - here, here]).astype(np.float32)
-    blocks = reads[:, None, :, None] * reads[None, :, None, :] * matrix
-    blocks = _on_walker(there, blocks)
+    reads = jnp.asarray(np.stack([1 - here, here]), matrix.dtype)
+    blocks = _on_walker(there, reads[:, None, :, None] * reads[None, :, None, :] * matrix)
     phases = partner_phases(qubits, partners, angles)
     acts = jnp.stack([jnp.zeros_like(phases), phases])
     turned = jax.vmap(jax.vmap(conjugated, (0, None, 0)), (0, 0, None))
