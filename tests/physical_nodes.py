@@ -73,8 +73,7 @@ def random_resource(rng):
     factor = rng.normal(size=(4, 4)) + 1j * rng.normal(size=(4, 4))
     rho = factor @ factor.conj().T
     # Mostly Phi+, so that the four overlaps differ and the coherences are as large as they can be.
-    rho = 0.5 * rho / np.trace(rho) + 0.5 * np.outer(BELL[0], BELL[0])
-    return rho
+    return 0.5 * rho / np.trace(rho) + 0.5 * np.outer(BELL[0], BELL[0])
 
 
 def overlaps(resource):

@@ -98,12 +98,15 @@ def test_tensorcircuit_finds_the_same_noisy_state():
                 continue
             circuit.cz(*qubits)
             if qubits in ((1, 2), (3, 0)):
-                # I, Z on either, Z on both, as a phase flip of each and one of both.
-                kraus = [np.eye(4), np.kron(nodes.Z, np.eye(2)), np.kron(np.eye(2), nodes.Z)]
-                kraus.append(np.kron(nodes.Z, nodes.Z))
-                weights = [0.9, noise, noise, noise]
-                kraus = [np.sqrt(w) * k for w, k in zip(weights, kraus, strict=True)]
-                circuit.general_kraus([tc.gates.Gate(k.reshape((2,) * 4)) for k in kraus], *qubits)
+                errors = [np.kron(a, b) for a in (nodes.I2, nodes.Z) for b in (nodes.I2, nodes.Z)]
+                weights = np.sqrt([0.9, noise, noise, noise])
+                circuit.general_kraus(
+                    [
+                        tc.gates.Gate((w * e).reshape((2,) * 4).astype(np.complex64))
+                        for w, e in zip(weights, errors, strict=True)
+                    ],
+                    *qubits,
+                )
         expected = np.asarray(circuit.state())
     finally:
         tc.set_backend(before)
@@ -119,13 +122,13 @@ def test_the_fidelity_has_the_derivative_of_each_pair():
         return run_distributed(plan, jq.werner(fidelity=each), start).fidelity
 
     with jax.enable_x64(True):
-        at = jnp.array([0.9, 1.0])[: plan.ebits]
+        at = jnp.array([0.9, 1.0])
         slopes = jax.grad(fidelity)(at)
         # The fidelity is affine in each of them.
-        lower = [fidelity(at.at[e].add(-0.1)) for e in range(plan.ebits)]
+        lower = [fidelity(at.at[e].add(-0.1)) for e in range(2)]
         np.testing.assert_allclose(slopes, (fidelity(at) - jnp.array(lower)) / 0.1, atol=1e-12)
-    assert plan.ebits == 2
-    assert slopes.min() > 0
+        assert slopes.shape == (2,)
+        assert min(slopes.tolist()) > 0
 
 
 def test_runs_take_batches_and_nodes_of_a_mesh():
