@@ -1,9 +1,10 @@
 """A cheap partition of a circuit's hypergraph, by simulated annealing.
 
 A step moves one wire to another node, or swaps two, and puts each of their gates where it costs
-the fewest pairs at the moment; then some gates are tried at random nodes. A change that costs d
-pairs more is kept with probability exp(-d / T), while T falls. Gates follow their wires because a
-wire that moved alone would nearly always cost more.
+the fewest pairs at the moment; then it does without some of the copies, one after another, and puts
+the gates of each elsewhere. A change that costs d pairs more is kept with probability exp(-d / T),
+while T falls. Wires and copies move with their gates because one that moved alone, or one gate of
+several, would nearly always cost more.
 """
 
 import math
@@ -12,10 +13,10 @@ import numpy as np
 
 from jaxqring.qmodels._partition import Partition, Problem
 
-#: Starts from random partitions, steps of each for every wire, and gates tried after a step.
-STARTS, STEPS, TRIALS = 4, 200, 10
+#: Starts from random partitions, steps of each for every wire, and copies dropped after a step.
+STARTS, STEPS, DROPS = 8, 150, 4
 #: T at the first and at the last step, in pairs.
-HOT, COLD = 1.5, 0.15
+HOT, COLD = 0.7, 0.2
 
 
 class _Search:
@@ -28,10 +29,10 @@ class _Search:
         self.runs_of: list[list[int]] = [[] for _ in range(problem.wires)]
         for run, wire in enumerate(problem.runs):
             self.runs_of[wire].append(run)
-        self.gates_of: list[list[int]] = [[] for _ in range(problem.wires)]
+        self.gates_of: list[list[int]] = [[] for _ in problem.runs]
         for gate, pair in enumerate(problem.gates):
             for run in pair:
-                self.gates_of[problem.runs[run]].append(gate)
+                self.gates_of[run].append(gate)
         # The nodes, as many times as they have places, in random order.
         places = rng.permutation(np.repeat(np.arange(problem.nodes), problem.capacity))
         self.home = list(problem.placement or places[: problem.wires].tolist())
@@ -58,12 +59,13 @@ class _Search:
         first, second = self.problem.gates[gate]
         return self.home[self.problem.runs[first]], self.home[self.problem.runs[second]]
 
-    def best(self, gate: int) -> int:
-        """A node at which a gate that is nowhere costs the fewest pairs, at random among equals."""
+    def best(self, gate: int, but: int | None = None) -> int:
+        """A node, but one, where a gate that is nowhere costs the fewest pairs; random if equal."""
         first, second = (self.count[run] for run in self.problem.gates[gate])
         return min(
             ((first[node] == 0) + (second[node] == 0), self.uniform(), node)
             for node in self.allowed(gate)
+            if node != but
         )[2]
 
     def put(self, gate: int, node: int) -> None:
@@ -109,7 +111,8 @@ class _Search:
         if node == homes[wire]:
             return
         before = self.pairs
-        gates = list(dict.fromkeys(gate for each in homes for gate in self.gates_of[each]))
+        runs = [run for each in homes for run in self.runs_of[each]]
+        gates = list(dict.fromkeys(gate for run in runs for gate in self.gates_of[run]))
         nodes = [self.take(gate) for gate in gates]
         for each, there in zip(homes, (node, homes[wire]), strict=False):
             self.rehome(each, there)
@@ -123,16 +126,25 @@ class _Search:
             for gate, there in zip(gates, nodes, strict=True):
                 self.put(gate, there)
 
-    def move_gate(self, temperature: float) -> None:
-        """Tries to move a gate to a random node."""
-        gate = int(self.uniform() * len(self.problem.gates))
-        nodes = self.allowed(gate)
+    def drop_copy(self, temperature: float) -> None:
+        """Tries to do without the copy of a random run on a random node, if there is one."""
+        run = int(self.uniform() * len(self.problem.runs))
+        home = self.home[self.problem.runs[run]]
+        copies = [node for node, count in enumerate(self.count[run]) if count and node != home]
+        if not copies:
+            return
+        there = copies[int(self.uniform() * len(copies))]
+        gates = [gate for gate in self.gates_of[run] if self.node[gate] == there]
         before = self.pairs
-        there = self.take(gate)
-        self.put(gate, nodes[int(self.uniform() * len(nodes))])
-        if not self.accepts(before, temperature):
+        for gate in gates:
             self.take(gate)
-            self.put(gate, there)
+        for gate in gates:
+            self.put(gate, self.best(gate, but=there))
+        if not self.accepts(before, temperature):
+            for gate in gates:
+                self.take(gate)
+            for gate in gates:
+                self.put(gate, there)
 
 
 def anneal(problem: Problem, seed: int) -> Partition:
@@ -152,8 +164,8 @@ def anneal(problem: Problem, seed: int) -> Partition:
             temperature = HOT * (COLD / HOT) ** (step / steps)
             if problem.placement is None:
                 search.move_wires(temperature)
-            for _ in range(TRIALS):
-                search.move_gate(temperature)
+            for _ in range(DROPS):
+                search.drop_copy(temperature)
             if search.pairs < seen:
                 seen, best = search.pairs, Partition(list(search.home), list(search.node))
     return best
