@@ -108,7 +108,7 @@ def remote_gate(
 
 
 class GateFidelity(NamedTuple):
-    """How close a noisy gate is to the ideal one.
+    """The closeness of a noisy gate to the ideal one.
 
     Attributes:
       process: (...) overlap of the Choi states.
