@@ -12,6 +12,7 @@ from jaxqring.interop import _tensorcircuit
 from jaxqring.qmodels import (
     CatCopy,
     GateList,
+    _local_search,
     circuit_hypergraph,
     gates_from_tensorcircuit,
     plan_circuit,
@@ -23,6 +24,13 @@ from jaxqring.qmodels._integer_program import search_below
 from jaxqring.qmodels._partition import problem_of
 
 TRIANGLE = GateList(3, (("cz", (0, 1)), ("cz", (0, 2)), ("cz", (1, 2))))
+
+
+@pytest.fixture(autouse=True)
+def hasty(request, monkeypatch):
+    """One start of the annealing, except where its plans are the subject: proofs need no more."""
+    if "local" not in request.node.name:
+        monkeypatch.setattr(_local_search, "STARTS", 1)
 
 
 def labels(circuit):
@@ -147,6 +155,8 @@ def test_the_integer_program_finds_the_best_of_all_partitions(seed, case, own_no
     found = search_below(problem, 1000, None)  # with no help from the annealing
     assert found.proven
     assert problem.pairs(found.partition) == expected
+    least = search_below(problem, expected + 1, None).partition
+    assert problem.pairs(least) == expected
     assert search_below(problem, expected, None) == (None, True)
     for method in ("exact", "local"):
         plan = plan_circuit(circuit, nodes, method=method, own_nodes=own_nodes)
@@ -181,7 +191,7 @@ def compare(numbers):
 
 
 def test_local_plans_are_within_a_tenth_of_the_best():
-    exact, local = compare(range(8))
+    exact, local = compare(range(6))
     assert np.all(exact <= local)
     assert np.all(local <= 1.1 * exact)
 
