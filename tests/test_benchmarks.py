@@ -44,6 +44,7 @@ BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
             ["--channels", "2", "--only", "PowerSGD, rank 1"],
             ["lax.pmean", "PowerSGD, rank 1", "Mbit a link"],
         ),
+        ("plans", ["--largest", "6"], ["Mt-KaHyPar", "QFT-6, 3 nodes"]),
     ],
 )
 def test_a_benchmark_prints_its_table_and_writes_it(name, options, words, tmp_path):

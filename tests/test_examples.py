@@ -174,7 +174,24 @@ def two_party_costs():
     assert all(row[1] <= min(row[2:]) + 1e-3 for row in leaks)
 
 
+def distribute():
+    with tempfile.TemporaryDirectory() as folder:
+        figure = Path(folder) / "distribute.png"
+        output = printed("distribute.py", "--figure", str(figure))
+        assert figure.stat().st_size > 10_000
+    rows = re.findall(r"^(\w.*?) +(\d) +(\d+) +(\d+) +(\d+) +(\d+)$", output, re.MULTILINE)
+    pairs = {(name, int(nodes)): [*map(int, numbers)] for name, nodes, _, *numbers in rows}
+    assert len(pairs) == 9
+    assert pairs["QFT", 4] == [24, 12, 8]
+    assert all(gate >= own >= any_node > 0 for gate, own, any_node in pairs.values())
+    runs = re.findall(r"fidelity ([0-9.]+), bound ([0-9.]+), slope ([0-9.]+)", output)
+    assert len(runs) == 9
+    assert all(float(fidelity) >= float(bound) for fidelity, bound, _ in runs)
+    assert all(float(slope) > 0 for *_, slope in runs)
+
+
 CHECKS = {
+    "distribute.py": distribute,
     "compression_traffic.py": compression_traffic,
     "conflict_audit.py": conflict_audit,
     "attacks.py": attacks,
