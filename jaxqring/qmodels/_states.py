@@ -144,12 +144,16 @@ def _sources(entangler: Entangler, qubits: int) -> np.ndarray:
     return index
 
 
-def entangle(state: jax.Array, entangler: Entangler) -> jax.Array:
-    """The state (2^n,) after CZ, or CNOT from each to its right, between neighbours in order."""
+def entangle(state: jax.Array, entangler: Entangler, inverse: bool = False) -> jax.Array:
+    """The states (..., 2^n) after CZ, or CNOT from each to its right, between neighbours in order.
+
+    With `inverse` they are undone.
+    """
     qubits = qubits_of(state.shape[-1])
     if entangler.startswith("cz"):
         return state * _phases(entangler, qubits).astype(state.real.dtype)
-    return state[_sources(entangler, qubits)]
+    sources = _sources(entangler, qubits)
+    return state[..., np.argsort(sources) if inverse else sources]
 
 
 def probabilities(state: jax.Array) -> jax.Array:
