@@ -63,7 +63,7 @@ def amplitudes(x: ArrayLike) -> jax.Array:
     size = values.shape[-1]
     qubits = checks.integer("qubits of `x`", max(1, (size - 1).bit_length()), 1, MOST_QUBITS)
     if not checks.is_traced(x):
-        known = np.linalg.norm(np.asarray(values), axis=-1)
+        known = np.linalg.norm(checks.numbers("x", x), axis=-1)  # `values` is traced inside a jit
         if not np.all((known > 0) & np.isfinite(known)):
             checks.refuse("x", "have finite rows that are not zero", known)
     norm = jnp.linalg.norm(values, axis=-1, keepdims=True)

@@ -7,7 +7,7 @@ out, and runs faster.
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, get_args
 
 import jax
@@ -121,6 +121,15 @@ def apply_part(
     if inverse:
         return rotate_by(state, part.strings[::-1], -own[..., ::-1])
     return rotate_by(state, part.strings, own)
+
+
+def act(state: jax.Array, gates: Callable[[jax.Array], jax.Array], dense: bool) -> jax.Array:
+    """States (..., 2^n) after gates; if `dense`, density matrices (..., 2^n, 2^n)."""
+    if not dense:
+        return gates(state)
+    for _ in range(2):  # rho -> (U rho)^dagger, twice
+        state = gates(jnp.swapaxes(state, -1, -2)).conj()
+    return state
 
 
 def expectations(state: jax.Array, strings: Gates) -> jax.Array:
