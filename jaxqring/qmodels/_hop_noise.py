@@ -83,20 +83,19 @@ def each_hop(hop: Hop | None, hops: int) -> jax.Array | None:
     if not isinstance(hop, Channel | Pair | GlobalDepolarizing):
         rule = "be a Channel, a Pair, a GlobalDepolarizing or None"
         checks.refuse("hop", rule, hop, TypeError)
+    own: tuple[int, ...] = (4, 4)
     if isinstance(hop, GlobalDepolarizing):
         values, own = checks.bounded("survival", hop.survival)[0], ()
     else:
-        values, own = (teleportation(hop) if isinstance(hop, Pair) else hop).ptm, (4, 4)
+        values = (teleportation(hop) if isinstance(hop, Pair) else hop).ptm
     if values.shape not in (own, (hops, *own)):
         batch = values.shape[: values.ndim - len(own)]
         checks.refuse("hop", f"have no batch axis, or one of {hops} hops", batch)
     return jnp.broadcast_to(values, (hops, *own))
 
 
-def cross(rho: jax.Array, hop: jax.Array | None) -> jax.Array:
+def cross(rho: jax.Array, hop: jax.Array) -> jax.Array:
     """Density matrices (..., 2^n, 2^n) after a hop, given as one row of `each_hop`."""
-    if hop is None:
-        return rho
     size = rho.shape[-1]
     if hop.ndim == 0:
         white = jnp.trace(rho, axis1=-2, axis2=-1)[..., None, None] / size * jnp.eye(size)

@@ -1,7 +1,7 @@
 """Two parties that hold one model: a state goes back and forth, and each turns it in its turn."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,12 +17,12 @@ from jaxqring.qmodels._pauli_strings import check_pauli
 from jaxqring.qmodels._states import amplitudes
 from jaxqring.qmodels._unitaries import (
     Gates,
-    apply,
     check_gates,
     dense_expectations,
     expectations,
     num_angles,
     parts,
+    turn,
 )
 
 PARTIES = ("alice", "bob")
@@ -140,8 +140,7 @@ class TwoParty:
         return read(forward(self, begin), begin, (self.observable,))[0]
 
 
-@struct.dataclass
-class Prepared:
+class Prepared(NamedTuple):
     """All that a run of a model begins with.
 
     Attributes:
@@ -162,23 +161,25 @@ def prepare(model: TwoParty, angles: Angles, x: ArrayLike, dense: bool = True) -
     psi = amplitudes(x)
     if psi.shape[-1] != 2**model.qubits:
         checks.refuse("x", f"have amplitudes of {model.qubits} qubits", jnp.shape(x))
-    turns = check_angles(model, angles)
+    radians = check_angles(model, angles)
     hops = each_hop(model.hop, model.hops) if dense else None
     if hops is not None and model.qubits > MOST_DENSE_QUBITS:
-        rule = f"be None where there are more than {MOST_DENSE_QUBITS} qubits"
-        checks.refuse("hop", rule, f"{model.qubits} qubits")
-    inputs = [psi, *turns.values(), *jax.tree.leaves(hops)]
+        rule = (
+            f"be None where there are more than {MOST_DENSE_QUBITS} qubits, or a Pair with `shots`"
+        )
+        checks.refuse("hop", f"{rule} of losses or shifts", model.hop)
+    inputs = [psi, *radians.values(), *jax.tree.leaves(hops)]
     dtype = complex_dtype(jnp.result_type(*(leaf.real.dtype for leaf in inputs)))
-    batch = jnp.broadcast_shapes(psi.shape[:-1], *(turn.shape[:-2] for turn in turns.values()))
+    batch = jnp.broadcast_shapes(psi.shape[:-1], *(own.shape[:-2] for own in radians.values()))
     state = jnp.broadcast_to(psi, (*batch, psi.shape[-1])).astype(dtype)
     if hops is not None:
         hops = hops.astype(dtype.type(0).real.dtype).reshape(model.layers, 2, *hops.shape[1:])
         state = state[..., :, None] * state.conj()[..., None, :]
-    by_layer = {
-        party: jnp.moveaxis(turn, -2, 0).astype(dtype.type(0).real.dtype)
-        for party, turn in turns.items()
+    layered = {
+        party: jnp.moveaxis(own, -2, 0).astype(dtype.type(0).real.dtype)
+        for party, own in radians.items()
     }
-    return Prepared(as_varying(state, varying(*inputs)), hops=hops, **by_layer)
+    return Prepared(as_varying(state, varying(*inputs)), hops=hops, **layered)
 
 
 def check_angles(model: TwoParty, angles: Angles) -> dict[str, jax.Array]:
@@ -188,37 +189,31 @@ def check_angles(model: TwoParty, angles: Angles) -> dict[str, jax.Array]:
         got: Any = sorted(angles) if isinstance(angles, Mapping) else angles
         checks.refuse("angles", rule, got, ValueError if isinstance(angles, Mapping) else TypeError)
     known = {party: checks.real(f"angles of {party}", angles[party]) for party in PARTIES}
-    for party, turn in known.items():
+    for party, own in known.items():
         wanted = (model.layers, model.parameters[party])
-        if turn.shape[-2:] != wanted:
-            checks.refuse(f"angles of {party}", f"have the shape (..., {wanted})", turn.shape)
+        if own.shape[-2:] != wanted:
+            rule = "have the shape (..., {}, {})".format(*wanted)
+            checks.refuse(f"angles of {party}", rule, own.shape)
     return known
+
+
+def by_layer(begin: Prepared) -> dict[str, jax.Array]:
+    """The angles, and the noise if there is any, with a leading axis of the layers."""
+    return {name: leaf for name, leaf in begin._asdict().items() if name != "state"}
 
 
 def forward(model: TwoParty, begin: Prepared) -> jax.Array:
     """The state after all layers: (..., 2^n), or (..., 2^n, 2^n) where hops are noisy."""
+    dense = begin.hops is not None
 
-    def layer(state: jax.Array, own: Prepared) -> tuple[jax.Array, None]:
-        if own.hops is None:
-            return apply(apply(state, model.bob, own.bob), model.alice, own.alice), None
-        state = conjugate(cross(state, own.hops[0]), model.bob, own.bob)
-        return conjugate(cross(state, own.hops[1]), model.alice, own.alice), None
+    def layer(state: jax.Array, own: dict[str, jax.Array]) -> tuple[jax.Array, None]:
+        for hop, party in enumerate(("bob", "alice")):
+            if dense:
+                state = cross(state, own["hops"][hop])
+            state = turn(state, getattr(model, party), own[party], dense)
+        return state, None
 
-    layers = begin.replace(state=None)  # type: ignore[attr-defined]
-    return lax.scan(layer, begin.state, layers)[0]
-
-
-def conjugate(rho: jax.Array, gates: Gates, angles: jax.Array) -> jax.Array:
-    """U rho U^dagger of density matrices (..., 2^n, 2^n) and angles (..., P).
-
-    The gates are multiplied to one matrix first, which all states of a batch share.
-    """
-    size = rho.shape[-1]
-    columns = jnp.broadcast_to(jnp.eye(size, dtype=rho.dtype), (*angles.shape[:-1], size, size))
-    columns = as_varying(columns, varying(angles))
-    turned = apply(columns, gates, angles[..., None, :])  # row j is U|j>
-    left = jnp.einsum("...ji,...jk->...ik", turned, rho, precision="highest")
-    return jnp.einsum("...ij,...jk->...ik", left, turned.conj(), precision="highest")
+    return lax.scan(layer, begin.state, by_layer(begin))[0]
 
 
 def read(state: jax.Array, begin: Prepared, strings: Gates) -> jax.Array:

@@ -1,6 +1,5 @@
 """Losses and gradients of a model of two parties as its parties can measure them."""
 
-from collections.abc import Callable
 from typing import Any, get_args
 
 import jax
@@ -13,23 +12,23 @@ from jax.typing import ArrayLike
 from jaxqring import _checks as checks
 from jaxqring._types import GradientMethod, Key
 from jaxqring._varying import as_varying, varying
-from jaxqring.qmodels._commuting import diagonal_form, outcome_law
-from jaxqring.qmodels._hop_noise import cross
-from jaxqring.qmodels._parties import PARTIES, Angles, Prepared, TwoParty, forward, prepare, read
-from jaxqring.qmodels._pauli_strings import weight
-from jaxqring.qmodels._unitaries import Gates, act, apply_part, parts, rotate_by
-
-#: Called for the strings of a group, the two branches of the state there, and a key.
-_Visit = Callable[[Gates, jax.Array, Key | None], Any]
+from jaxqring.physics._pair import Pair
+from jaxqring.qmodels._commuting import outcome_law
+from jaxqring.qmodels._hop_noise import MOST_DENSE_QUBITS
+from jaxqring.qmodels._parties import PARTIES, Angles, TwoParty, check_angles, prepare, read
+from jaxqring.qmodels._trajectories import trajectories
+from jaxqring.qmodels._unitaries import Gates
+from jaxqring.qmodels._way_back import measure, shadow_scales, walk_back
 
 
 @struct.dataclass
-class Estimate:
+class TwoPartyEstimate:
     """A loss, or the gradients of the angles, as measured.
 
     Attributes:
       value: the estimate; for gradients {"alice": (L, P_A), "bob": (L, P_B)}.
-      unit_variance: of the same shape, the variance of one shot, predicted from the exact state.
+      unit_variance: of the same shape, the variance of one shot, predicted from the exact state;
+        from the estimate itself where that is beyond a simulation (`two_party_loss`).
       shots: repetitions m of each measurement; None if `value` is exact.
       copies: the number of states |psi(x)> prepared for all of `value`; 0 if it is exact.
     """
@@ -53,7 +52,7 @@ def two_party_loss(
     *,
     shots: int | None = None,
     key: Key | None = None,
-) -> Estimate:
+) -> TwoPartyEstimate:
     """Estimates the loss from m runs, each of which ends with an outcome of +1 or -1.
 
     Args:
@@ -64,7 +63,8 @@ def two_party_loss(
       key: typed PRNG key, where `shots` are given.
 
     Returns:
-      An `Estimate` of (...) losses, of variance (1 - loss^2) / m.
+      An `TwoPartyEstimate` of (...) losses, of variance (1 - loss^2) / m. Beyond 7 qubits, teleported hops
+      are simulated by the Pauli errors of each run.
 
     Raises:
       TypeError: if `key` is no typed key, or as `TwoParty.loss`.
@@ -77,10 +77,8 @@ def two_party_loss(
     0.229849
     """
     _check_shots(shots, key)
-    loss = model.loss(angles, x)
-    copies = 0 if shots is None else shots * loss.size
-    value = loss if shots is None else _sample(key, loss, shots)
-    return Estimate(value, 1 - loss**2, shots, copies)
+    value, mean = _losses(model, angles, x, shots, key)
+    return TwoPartyEstimate(value, 1 - mean**2, shots, (shots or 0) * value.size)
 
 
 def two_party_gradients(
@@ -91,7 +89,7 @@ def two_party_gradients(
     method: GradientMethod = "exact",
     shots: int | None = None,
     key: Key | None = None,
-) -> Estimate:
+) -> TwoPartyEstimate:
     """Estimates the derivative of the loss of one input with respect to every angle.
 
     A group is a maximal run of commuting rotations of one unitary; |Psi> is the state that the
@@ -125,7 +123,7 @@ def two_party_gradients(
       key: typed PRNG key, where `shots` are given.
 
     Returns:
-      An `Estimate` in the shape of `angles`.
+      An `TwoPartyEstimate` in the shape of `angles`.
 
     Raises:
       TypeError: if `key` is no typed key, or as `TwoParty.loss`.
@@ -150,41 +148,57 @@ def two_party_gradients(
     if method == "exact":
         if shots is not None:
             checks.refuse("shots", "be None for the method 'exact'", shots)
-        value = jax.grad(lambda own: model.loss(own, x))(dict(angles))
-        return Estimate(value, jax.tree.map(jnp.zeros_like, value), None, 0)
+        # Of this input alone, also where `shard_map` would add up what its nodes find.
+        axes = varying(*jax.tree.leaves((model, x)))
+        own = as_varying(check_angles(model, angles), axes)
+        value = jax.grad(lambda own: model.loss(own, x))(own)
+        return TwoPartyEstimate(value, jax.tree.map(jnp.zeros_like, value), None, 0)
     if method == "shift":
         return _shift(model, angles, x, shots, key)
     return _walked(model, angles, x, method, shots, key)
 
 
 def _check_shots(shots: int | None, key: Key | None) -> None:
-    if shots is None:
-        return
-    checks.integer("shots", shots)
-    if key is None:
-        checks.refuse("key", "be given where `shots` are", key)
-    checks.prng_key("key", key)
+    if shots is not None:
+        checks.integer("shots", shots)
+        if key is None:
+            checks.refuse("key", "be given where `shots` are", key)
+        checks.prng_key("key", key)
 
 
-def _sample(key: Key, mean: jax.Array, shots: int) -> jax.Array:
-    """The average of m outcomes of +1 or -1, for each mean (...)."""
-    return 2 * jax.random.binomial(key, shots, (1 + mean) / 2, dtype=mean.dtype) / shots - 1
+def _losses(
+    model: TwoParty, angles: Angles, x: ArrayLike, shots: int | None, key: Key | None
+) -> tuple[jax.Array, jax.Array]:
+    """(...) estimates of the losses, and the exact losses (...) as far as they can be had."""
+    if key is None or shots is None:
+        exact = model.loss(angles, x)
+        return exact, exact
+    if model.qubits > MOST_DENSE_QUBITS and isinstance(model.hop, Pair):
+        estimates = trajectories(model, model.hop, angles, x, shots, key)
+        return estimates, estimates
+    exact = model.loss(angles, x)
+    # Not `jax.random.binomial`, which `shard_map` refuses on mapped values.
+    heads = jax.random.uniform(key, (shots, *exact.shape), exact.dtype) < (1 + exact) / 2
+    return 2 * jnp.mean(heads, axis=0, dtype=exact.dtype) - 1, exact
 
 
 def _shift(
     model: TwoParty, angles: Angles, x: ArrayLike, shots: int | None, key: Key | None
-) -> Estimate:
-    flat, unravel = ravel_pytree({party: jnp.asarray(angles[party], float) for party in PARTIES})
+) -> TwoPartyEstimate:
+    flat, unravel = ravel_pytree(check_angles(model, angles))
 
-    def sides(place: jax.Array) -> jax.Array:
-        turns = flat + jnp.array([[1], [-1]]) * jnp.pi / 2 * (jnp.arange(flat.size) == place)
-        return model.loss(jax.vmap(unravel)(turns), x)
+    def sides(at: tuple[jax.Array, Key | None]) -> tuple[jax.Array, jax.Array]:
+        place, key = at
+        quarter = jnp.pi / 2 * (jnp.arange(flat.size) == place)
+        return _losses(
+            model, jax.vmap(unravel)(flat + jnp.stack([quarter, -quarter])), x, shots, key
+        )
 
-    means = lax.map(sides, jnp.arange(flat.size))  # (M, 2)
+    keys = None if key is None else jax.random.split(key, flat.size)
+    found, means = lax.map(sides, (jnp.arange(flat.size), keys))  # (M, 2) each
     unit = (2 - jnp.sum(means**2, axis=-1)) / 4
-    found = means if shots is None else _sample(key, means, shots)
-    copies = 0 if shots is None else 2 * shots * flat.size
-    return Estimate(unravel((found[:, 0] - found[:, 1]) / 2), unravel(unit), shots, copies)
+    copies = 2 * (shots or 0) * flat.size
+    return TwoPartyEstimate(unravel((found[:, 0] - found[:, 1]) / 2), unravel(unit), shots, copies)
 
 
 def _walked(
@@ -194,99 +208,23 @@ def _walked(
     method: GradientMethod,
     shots: int | None,
     key: Key | None,
-) -> Estimate:
+) -> TwoPartyEstimate:
     begin = prepare(model, angles, x)
-    dense = begin.hops is not None
 
-    def visit(strings: Gates, branches: jax.Array, key: Key | None) -> tuple[jax.Array, ...]:
+    def visit(strings: Gates, branches: jax.Array, key: Key | None) -> tuple[jax.Array, jax.Array]:
         of_branch = read(branches, begin, strings)  # (P, 2)
         exact = (of_branch[:, 1] - of_branch[:, 0]) / 2
-        if method == "ancilla":
-            unit = 1 - exact**2
-        elif method == "shadows":
-            unit = _scales(strings, exact) - exact**2
-        else:
+        if method == "bell":
             exact = exact**2
-            unit = 1 - exact**2
-        if shots is None:
-            return exact, unit
-        return _measure(strings, outcome_law(branches, strings, dense), method, shots, key), unit
+        largest = shadow_scales(strings, exact) if method == "shadows" else 1.0
+        if key is None or shots is None:
+            return exact, largest - exact**2
+        law = outcome_law(branches, strings, begin.hops is not None)
+        return measure(strings, law, method, shots, key), largest - exact**2
 
     groups = sum(model.groups.values())
     keys = None if key is None else jax.random.split(key, (model.layers, groups))
     found = walk_back(model, begin, visit, keys)
     value, unit = ({party: pair[at] for party, pair in found.items()} for at in (0, 1))
     copies = (shots or 0) * (2 if method == "bell" else 1) * groups * model.layers
-    return Estimate(value, unit, shots, copies)
-
-
-def _scales(strings: Gates, like: jax.Array) -> jax.Array:
-    """(P,) 3^(w + 1) of each string, by which a reading of its shadow is multiplied."""
-    return jnp.array([3.0 ** (weight(string) + 1) for string in strings], like.dtype)
-
-
-def _measure(
-    strings: Gates, law: jax.Array, method: GradientMethod, shots: int, key: Key
-) -> jax.Array:
-    """(P,) the estimates of a group from the outcomes (2, 2^n) of the two branches."""
-    values = jnp.asarray(diagonal_form(strings)[2], law.dtype)
-    # The outcome of -Y on the ancilla, times that of each string.
-    values = jnp.concatenate([-values, values], axis=-1)
-    cumulative = jnp.cumsum(jnp.maximum(law, 0).reshape(-1))
-
-    def readings(key: Key) -> jax.Array:
-        uniform = jax.random.uniform(key, (shots,), cumulative.dtype) * cumulative[-1]
-        # Below the sum by rounding at most: the last outcome of probability above zero.
-        return values[:, jnp.searchsorted(cumulative, uniform, side="right", method="sort")]
-
-    first, second = jax.random.split(key)
-    signs = readings(first)
-    if method == "bell":
-        signs = signs * readings(second)
-    if method == "shadows":
-        letters = jnp.array([["IXYZ".index(letter) for letter in "Y" + s] for s in strings])
-        bases = jax.random.randint(second, (shots, letters.shape[1]), 1, 4)
-        is_read = jnp.all((letters[:, None] == 0) | (letters[:, None] == bases), axis=-1)
-        signs = signs * is_read * _scales(strings, signs)[:, None]
-    return jnp.mean(signs, axis=-1)
-
-
-def walk_back(model: TwoParty, begin: Prepared, visit: _Visit, keys: Key | None) -> dict[str, Any]:
-    """Runs a model to its end and back, and visits every commuting group.
-
-    Returns:
-      The results of `visit` for each party, whose arrays (P of the group, ...) become (L, P, ...).
-      The branches that it sees, (2, 2^n) or (2, 2^n, 2^n), are those of Y on the ancilla, +1 first.
-    """
-    dense = begin.hops is not None
-    end = forward(model, begin)
-    quarter = jnp.array([[1.0], [-1.0]], end.real.dtype) * jnp.pi / 2
-    if dense:
-        end, quarter = end[None].repeat(2, 0), quarter[:, None]
-    else:
-        end = end[None].repeat(2, 0)
-    branches = act(end, lambda own: rotate_by(own, (model.observable,), quarter), dense)
-
-    def layer(state: jax.Array, own: tuple[Prepared, Key]) -> tuple[jax.Array, dict[str, Any]]:
-        begin, keys = own
-        found: dict[str, Any] = {}
-        for hop, party in enumerate(PARTIES):  # Alice first, as she was last
-            results = []
-            gates, angles = getattr(model, party), getattr(begin, party)
-            for part in reversed(parts(gates, commuting=True)):
-                if not isinstance(part, str):
-                    key = None if keys is None else keys[0]
-                    keys = None if keys is None else keys[1:]
-                    results.append(visit(part.strings, state, key))
-                state = act(
-                    state, lambda own, p=part, a=angles: apply_part(own, p, a, inverse=True), dense
-                )
-            joined = jax.tree.map(lambda *of: jnp.concatenate(of), *results[::-1])
-            found[party] = joined
-            if dense:
-                state = cross(state, begin.hops[1 - hop])
-        return state, found
-
-    layers = begin.replace(state=None)  # type: ignore[attr-defined]
-    branches = as_varying(branches, varying(begin.state))
-    return lax.scan(layer, branches, (layers, keys), reverse=True)[1]
+    return TwoPartyEstimate(value, unit, shots, copies)

@@ -16,6 +16,7 @@ import numpy as np
 from jax import lax
 
 from jaxqring import _checks as checks
+from jaxqring._varying import as_varying, varying
 from jaxqring.qmodels._pauli_strings import check_pauli, commute, tables
 from jaxqring.qmodels._states import Entangler, entangle
 
@@ -23,7 +24,7 @@ Gates = tuple[str, ...]
 _ENTANGLERS = get_args(Entangler)
 
 
-class Run(NamedTuple):
+class Rotations(NamedTuple):
     """Rotations that follow each other, and the place of the first among the angles."""
 
     strings: Gates
@@ -48,30 +49,30 @@ def num_angles(gates: Gates) -> int:
 
 
 @functools.cache
-def parts(gates: Gates, commuting: bool = False) -> tuple[Run | str, ...]:
+def parts(gates: Gates, commuting: bool = False) -> tuple[Rotations | str, ...]:
     """Runs of rotations and entanglers in the order of time.
 
     With `commuting` a run ends where a string does not commute with all others of the run, so that
     one measurement reads all of its strings.
 
     >>> parts(("XI", "ZZ", "YI", "cz-ring", "YI"))
-    (Run(strings=('XI', 'ZZ', 'YI'), first=0), 'cz-ring', Run(strings=('YI',), first=3))
+    (Rotations(strings=('XI', 'ZZ', 'YI'), first=0), 'cz-ring', Rotations(strings=('YI',), first=3))
     >>> [part.strings for part in parts(("XX", "ZZ", "ZI", "IZ"), commuting=True)]
     [('XX', 'ZZ'), ('ZI', 'IZ')]
     """
-    found: list[Run | str] = []
+    found: list[Rotations | str] = []
     place = 0
     for gate in gates:
         if gate in _ENTANGLERS:
             found.append(gate)
             continue
         last = found[-1] if found else None
-        if isinstance(last, Run) and not (
+        if isinstance(last, Rotations) and not (
             commuting and not all(commute(gate, other) for other in last.strings)
         ):
-            found[-1] = Run((*last.strings, gate), last.first)
+            found[-1] = Rotations((*last.strings, gate), last.first)
         else:
-            found.append(Run((gate,), place))
+            found.append(Rotations((gate,), place))
         place += 1
     return tuple(found)
 
@@ -87,6 +88,7 @@ def rotate_by(state: jax.Array, strings: Gates, angles: jax.Array) -> jax.Array:
     """States (..., 2^n) after rotations about strings, in order, by angles (..., P) in radians."""
     sources, phases = stacked(strings)
 
+    @jax.checkpoint  # a gate is cheaper than the memory of what it computed
     def step(state: jax.Array, gate: tuple[jax.Array, ...]) -> tuple[jax.Array, None]:
         source, phase, half = gate
         half = half[..., None]
@@ -97,22 +99,40 @@ def rotate_by(state: jax.Array, strings: Gates, angles: jax.Array) -> jax.Array:
     return lax.scan(step, state, gates)[0]
 
 
-def apply(state: jax.Array, gates: Gates, angles: jax.Array, inverse: bool = False) -> jax.Array:
-    """States (..., 2^n) after a unitary, or its inverse, with angles (..., P) in radians.
+def apply(state: jax.Array, gates: Gates, angles: jax.Array) -> jax.Array:
+    """States (..., 2^n) after a unitary with angles (..., P) in radians.
 
     The batch of the angles has to broadcast to that of the states.
     """
-    if not inverse:
-        for part in parts(gates):
-            state = apply_part(state, part, angles)
-        return state
-    for part in reversed(parts(gates)):
-        state = apply_part(state, part, angles, inverse=True)
+    for part in parts(gates):
+        state = apply_part(state, part, angles)
     return state
 
 
+def columns(gates: Gates, angles: jax.Array, dtype: jnp.dtype) -> jax.Array:
+    """(..., 2^n, 2^n) the transpose of a unitary with angles (..., P): row j is U|j>."""
+    size = 2 ** len(next(part for part in parts(gates) if not isinstance(part, str)).strings[0])
+    identity = jnp.broadcast_to(jnp.eye(size, dtype=dtype), (*angles.shape[:-1], size, size))
+    return apply(as_varying(identity, varying(angles)), gates, angles[..., None, :])
+
+
+def turn(state: jax.Array, gates: Gates, angles: jax.Array, dense: bool) -> jax.Array:
+    """States (..., 2^n), or density matrices (..., 2^n, 2^n), after a unitary.
+
+    For density matrices, and for more states than amplitudes that share their angles, the gates are
+    multiplied to one matrix first.
+    """
+    if dense:
+        rows = columns(gates, angles, state.dtype)
+        left = jnp.einsum("...ji,...jk->...ik", rows, state, precision="highest")
+        return jnp.einsum("...ij,...jk->...ik", left, rows.conj(), precision="highest")
+    if angles.ndim == 1 and state.size > state.shape[-1] ** 2:
+        return jnp.matmul(state, columns(gates, angles, state.dtype), precision="highest")
+    return apply(state, gates, angles)
+
+
 def apply_part(
-    state: jax.Array, part: Run | str, angles: jax.Array, inverse: bool = False
+    state: jax.Array, part: Rotations | str, angles: jax.Array, inverse: bool = False
 ) -> jax.Array:
     """States (..., 2^n) after one part of a unitary, whose angles (..., P) are given, or undone."""
     if isinstance(part, str):
