@@ -63,8 +63,8 @@ def two_party_loss(
       key: typed PRNG key, where `shots` are given.
 
     Returns:
-      A `TwoPartyEstimate` of (...) losses, of variance (1 - loss^2) / m. Beyond 7 qubits, teleported
-      hops are simulated by the Pauli errors of each run.
+      A `TwoPartyEstimate` of (...) losses, of variance (1 - loss^2) / m. Beyond 7 qubits,
+      teleported hops are simulated by the Pauli errors of each run.
 
     Raises:
       TypeError: if `key` is no typed key, or as `TwoParty.loss`.
