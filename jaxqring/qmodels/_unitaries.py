@@ -81,7 +81,8 @@ def parts(gates: Gates, commuting: bool = False) -> tuple[Rotations | str, ...]:
 def stacked(strings: Gates) -> tuple[np.ndarray, np.ndarray]:
     """(P, 2^n) the sources and the phases of strings: (P_k psi)[i] = phase[k, i] psi[source]."""
     flips, phases = zip(*(tables(string) for string in strings), strict=True)
-    return np.arange(phases[0].size) ^ np.array(flips)[:, None], np.stack(phases)
+    index = np.arange(phases[0].size, dtype=np.int32)
+    return index ^ np.array(flips, np.int32)[:, None], np.stack(phases)
 
 
 def rotate_by(state: jax.Array, strings: Gates, angles: jax.Array) -> jax.Array:
