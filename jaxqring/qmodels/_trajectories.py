@@ -62,8 +62,12 @@ def trajectories(
 
 def _err(state: jax.Array, errors: jax.Array) -> jax.Array:
     """States (..., 2^n) after X^a Z^b on every qubit, with errors 2a + b (..., n)."""
-    places = 2 ** np.arange(errors.shape[-1])[::-1]
-    flips, signs = jnp.sum((errors >> 1) * places, axis=-1), jnp.sum((errors & 1) * places, axis=-1)
+    flips, signs = _places(errors >> 1), _places(errors & 1)
     index = np.arange(state.shape[-1])
-    odd = jax.lax.population_count(index & signs[..., None]) & 1
-    return jnp.take_along_axis(state * (1 - 2 * odd), index ^ flips[..., None], axis=-1)
+    odd = jax.lax.population_count(index & signs) & 1
+    return jnp.take_along_axis(state * (1 - 2 * odd), index ^ flips, axis=-1)
+
+
+def _places(of_qubit: jax.Array) -> jax.Array:
+    """(..., 1) the mask of the qubits (..., n) that have a one."""
+    return jnp.sum(of_qubit * 2 ** np.arange(of_qubit.shape[-1])[::-1], axis=-1, keepdims=True)
