@@ -231,7 +231,7 @@ def test_tensorcircuit_agrees_on_noisy_hops(name):
 
 def test_runs_with_errors_have_the_law_of_the_density_matrix():
     """20,000 runs each: six standard errors, 2e-9 for each of the two numbers."""
-    pair = jq.bell_diagonal(np.array([0.8, 0.1, 0.07, 0.03]))
+    pair = jq.bell_diagonal(np.array([0.8, 0.04, 0.15, 0.01]))
     data = np.stack([DATA, DATA[::-1]])
     own = model(pair)
     draw = jax.jit(lambda pair, key: trajectories(own, pair, ANGLES, data, 20_000, key))
