@@ -40,6 +40,8 @@ GapEstimator: TypeAlias = Literal["qpe", "mlae", "iqae", "projective"]
 TieVariant: TypeAlias = Literal["message", "steered"]
 #: The question of a tie audit: the fraction itself, or whether it is zero.
 TieTest: TypeAlias = Literal["estimate", "zero"]
+#: The measurement of the gradients of a model of two parties.
+GradientMethod: TypeAlias = Literal["exact", "shift", "ancilla", "shadows", "bell"]
 
 ModelName: TypeAlias = Literal["cnn", "mlp", "quantum"]
 OptimizerName: TypeAlias = Literal["adam", "sgd"]

@@ -190,6 +190,32 @@ def distribute():
     assert all(float(slope) > 0 for *_, slope in runs)
 
 
+def two_parties():
+    """A short run: from half of the steps on every figure is within some images of the long one."""
+    with tempfile.TemporaryDirectory() as folder:
+        figure = Path(folder) / "parties.png"
+        options = ("--steps", "150", "--depths", "1", "2", "--noisy-depth", "2")
+        output = printed("two_parties.py", *options, "--out", str(figure))
+        assert figure.stat().st_size > 10_000
+    depth = re.findall(r"^ +(\d+) +(\d+) +(\d+) +([0-9.]+) %$", output, re.MULTILINE)
+    assert [row[:3] for row in depth] == [("1", "2", "48"), ("2", "4", "96")]
+    linear = float(re.search(r"on the pixels: ([0-9.]+)", output).group(1))
+    assert float(depth[0][3]) < linear < float(depth[1][3])
+    rows = re.findall(r"^ +([01]\.\d+) +(.*)$", output, re.MULTILINE)
+    rows = [
+        [float(cell.replace(",", "")) for cell in re.findall(r"[0-9.,]+", row[1])] for row in rows
+    ]
+    fixed, refitted, margins, shots, _ = zip(*rows, strict=True)
+    assert len(rows) == 6
+    assert fixed[0] - 2 < refitted[0]
+    assert fixed[-1] < 75 < refitted[-1]
+    assert list(margins) == sorted(margins, reverse=True)
+    assert shots[-1] > 10 * shots[0]
+    slopes = output.splitlines()[-2].split()
+    assert len(slopes) == 4
+    assert all(float(slope) < 0 for slope in slopes)
+
+
 CHECKS = {
     "distribute.py": distribute,
     "compression_traffic.py": compression_traffic,
@@ -200,6 +226,7 @@ CHECKS = {
     "two_party_costs.py": two_party_costs,
     "which_link.py": which_link,
     "unequal_protection.py": unequal_protection,
+    "two_parties.py": two_parties,
 }
 
 

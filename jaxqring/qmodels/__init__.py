@@ -45,6 +45,9 @@ from jaxqring.qmodels._holevo import (
     leakage,
     symmetric_bound,
 )
+from jaxqring.qmodels._hop_noise import (
+    GlobalDepolarizing,
+)
 from jaxqring.qmodels._hypergraph import (
     Hypergraph,
     Run,
@@ -54,6 +57,9 @@ from jaxqring.qmodels._parameter_shift import (
     ShotReport,
     parameter_shift,
     sampled_expectations,
+)
+from jaxqring.qmodels._parties import (
+    TwoParty,
 )
 from jaxqring.qmodels._party_bounds import (
     LinearBounds,
@@ -67,6 +73,11 @@ from jaxqring.qmodels._party_costs import (
     PartyCost,
     shots_for,
     two_party_cost,
+)
+from jaxqring.qmodels._party_estimators import (
+    TwoPartyEstimate,
+    two_party_gradients,
+    two_party_loss,
 )
 from jaxqring.qmodels._plans import (
     CatCopy,
@@ -107,6 +118,7 @@ __all__ = [
     "Gate",
     "GateFidelity",
     "GateList",
+    "GlobalDepolarizing",
     "GradientStateCost",
     "Hypergraph",
     "Leakage",
@@ -115,6 +127,8 @@ __all__ = [
     "QuantumClassifier",
     "Run",
     "ShotReport",
+    "TwoParty",
+    "TwoPartyEstimate",
     "WalkerRun",
     "amplitude_crossover",
     "amplitudes",
@@ -150,6 +164,8 @@ __all__ = [
     "symmetric_bound",
     "teleport",
     "two_party_cost",
+    "two_party_gradients",
+    "two_party_loss",
     "walker_gate",
     "z_values",
 ]

@@ -58,8 +58,7 @@ def tables(string: str) -> tuple[int, np.ndarray]:
 def apply_pauli(state: jax.Array, string: str) -> jax.Array:
     """P|psi> of states (..., 2^n)."""
     flips, phase = tables(string)
-    turned = state[..., np.arange(state.shape[-1]) ^ flips]
-    return jnp.asarray(phase, state.dtype) * turned
+    return jnp.asarray(phase, state.dtype) * state[..., np.arange(state.shape[-1]) ^ flips]
 
 
 def rotate(state: jax.Array, string: str, angle: jax.Array) -> jax.Array:

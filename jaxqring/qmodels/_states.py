@@ -71,7 +71,7 @@ def amplitudes(x: ArrayLike) -> jax.Array:
     size = values.shape[-1]
     qubits = checks.integer("qubits of `x`", max(1, (size - 1).bit_length()), 1, MOST_QUBITS)
     if not checks.is_traced(x):
-        known = np.linalg.norm(np.asarray(values), axis=-1)
+        known = np.linalg.norm(checks.numbers("x", x), axis=-1)  # `values` is traced inside a jit
         if not np.all((known > 0) & np.isfinite(known)):
             checks.refuse("x", "have finite rows that are not zero", known)
     norm = jnp.linalg.norm(values, axis=-1, keepdims=True)
@@ -152,12 +152,16 @@ def _sources(entangler: str, qubits: int) -> np.ndarray:
     return index
 
 
-def entangle(state: jax.Array, entangler: str) -> jax.Array:
-    """The state (2^n,) after CZ, or CNOT from each to its right, between neighbours in order."""
+def entangle(state: jax.Array, entangler: str, inverse: bool = False) -> jax.Array:
+    """The states (..., 2^n) after CZ, or CNOT from each to its right, between neighbours in order.
+
+    With `inverse` they are undone.
+    """
     qubits = qubits_of(state.shape[-1])
     if entangler.startswith("cz"):
         return state * _phases(entangler, qubits).astype(state.real.dtype)
-    return state[_sources(entangler, qubits)]
+    sources = _sources(entangler, qubits)
+    return state[..., np.argsort(sources) if inverse else sources]
 
 
 def probabilities(state: jax.Array) -> jax.Array:
