@@ -19,6 +19,7 @@ from jaxqring.qmodels._chips import (
     program,
     read_program,
 )
+from jaxqring.qmodels._circuit_gates import gates_from_circuit
 from jaxqring.qmodels._circuits import (
     Circuit,
     from_tensorcircuit,
@@ -140,6 +141,7 @@ __all__ = [
     "control_ledger",
     "fixed_chip",
     "from_tensorcircuit",
+    "gates_from_circuit",
     "gates_from_tensorcircuit",
     "gradient_bound",
     "gradient_state_cost",

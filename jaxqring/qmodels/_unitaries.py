@@ -137,7 +137,7 @@ def apply_part(
 ) -> jax.Array:
     """States (..., 2^n) after one part of a unitary, whose angles (..., P) are given, or undone."""
     if isinstance(part, str):
-        return entangle(state, part, inverse=inverse)  # type: ignore[arg-type]
+        return entangle(state, part, inverse=inverse)
     own = angles[..., part.first : part.first + len(part.strings)]
     if inverse:
         return rotate_by(state, part.strings[::-1], -own[..., ::-1])
