@@ -167,7 +167,7 @@ def prepare(model: TwoParty, angles: Angles, x: ArrayLike, dense: bool = True) -
         rule = (
             f"be None where there are more than {MOST_DENSE_QUBITS} qubits, or a Pair with `shots`"
         )
-        checks.refuse("hop", f"{rule} of losses or shifts", model.hop)
+        checks.refuse("hop", f"{rule} of losses or shifts", type(model.hop).__name__)
     inputs = [psi, *radians.values(), *jax.tree.leaves(hops)]
     dtype = complex_dtype(jnp.result_type(*(leaf.real.dtype for leaf in inputs)))
     batch = jnp.broadcast_shapes(psi.shape[:-1], *(own.shape[:-2] for own in radians.values()))

@@ -139,8 +139,8 @@ def two_party_gradients(
     >>> model = TwoParty(alice=("YI",), bob=("IY",), observable="ZI", layers=1)
     >>> angles = {"alice": jnp.array([[0.5]]), "bob": jnp.array([[0.1]])}
     >>> found = two_party_gradients(model, angles, [1.0, 0.0, 0.0, 0.0], method="ancilla")
-    >>> print(found.value["alice"].round(4), found.unit_variance["alice"].round(4))
-    [[-0.4794]] [[0.7702]]
+    >>> print(f"{found.value['alice'].item():.4f}, {found.unit_variance['alice'].item():.4f}")
+    -0.4794, 0.7702
     """
     checks.one_of("method", method, get_args(GradientMethod))
     _check_shots(shots, key)
