@@ -60,7 +60,7 @@ def two_party_loss(
       model: the model.
       angles: {"alice": (..., L, P_A), "bob": (..., L, P_B)} radians.
       x: (..., N) data.
-      shots: m for each element of the batch; None is the exact loss.
+      shots: m for each element of the batch, all drawn at once; None is the exact loss.
       key: typed PRNG key, where `shots` are given.
 
     Returns:
