@@ -45,7 +45,7 @@ def diagonal_form(strings: Gates) -> tuple[Gates, np.ndarray, np.ndarray]:
 
     >>> turns, angles, values = diagonal_form(("XX", "YY"))
     >>> turns, values.tolist()
-    (('YX',), [[1, 1, -1, -1], [-1, 1, 1, -1]])
+    (('YX',), [[1, 1, -1, -1], [-1, 1, -1, 1]])
     """
     signed = [(1, string) for string in strings]
     turns, angles = [], []

@@ -162,24 +162,25 @@ def prepare(model: TwoParty, angles: Angles, x: ArrayLike, dense: bool = True) -
     if psi.shape[-1] != 2**model.qubits:
         checks.refuse("x", f"have amplitudes of {model.qubits} qubits", jnp.shape(x))
     radians = check_angles(model, angles)
-    hops = each_hop(model.hop, model.hops) if dense else None
-    if hops is not None and model.qubits > MOST_DENSE_QUBITS:
+    hops = each_hop(model.hop, model.hops)
+    if dense and hops is not None and model.qubits > MOST_DENSE_QUBITS:
         rule = (
             f"be None where there are more than {MOST_DENSE_QUBITS} qubits, or a Pair with `shots`"
         )
-        checks.refuse("hop", f"{rule} of losses or shifts", model.hop)
+        checks.refuse("hop", f"{rule} of losses or shifts", type(model.hop).__name__)
     inputs = [psi, *radians.values(), *jax.tree.leaves(hops)]
     dtype = complex_dtype(jnp.result_type(*(leaf.real.dtype for leaf in inputs)))
     batch = jnp.broadcast_shapes(psi.shape[:-1], *(own.shape[:-2] for own in radians.values()))
     state = jnp.broadcast_to(psi, (*batch, psi.shape[-1])).astype(dtype)
-    if hops is not None:
+    if hops is not None and dense:
         hops = hops.astype(dtype.type(0).real.dtype).reshape(model.layers, 2, *hops.shape[1:])
         state = state[..., :, None] * state.conj()[..., None, :]
     layered = {
         party: jnp.moveaxis(own, -2, 0).astype(dtype.type(0).real.dtype)
         for party, own in radians.items()
     }
-    return Prepared(as_varying(state, varying(*inputs)), hops=hops, **layered)
+    state = as_varying(state, varying(*inputs))
+    return Prepared(state, hops=hops if dense else None, **layered)
 
 
 def check_angles(model: TwoParty, angles: Angles) -> dict[str, jax.Array]:

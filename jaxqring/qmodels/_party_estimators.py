@@ -4,6 +4,7 @@ from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 from jax import lax
 from jax.flatten_util import ravel_pytree
@@ -15,7 +16,7 @@ from jaxqring._varying import as_varying, varying
 from jaxqring.physics._pair import Pair
 from jaxqring.qmodels._commuting import outcome_law
 from jaxqring.qmodels._hop_noise import MOST_DENSE_QUBITS
-from jaxqring.qmodels._parties import PARTIES, Angles, TwoParty, check_angles, prepare, read
+from jaxqring.qmodels._parties import Angles, TwoParty, check_angles, prepare, read
 from jaxqring.qmodels._trajectories import trajectories
 from jaxqring.qmodels._unitaries import Gates
 from jaxqring.qmodels._way_back import measure, shadow_scales, walk_back
@@ -59,7 +60,7 @@ def two_party_loss(
       model: the model.
       angles: {"alice": (..., L, P_A), "bob": (..., L, P_B)} radians.
       x: (..., N) data.
-      shots: m for each element of the batch; None is the exact loss.
+      shots: m for each element of the batch, all drawn at once; None is the exact loss.
       key: typed PRNG key, where `shots` are given.
 
     Returns:
@@ -138,24 +139,24 @@ def two_party_gradients(
     >>> model = TwoParty(alice=("YI",), bob=("IY",), observable="ZI", layers=1)
     >>> angles = {"alice": jnp.array([[0.5]]), "bob": jnp.array([[0.1]])}
     >>> found = two_party_gradients(model, angles, [1.0, 0.0, 0.0, 0.0], method="ancilla")
-    >>> print(found.value["alice"].round(4), found.unit_variance["alice"].round(4))
-    [[-0.4794]] [[0.7702]]
+    >>> print(f"{found.value['alice'].item():.4f}, {found.unit_variance['alice'].item():.4f}")
+    -0.4794, 0.7702
     """
     checks.one_of("method", method, get_args(GradientMethod))
     _check_shots(shots, key)
-    if jnp.ndim(x) != 1 or any(jnp.ndim(angles[party]) != 2 for party in PARTIES):
-        checks.refuse("x", "be one input (N,), with one set of angles", jnp.shape(x))
+    radians = check_angles(model, angles)
+    if np.ndim(x) != 1 or any(own.ndim != 2 for own in radians.values()):
+        checks.refuse("x", "be one input (N,), with one set of angles", np.shape(x))
     if method == "exact":
         if shots is not None:
             checks.refuse("shots", "be None for the method 'exact'", shots)
         # Of this input alone, also where `shard_map` would add up what its nodes find.
-        axes = varying(*jax.tree.leaves((model, x)))
-        own = as_varying(check_angles(model, angles), axes)
+        own = as_varying(radians, varying(*jax.tree.leaves((model, x))))
         value = jax.grad(lambda own: model.loss(own, x))(own)
         return TwoPartyEstimate(value, jax.tree.map(jnp.zeros_like, value), None, 0)
     if method == "shift":
-        return _shift(model, angles, x, shots, key)
-    return _walked(model, angles, x, method, shots, key)
+        return _shift(model, radians, x, shots, key)
+    return _walked(model, radians, x, method, shots, key)
 
 
 def _check_shots(shots: int | None, key: Key | None) -> None:
@@ -185,7 +186,7 @@ def _losses(
 def _shift(
     model: TwoParty, angles: Angles, x: ArrayLike, shots: int | None, key: Key | None
 ) -> TwoPartyEstimate:
-    flat, unravel = ravel_pytree(check_angles(model, angles))
+    flat, unravel = ravel_pytree(angles)
 
     def sides(at: tuple[jax.Array, Key | None]) -> tuple[jax.Array, jax.Array]:
         place, key = at

@@ -53,9 +53,8 @@ def trajectories(
 
         state = lax.scan(layer, begin.state, (by_layer(begin), errors))[0]
         mean = expectations(state, (model.observable,))[0]
-        return jnp.where(
-            jax.random.uniform(of_outcome, batch, mean.dtype) < (1 + mean) / 2, 1.0, -1.0
-        )
+        heads = jax.random.uniform(of_outcome, batch, mean.dtype) < (1 + mean) / 2
+        return jnp.where(heads, 1, -1).astype(mean.dtype)
 
     return jnp.mean(lax.map(outcome, jax.random.split(key, shots), batch_size=_AT_ONCE), axis=0)
 

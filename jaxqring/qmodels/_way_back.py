@@ -74,9 +74,9 @@ def measure(
     cumulative = jnp.cumsum(jnp.maximum(law, 0).reshape(-1))
 
     def readings(key: Key) -> jax.Array:
-        uniform = jax.random.uniform(key, (shots,), cumulative.dtype) * cumulative[-1]
-        # Below the sum by rounding at most: the last outcome of probability above zero.
-        return values[:, jnp.searchsorted(cumulative, uniform, side="right")]
+        # In (0, 1], so that no outcome of probability zero is found, by rounding or otherwise.
+        uniform = 1 - jax.random.uniform(key, (shots,), cumulative.dtype)
+        return values[:, jnp.searchsorted(cumulative, uniform * cumulative[-1])]
 
     first, second = jax.random.split(key)
     signs = readings(first)

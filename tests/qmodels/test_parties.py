@@ -296,6 +296,11 @@ def test_a_model_says_what_a_cost_needs():
     # YII | XXZ, an entangler, IZI IIY, an entangler, ZXI.
     assert own.groups == {"alice": 4, "bob": 1}
     assert own.gradient_hops == (11, 10, 9, 8, 7, 6)
+    # The check value of a whole gradient at 738 shots: ten qubits, four layers, two groups.
+    turns = ["I" * q + axis + "I" * (9 - q) for axis in "YZ" for q in range(10)]
+    wide = TwoParty(turns, turns, "Z" + "I" * 9, 4)
+    assert 738 * sum(wide.groups["bob"] * hops * 10 for hops in wide.gradient_hops) == 1_357_920
+    assert 738 * 2 * wide.hops * 10 * 8 * wide.parameters["alice"] == 18_892_800
     # No two neighbours commute.
     assert model().groups == {"alice": 3, "bob": 3}
 

@@ -311,6 +311,13 @@ def refused():
         "`hop` must be None where there": lambda: two_party_gradients(
             eight, one, np.ones(256), method="ancilla", shots=5, key=key
         ),
+        "`hop` must have no batch axis, or one of 2 hops": lambda: two_party_loss(
+            eight.replace(hop=jq.werner(fidelity=np.full(3, 0.9))),
+            one,
+            np.ones(256),
+            shots=5,
+            key=key,
+        ),
         "`shots` must be an integer of": lambda: two_party_loss(model(), ANGLES, DATA, shots=-1),
     }
 
