@@ -43,6 +43,7 @@ class QuantumClassifier(nn.Module):
     features written into every layer (Perez-Salinas et al., Quantum 4, 226 (2020)); the readouts
     are ours.
 
+    >>> import jax.numpy as jnp
     >>> model = QuantumClassifier(qubits=2, layers=1, classes=2, readout="z")
     >>> params = model.init(jax.random.key(0), jnp.ones((3, 4)))
     >>> model.apply(params, jnp.ones((3, 4))).shape

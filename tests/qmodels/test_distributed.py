@@ -10,7 +10,7 @@ import pytest
 from jax.sharding import Mesh, PartitionSpec
 
 import jaxqring as jq
-from jaxqring.interop import _tensorcircuit
+from jaxqring._tensorcircuit import tensorcircuit_module
 from jaxqring.qmodels import GateList, plan_circuit, qft, random_gates, run_distributed, ry_cz_ring
 
 close = functools.partial(np.testing.assert_allclose, rtol=0, atol=3e-6)
@@ -87,7 +87,7 @@ def test_noise_of_pairs_can_raise_the_expectations_of_a_classifier(fidelity, fir
 
 
 def test_tensorcircuit_finds_the_same_noisy_state():
-    tc = _tensorcircuit()
+    tc = tensorcircuit_module("A test")
     before = tc.backend.name
     tc.set_backend("numpy")
     try:

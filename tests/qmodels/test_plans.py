@@ -8,7 +8,7 @@ import pytest
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import maximum_bipartite_matching
 
-from jaxqring.interop import _tensorcircuit
+from jaxqring._tensorcircuit import tensorcircuit_module
 from jaxqring.qmodels import (
     CatCopy,
     GateList,
@@ -276,7 +276,7 @@ def test_what_is_no_circuit_or_plan_is_refused():
 
 @pytest.fixture
 def tc():
-    found = _tensorcircuit()
+    found = tensorcircuit_module("A test")
     before = found.backend.name
     found.set_backend("numpy")
     yield found
