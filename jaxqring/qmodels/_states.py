@@ -101,22 +101,23 @@ def one_qubit_layer(state: jax.Array, gates: jax.Array) -> jax.Array:
     than few of that size.
 
     Args:
-      state: (2^n,) complex.
-      gates: (n, 2, 2) complex, in the order of the qubits.
+      state: (..., 2^n) complex.
+      gates: (..., n, 2, 2) complex, in the order of the qubits.
     """
-    qubits = gates.shape[0]
+    qubits = gates.shape[-3]
+    batch = state.shape[:-1]
     for first in range(0, qubits, _GROUP):
-        matrix = functools.reduce(
-            _kron, [gates[q] for q in range(first, min(first + _GROUP, qubits))]
-        )
-        shaped = state.reshape(2**first, matrix.shape[0], -1)
-        state = jnp.einsum("ij,ajb->aib", matrix, shaped, precision="highest").reshape(-1)
-    return state
+        last = min(first + _GROUP, qubits)
+        matrix = functools.reduce(_kron, [gates[..., q, :, :] for q in range(first, last)])
+        shaped = state.reshape(*batch, 2**first, matrix.shape[-1], -1)
+        state = jnp.einsum("...ij,...ajb->...aib", matrix, shaped, precision="highest")
+    return state.reshape(*batch, -1)
 
 
 def _kron(left: jax.Array, right: jax.Array) -> jax.Array:
-    rows, columns = left.shape[0] * right.shape[0], left.shape[1] * right.shape[1]
-    return (left[:, None, :, None] * right[None, :, None, :]).reshape(rows, columns)
+    rows, columns = left.shape[-2] * right.shape[-2], left.shape[-1] * right.shape[-1]
+    outer = left[..., :, None, :, None] * right[..., None, :, None, :]
+    return outer.reshape(*outer.shape[:-4], rows, columns)
 
 
 @functools.cache

@@ -26,7 +26,10 @@ GRADIENT = [
     *(-0.060040, -0.319805, -0.210126, 0.118188, 0.289718, 0.421165),
     *(0.160994, -0.166824, -0.194114, 0.075862, 0.082897, 0.591649),
 ]
-MIXED = ("YII", "XXZ", "cnot-ring", "IZI", "IIY", "cz-line", "ZXI"), ("cz-ring", "IXX", "cnot-line")
+MIXED = (
+    ("YII", "XXZ", "cnot-ring", "IZI", "IIY", "IXI", "cz-line", "ZXI"),
+    ("cz-ring", "IXX", "cnot-line"),
+)
 close = functools.partial(np.testing.assert_allclose, rtol=0)
 
 
@@ -172,8 +175,8 @@ def test_entanglers_and_batches_are_those_of_dense_matrices(noisy):
     hop = jq.amplitude_damping(gamma=np.array([0.1, 0.2])) if noisy else None
     hops = [reference.kraus_hop(damping(gamma), 3) for gamma in (0.1, 0.2)] if noisy else None
     own = TwoParty(alice, bob, "XZY", 1, hop)
-    assert own.parameters == {"alice": 5, "bob": 1}
-    angles = {"alice": rng.normal(size=(9, 1, 5)), "bob": rng.normal(size=(1, 1))}
+    assert own.parameters == {"alice": 6, "bob": 1}
+    angles = {"alice": rng.normal(size=(9, 1, 6)), "bob": rng.normal(size=(1, 1))}
     data = rng.normal(size=(9, 8))
     found = loss_of(own, angles, data)
     shared = loss_of(own, {"alice": angles["alice"][0], "bob": angles["bob"]}, data)
@@ -292,9 +295,9 @@ def _shrunk(observable, factor):
 def test_a_model_says_what_a_cost_needs():
     own = TwoParty(*MIXED, "ZII", 3)
     assert (own.qubits, own.hops) == (3, 6)
-    assert own.parameters == {"alice": 5, "bob": 1}
-    # YII | XXZ, an entangler, IZI IIY, an entangler, ZXI.
-    assert own.groups == {"alice": 4, "bob": 1}
+    assert own.parameters == {"alice": 6, "bob": 1}
+    # YII | XXZ, an entangler, IZI IIY | IXI, an entangler, ZXI.
+    assert own.groups == {"alice": 5, "bob": 1}
     assert own.gradient_hops == (11, 10, 9, 8, 7, 6)
     # The check value of a whole gradient at 738 shots: ten qubits, four layers, two groups.
     turns = ["I" * q + axis + "I" * (9 - q) for axis in "YZ" for q in range(10)]
