@@ -19,9 +19,6 @@ from jaxqring.physics._paulis import PAULIS, SIGNS, complex_dtype
 from jaxqring.physics.channels import Channel
 from jaxqring.qmodels._states import qubits_of
 
-#: The most qubits of a density matrix: 4^7 entries for each element of a batch.
-MOST_DENSE_QUBITS = 7
-
 
 @struct.dataclass
 class GlobalDepolarizing:

@@ -12,7 +12,8 @@ from jax.typing import ArrayLike
 from jaxqring import _checks as checks
 from jaxqring._varying import as_varying, varying
 from jaxqring.physics._paulis import complex_dtype
-from jaxqring.qmodels._hop_noise import MOST_DENSE_QUBITS, Hop, cross, each_hop
+from jaxqring.qmodels._density_matrices import MOST_QUBITS_MIXED
+from jaxqring.qmodels._hop_noise import Hop, cross, each_hop
 from jaxqring.qmodels._pauli_strings import check_pauli
 from jaxqring.qmodels._states import amplitudes
 from jaxqring.qmodels._unitaries import (
@@ -163,9 +164,9 @@ def prepare(model: TwoParty, angles: Angles, x: ArrayLike, dense: bool = True) -
         checks.refuse("x", f"have amplitudes of {model.qubits} qubits", jnp.shape(x))
     radians = check_angles(model, angles)
     hops = each_hop(model.hop, model.hops)
-    if dense and hops is not None and model.qubits > MOST_DENSE_QUBITS:
+    if dense and hops is not None and model.qubits > MOST_QUBITS_MIXED:
         rule = (
-            f"be None where there are more than {MOST_DENSE_QUBITS} qubits, or a Pair with `shots`"
+            f"be None where there are more than {MOST_QUBITS_MIXED} qubits, or a Pair with `shots`"
         )
         checks.refuse("hop", f"{rule} of losses or shifts", type(model.hop).__name__)
     inputs = [psi, *radians.values(), *jax.tree.leaves(hops)]

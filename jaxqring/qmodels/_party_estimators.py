@@ -15,7 +15,7 @@ from jaxqring._types import GradientMethod, Key
 from jaxqring._varying import as_varying, varying
 from jaxqring.physics._pair import Pair
 from jaxqring.qmodels._commuting import outcome_law
-from jaxqring.qmodels._hop_noise import MOST_DENSE_QUBITS
+from jaxqring.qmodels._density_matrices import MOST_QUBITS_MIXED
 from jaxqring.qmodels._parties import Angles, TwoParty, check_angles, prepare, read
 from jaxqring.qmodels._trajectories import trajectories
 from jaxqring.qmodels._unitaries import Gates
@@ -174,7 +174,7 @@ def _losses(
     if key is None or shots is None:
         exact = model.loss(angles, x)
         return exact, exact
-    if model.qubits > MOST_DENSE_QUBITS and isinstance(model.hop, Pair):
+    if model.qubits > MOST_QUBITS_MIXED and isinstance(model.hop, Pair):
         estimates = trajectories(model, model.hop, angles, x, shots, key)
         return estimates, estimates
     exact = model.loss(angles, x)
