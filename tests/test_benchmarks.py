@@ -44,6 +44,11 @@ BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
             ["--channels", "2", "--only", "PowerSGD, rank 1"],
             ["lax.pmean", "PowerSGD, rank 1", "Mbit a link"],
         ),
+        (
+            "circuits",
+            ["--qubits", "3", "--layers", "1", "--batch", "2", "--unrolled"],
+            ["TC in a scan", "PennyLane, broadcasting", "first call, CPU s"],
+        ),
     ],
 )
 def test_a_benchmark_prints_its_table_and_writes_it(name, options, words, tmp_path):
