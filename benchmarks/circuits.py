@@ -91,7 +91,7 @@ def with_gradient(expectations):
 
 
 def first_call(run, arguments):
-    """What the first call returns, and the CPU seconds of tracing, compiling and running it."""
+    """The result of the first call, and the CPU seconds of tracing, compiling and running it."""
     start = time.process_time()
     found = jax.block_until_ready(run(*arguments))
     return found, time.process_time() - start
@@ -120,9 +120,9 @@ def row_of(qubits, layers, options):
             np.testing.assert_allclose(a, b, atol=2e-5)
     runs = {name: (lambda run=run: run(*arguments)) for name, run in compiled.items()}
     seconds = medians(runs, options.repeats)
+    size = f"{qubits} qubits, {layers} layers"
     return [
-        [f"{qubits} qubits, {layers} layers", name, firsts[name], 1e3 * seconds[name]]
-        + [seconds[name] / seconds["ours"]]
+        [size, name, firsts[name], 1e3 * seconds[name], seconds[name] / seconds["ours"]]
         for name in candidates
     ]
 
