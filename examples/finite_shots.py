@@ -24,19 +24,19 @@ from jaxqring.show._style import STYLE, look, save
 from jaxqring.train import _datasets as datasets
 from jaxqring.train._datasets import DataConfig
 
-QUBITS, LAYERS, IMAGES = 4, 1, 4  # a qubit for each of the digits 0 to 3
+QUBITS, LAYERS = 4, 1  # a qubit for each of the digits 0 to 3
 CIRCUIT = jq.qmodels.hardware_efficient(QUBITS, LAYERS, features=2 * QUBITS)
 SHOTS = (10, 100, 1000, 10_000)
 NODES = (1, 2, 4, 8)
 #: Estimates of single nodes for each number of shots; rings of N nodes share them out.
-ESTIMATES = 64
+ESTIMATES = 128
 
 
 def batch():
-    """The principal components of a few digits, and their labels."""
+    """The principal components of one image of each digit, and their labels."""
     digits = datasets.load(DataConfig("digits", features=CIRCUIT.features))
-    few = np.flatnonzero(digits.train_labels < QUBITS)[:IMAGES]
-    return digits.train_images[few].reshape(IMAGES, -1), digits.train_labels[few]
+    few = [np.flatnonzero(digits.train_labels == digit)[0] for digit in range(QUBITS)]
+    return digits.train_images[few].reshape(QUBITS, -1), digits.train_labels[few]
 
 
 @functools.partial(jax.jit, static_argnames="shots")
@@ -52,9 +52,9 @@ def gradient(params, batch, keys, shots=None):
         return ravel_pytree(report.derivative)[0], ravel_pytree(report.variance)[0]
 
     def of_batch(key):
-        found = jax.vmap(of_image)(*batch, jax.random.split(key, IMAGES))
+        found = jax.vmap(of_image)(*batch, jax.random.split(key, QUBITS))
         # A bias is added to one angle of each image, so that its derivative is the mean of theirs.
-        return found[0].mean(axis=0), found[1].sum(axis=0) / IMAGES**2
+        return found[0].mean(axis=0), found[1].sum(axis=0) / QUBITS**2
 
     return lax.map(of_batch, keys, batch_size=8)
 
@@ -104,9 +104,10 @@ def draw(path, measured, predicted):
             axes.set(xscale="log", yscale="log")
             axes.legend(fontsize=10, ncols=2, loc="upper right")
         by_shots.set(xlabel="shots of each circuit", ylabel="error of a derivative")
-        by_shots.set(ylim=(3e-4, 0.3), title="points measured, lines predicted")
+        by_shots.set(ylim=(3e-4, 0.3))
         by_nodes.set(xlabel="nodes N", xticks=NODES, xticklabels=NODES)
         by_nodes.xaxis.minorticks_off()
+        figure.suptitle("points measured, lines predicted", fontsize=13)
         return save(figure, path)
 
 
@@ -116,13 +117,13 @@ def main():
     path = options.parse_args().figure
     measured, predicted = measure()
     print(f"{CIRCUIT.num_angles} derivatives, {ESTIMATES} estimates; error measured / predicted")
-    print("shots   " + "".join(f"{f'N = {nodes}':>19}" for nodes in NODES) + "  slope over N")
+    print("shots   " + "".join(f"{f'N = {nodes}':>23}" for nodes in NODES) + "  slope over N")
     for shots, found, expected, slope in zip(
         SHOTS, measured, predicted, slopes(NODES, measured.T), strict=True
     ):
-        cells = [f"{a:.5f} / {b:.5f}" for a, b in zip(found, expected, strict=True)]
-        print(f"{shots:<8}" + "".join(f"{cell:>19}" for cell in cells) + f"{slope:14.3f}")
-    print("slope   " + "".join(f"{slope:19.3f}" for slope in slopes(SHOTS, measured)))
+        cells = [f"{a:#.3g} / {b:#.3g}" for a, b in zip(found, expected, strict=True)]
+        print(f"{shots:<8}" + "".join(f"{cell:>23}" for cell in cells) + f"{slope:14.3f}")
+    print("slope   " + "".join(f"{slope:23.3f}" for slope in slopes(SHOTS, measured)))
     print(f"mean slope over shots {slopes(SHOTS, measured).mean():.3f}, ", end="")
     print(f"over nodes {slopes(NODES, measured.T).mean():.3f}; predicted -0.500")
     path.parent.mkdir(parents=True, exist_ok=True)
