@@ -45,6 +45,11 @@ BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
             ["lax.pmean", "PowerSGD, rank 1", "Mbit a link"],
         ),
         ("plans", ["--largest", "6"], ["Mt-KaHyPar", "QFT-6, 3 nodes"]),
+        (
+            "circuits",
+            ["--qubits", "3", "--layers", "1", "--batch", "2", "--unrolled"],
+            ["TC in a scan", "PennyLane, broadcasting", "first call, CPU s"],
+        ),
     ],
 )
 def test_a_benchmark_prints_its_table_and_writes_it(name, options, words, tmp_path):

@@ -216,11 +216,40 @@ def two_parties():
     assert all(float(slope) < 0 for slope in slopes)
 
 
+def finite_shots():
+    """Tolerances are six standard errors: a mean square is one of 128 / N runs of 12 derivatives.
+
+    So an error from N nodes is uncertain by sqrt(N / 3072) of itself, the slope of a row by 0.024
+    and that of a column by 0.010 at the most.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        figure = Path(folder) / "finite_shots.png"
+        output = printed("finite_shots.py", "--figure", str(figure))
+        assert figure.stat().st_size > 10_000
+    rows = [line.replace("/", "").split() for line in output.splitlines()]
+    rows = [[float(cell) for cell in row] for row in rows if len(row) == 10 and row[0].isdigit()]
+    assert [row[0] for row in rows] == [10, 100, 1000, 10_000]
+    for row in rows:
+        for nodes, measured, predicted in zip((1, 2, 4, 8), row[1::2], row[2::2], strict=False):
+            # Three digits are printed of each.
+            assert abs(measured / predicted - 1) < 6 * math.sqrt(nodes / 3072) + 0.01
+            assert predicted == pytest.approx(rows[0][2] * math.sqrt(10 / row[0] / nodes), rel=0.01)
+        assert abs(row[-1] + 0.5) < 6 * 0.024
+    (columns,) = re.findall(r"^slope +(.*\d)$", output, re.MULTILINE)
+    assert all(abs(float(slope) + 0.5) < 6 * 0.01 for slope in columns.split())
+    over_shots, over_nodes = map(
+        float, re.search(r"over shots (-[0-9.]+), over nodes (-[0-9.]+);", output).groups()
+    )
+    assert abs(over_shots + 0.5) < 6 * 0.01
+    assert abs(over_nodes + 0.5) < 6 * 0.024 / 2  # of four rows
+
+
 CHECKS = {
     "distribute.py": distribute,
     "compression_traffic.py": compression_traffic,
     "conflict_audit.py": conflict_audit,
     "attacks.py": attacks,
+    "finite_shots.py": finite_shots,
     "readme.py": readme,
     "train_step.py": train_step,
     "two_party_costs.py": two_party_costs,

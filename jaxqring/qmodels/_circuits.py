@@ -1,6 +1,7 @@
 """Circuits with angles: layers of rotations on every qubit and of gates between neighbours."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
 from typing import Any, Literal, TypeAlias, get_args
@@ -176,6 +177,8 @@ class Circuit:
         if self.engine == "tensorcircuit":
             return tensorcircuit_layers.run(self, values, initial)
 
+        # Derivatives work a layer out again, which takes less time than to keep what is inside it.
+        @functools.partial(jax.checkpoint, prevent_cse=False)  # no need of it in a loop
         def step(state: jax.Array, of_layer: jax.Array) -> tuple[jax.Array, None]:
             return self._one_layer(state, of_layer), None
 

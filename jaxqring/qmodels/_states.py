@@ -17,8 +17,9 @@ from jaxqring.physics._paulis import complex_dtype
 
 #: The most qubits of a simulated state: 2^14 amplitudes for each element of a batch.
 MOST_QUBITS = 14
-#: The most gates of one qubit that are multiplied into one matrix before it meets the state.
-_GROUP = 4
+#: The most gates of one qubit that are multiplied into one matrix before it meets the state: with
+#: four the matrices of 8 qubits would be larger than their state.
+_GROUP = 3
 
 Rotation: TypeAlias = Literal["rx", "ry", "rz"]
 #: A fixed gate between neighbours, around the ring of qubits or along the line.
@@ -97,7 +98,7 @@ def rotations(axis: str, angles: jax.Array) -> jax.Array:
 def one_qubit_layer(state: jax.Array, gates: jax.Array) -> jax.Array:
     """The state after a gate on each qubit.
 
-    Neighbouring gates are multiplied to matrices of up to 16 x 16, as many small products cost more
+    Neighbouring gates are multiplied to matrices of up to 8 x 8, as many small products cost more
     than few of that size.
 
     Args:
