@@ -129,7 +129,9 @@ def row_of(qubits, layers, options):
 
 def main():
     options = parser(__doc__)
-    options.add_argument("--qubits", type=int, nargs="+", default=[8], help="of each circuit")
+    options.add_argument(
+        "--qubits", type=int, nargs="+", default=[8], help="of each circuit, 3 or more"
+    )
     options.add_argument("--layers", type=int, default=4)
     options.add_argument("--batch", type=int, default=32)
     options.add_argument(
@@ -138,6 +140,7 @@ def main():
     options = options.parse_args()
     jax.config.update("jax_enable_compilation_cache", False)
     jax.block_until_ready(jax.jit(jnp.negative)(jnp.ones(())))  # what JAX does once in a process
+    # TensorCircuit is imported here, and PennyLane above: neither counts as part of a first call.
     with with_jax_backend("This benchmark"), warnings.catch_warnings():
         # PennyLane asks for complex128, and JAX warns that it is complex64.
         warnings.filterwarnings("ignore", "Explicitly requested dtype")
