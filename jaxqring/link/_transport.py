@@ -1,5 +1,6 @@
 """Transmission over a symbol channel: sampled exactly, or through the first two moments."""
 
+from collections.abc import Callable
 from typing import get_args
 
 import jax
@@ -74,7 +75,7 @@ def _by_platform(key: KeyWords, words: jax.Array, *tables: jax.Array) -> jax.Arr
     return lax.platform_dependent(key, words, *tables, cpu=_sparse, default=_dense)
 
 
-_SAMPLERS = {"auto": _by_platform, "sparse": _sparse, "dense": _dense}
+_SAMPLERS: dict[str, Callable[..., jax.Array]] = {"auto": _by_platform, "sparse": _sparse, "dense": _dense}
 
 
 def transmit(
