@@ -75,7 +75,11 @@ def _by_platform(key: KeyWords, words: jax.Array, *tables: jax.Array) -> jax.Arr
     return lax.platform_dependent(key, words, *tables, cpu=_sparse, default=_dense)
 
 
-_SAMPLERS: dict[str, Callable[..., jax.Array]] = {"auto": _by_platform, "sparse": _sparse, "dense": _dense}
+_SAMPLERS: dict[Sampler, Callable[..., jax.Array]] = {
+    "auto": _by_platform,
+    "sparse": _sparse,
+    "dense": _dense,
+}
 
 
 def transmit(
