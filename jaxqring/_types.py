@@ -14,6 +14,8 @@ Key: TypeAlias = jax.Array
 
 Noise: TypeAlias = Literal["sampled", "gaussian", "mean", "off"]
 Simulate: TypeAlias = Literal["attempts", "symbol"]
+#: The way in which symbol errors are drawn, of one law: searched for, or decided one by one.
+Sampler: TypeAlias = Literal["auto", "sparse", "dense"]
 Rounding: TypeAlias = Literal["nearest", "stochastic"]
 DistillationProtocol: TypeAlias = Literal["dejmps", "bbpssw"]
 HeraldingScheme: TypeAlias = Literal["midpoint", "direct"]

@@ -21,13 +21,13 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from jaxqring._threefry import KeyWords, derive, random_words
-from jaxqring._types import Simulate
+from jaxqring._types import Sampler, Simulate
 from jaxqring.codec._packing import pack
 from jaxqring.codes._block_codes import BlockCode
 from jaxqring.codes._codewords import Codewords
 from jaxqring.codes._messages import Message, protected_message
 from jaxqring.codes._protection import Protection, protected_part
-from jaxqring.link._error_sampler import kind_thresholds
+from jaxqring.link._kinds import kind_thresholds
 from jaxqring.link._symbol_channel import SymbolChannel
 from jaxqring.link._transport import count_symbol_errors, receive
 
@@ -93,6 +93,7 @@ def deliver(
     channel: SymbolChannel,
     protection: Protection,
     thresholds: jax.Array | None,
+    sampler: Sampler,
 ) -> tuple[jax.Array, Tally]:
     """Sends a packed payload over one protected, scrambled link.
 
@@ -104,6 +105,7 @@ def deliver(
       channel: the link.
       protection: the protection of the link.
       thresholds: from `attempt_thresholds`, to draw attempts; None to draw every symbol.
+      sampler: of the symbols that `Unequal` leaves bare; see `jaxqring.transmit`.
 
     Returns:
       The packed words received, and the counts.
@@ -113,7 +115,8 @@ def deliver(
     tally = Tally(zero, zero, zero, zero)
     if count < bits // 2:
         low = pack(jnp.full((size,), 2 ** (bits - 2 * count) - 1, jnp.int32), bits)
-        errors = low & (words ^ receive(derive(key, _BARE), words, channel, scramble=True))
+        bare = receive(derive(key, _BARE), words, channel, scramble=True, sampler=sampler)
+        errors = low & (words ^ bare)
         wrong = jnp.sum(count_symbol_errors(errors), dtype=jnp.uint32)
         words, tally = words ^ errors, tally._replace(errors=wrong)
     message = protected_message(protection, size, bits)

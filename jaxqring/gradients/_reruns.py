@@ -15,7 +15,7 @@ import numpy as np
 from jax import lax
 
 from jaxqring._threefry import KeyWords, cipher_key, derive
-from jaxqring._types import Key, PyTree
+from jaxqring._types import Key, PyTree, Sampler
 from jaxqring.codec._packing import pack, packed_size
 from jaxqring.link._symbol_channel import SymbolChannel
 from jaxqring.link._transport import receive
@@ -124,7 +124,8 @@ def _counts_of_errors(runs: Runs) -> Callable[[KeyWords], jax.Array]:
     """
     transition = runs.ring.transition
     links = jnp.broadcast_to(transition, (runs.num_nodes, *transition.shape[-2:]))
-    of_each = [_counts_of_collective(lax.stop_gradient(links), hops) for hops in runs.hops]
+    sampler = runs.ring.sampler
+    of_each = [_counts_of_collective(lax.stop_gradient(links), h, sampler) for h in runs.hops]
 
     def counted(ciphers: KeyWords) -> jax.Array:
         counts = [
@@ -136,7 +137,9 @@ def _counts_of_errors(runs: Runs) -> Callable[[KeyWords], jax.Array]:
     return counted
 
 
-def _counts_of_collective(links: jax.Array, hops: Hops) -> Callable[[KeyWords], jax.Array]:
+def _counts_of_collective(
+    links: jax.Array, hops: Hops, sampler: Sampler
+) -> Callable[[KeyWords], jax.Array]:
     """A counter (N, 3) as `_counts_of_errors`, of one call, from its cipher key."""
     num_nodes, size, bits = hops.num_nodes, hops.size, hops.bits
     real = pack(jnp.full((size,), -1, jnp.int32), bits)
@@ -144,7 +147,8 @@ def _counts_of_collective(links: jax.Array, hops: Hops) -> Callable[[KeyWords], 
 
     def of_hop(call: KeyWords, hop: jax.Array, node: jax.Array) -> jax.Array:
         channel = SymbolChannel(links[node])
-        errors = real & receive(derive(call, hop, node), nothing, channel, scramble=True)
+        key = derive(call, hop, node)
+        errors = real & receive(key, nothing, channel, scramble=True, sampler=sampler)
         low, high = errors & np.uint32(0x55555555), (errors >> 1) & np.uint32(0x55555555)
         kinds = jnp.stack([low & ~high, high & ~low, low & high])
         return jnp.sum(lax.population_count(kinds), axis=1, dtype=jnp.uint32)

@@ -29,6 +29,7 @@ from jax import lax
 from jaxqring._threefry import KeyWords, threefry
 from jaxqring._varying import mapped_alike
 from jaxqring.codec._packing import SYMBOLS_PER_WORD
+from jaxqring.link._kinds import below, decide, kind_thresholds, shared_envelope
 
 _GRID = 256  # coarse probabilities are multiples of 1/256: eight random bits a symbol
 _PLANES = 8
@@ -43,9 +44,6 @@ _MAX_LANES = 128
 # 0.55 ns a symbol.
 _COARSE_COST = 1 / 40
 
-# The largest float32 below 2^32, which a uint32 can hold.
-_BELOW = np.float32(2.0**32 - 2.0**8)
-_FULL = np.uint32(2**32 - 1)
 _TINY = np.finfo(np.float32).tiny
 # Up to this size every symbol is drawn by itself, which costs less than looking for the errors.
 FEW_WORDS = 128
@@ -96,9 +94,7 @@ def through(
         words, table, first, second = mapped_alike(words, table, *key)
     else:
         words, table, envelope, first, second = mapped_alike(words, table, envelope, *key)
-        # Links too different to share their errors, which would fill more than all symbols.
-        shares = jnp.all(jnp.sum(envelope[:, 1:], axis=1) <= 1)
-        envelope = jnp.where(shares, envelope, table)
+        envelope = shared_envelope(table, envelope)
     cipher = first, second
     if words.size <= FEW_WORDS:
         return words ^ _errors_of_few(cipher, words, table, envelope)
@@ -145,32 +141,7 @@ def _thinned(table: jax.Array, envelope: jax.Array) -> Split:
     scale = 1 / jnp.where(rate > 0, rate, 1)
     zeros = jnp.zeros_like(often, jnp.uint32)
     above = kind_thresholds(often * scale)
-    return Split(rate < 0, zeros, rate, above, _below(table[:, 1:] * scale))
-
-
-def _below(probs: jax.Array) -> jax.Array:
-    """Thresholds (uint32) that random words lie below with these probabilities."""
-    scaled = jnp.minimum(jnp.clip(probs, 0.0, 1.0) * np.float32(2.0**32), _BELOW)
-    return jnp.where(probs < 1, scaled.astype(jnp.uint32), _FULL)
-
-
-def kind_thresholds(probs: jax.Array) -> jax.Array:
-    """Thresholds at which a random word u decides for a kind: k or above if u < threshold[k - 1].
-
-    Args:
-      probs: (..., K) float32 probabilities of the kinds 1, ..., K; kind 0 has the remainder.
-
-    Returns:
-      (..., K) uint32, decreasing. They are added up as integers, so that the probability of a rare
-      kind is not the difference of two rounded floats; any excess of rounding is taken from the
-      likeliest kind.
-    """
-    widths = _below(probs)
-    kinds = jnp.arange(probs.shape[-1], dtype=jnp.int32)
-    likeliest = kinds == jnp.argmax(probs, axis=-1, keepdims=True)
-    others = jnp.sum(jnp.where(likeliest, 0, widths), axis=-1, keepdims=True, dtype=jnp.uint32)
-    widths = jnp.where(likeliest, jnp.minimum(widths, _FULL - others), widths)
-    return jnp.cumsum(widths[..., ::-1], axis=-1, dtype=jnp.uint32)[..., ::-1]
+    return Split(rate < 0, zeros, rate, above, below(table[:, 1:] * scale))
 
 
 def _coarse_errors(cipher: KeyWords, words: jax.Array, multiples: jax.Array) -> jax.Array:
@@ -279,7 +250,7 @@ def _redraw(
         sent = symbol_in(words, jnp.where(parts.is_coarse, word, 0))
         sent = jnp.where(parts.is_coarse, sent, current)
         fate = threefry(cipher, counter)[1]
-        error = _decide(fate, sent, parts.above, parts.widths)
+        error = decide(fate, sent, parts.above, parts.widths)
         # Positions are distinct: sums of differences, mod 2^32, replace each symbol by its own.
         change = ((sent ^ error) - current) << shift
         drawn = drawn.at[word].add(change, mode="drop")
@@ -300,38 +271,13 @@ def _errors_of_few(
     """Draws errors (W,) uint32 with a random word a symbol: every probability to 2.4e-10."""
     often = table if envelope is None else jnp.maximum(table, envelope)
     above = kind_thresholds(often[:, 1:])
-    widths = None if envelope is None else _below(table[:, 1:])
+    widths = None if envelope is None else below(table[:, 1:])
     rows = lax.iota(jnp.uint32, SYMBOLS_PER_WORD // 2)[:, None]
     counter = rows * np.uint32(words.size) + lax.iota(jnp.uint32, words.size)
     halves = threefry(cipher, (counter, jnp.zeros_like(counter)))
     errors = jnp.zeros_like(words)
     for half, drawn in enumerate(halves):
         shift = (rows + np.uint32(half * (SYMBOLS_PER_WORD // 2))) << 1
-        kinds = _decide(drawn, (words >> shift) & 3, above, widths)
+        kinds = decide(drawn, (words >> shift) & 3, above, widths)
         errors |= jnp.sum(kinds << shift, axis=0, dtype=jnp.uint32)
     return errors
-
-
-def _decide(
-    drawn: jax.Array, sent: jax.Array, above: jax.Array, widths: jax.Array | None
-) -> jax.Array:
-    """The errors (uint32) that random words choose for the symbols sent; see `Split`."""
-    error = jnp.zeros_like(drawn)
-    thresholds = [_of_symbol(above[:, kind], sent) for kind in range(3)]
-    if widths is None:
-        for threshold in thresholds:
-            error += (drawn < threshold).astype(jnp.uint32)
-        return error
-    for kind, low in enumerate([*thresholds[1:], jnp.zeros_like(drawn)]):
-        width = jnp.minimum(_of_symbol(widths[:, kind], sent), thresholds[kind] - low)
-        error = jnp.where(drawn - low < width, np.uint32(kind + 1), error)
-    return error
-
-
-def _of_symbol(by_symbol: jax.Array, symbol: jax.Array) -> jax.Array:
-    """by_symbol[symbol] for (1,) or (4,) values; selects are faster than a gather."""
-    if by_symbol.shape[0] == 1:
-        return by_symbol[0]
-    low, high = (symbol & 1).astype(bool), symbol >= 2
-    first = jnp.where(low, by_symbol[1], by_symbol[0])
-    return jnp.where(high, jnp.where(low, by_symbol[3], by_symbol[2]), first)

@@ -1,5 +1,8 @@
 """Transmission over a symbol channel: sampled exactly, or through the first two moments."""
 
+from collections.abc import Callable
+from typing import get_args
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,10 +11,11 @@ from jax.custom_batching import sequential_vmap
 
 from jaxqring import _checks as checks
 from jaxqring._threefry import KeyWords, cipher_key
-from jaxqring._types import Key
+from jaxqring._types import Key, Sampler
 from jaxqring.codec._formats import FixedPoint
 from jaxqring.codec._packing import wrap
 from jaxqring.link import _error_sampler as sampling
+from jaxqring.link._dense_sampler import through_all
 from jaxqring.link._symbol_channel import SymbolChannel, check_transition
 
 
@@ -21,6 +25,7 @@ def receive(
     channel: SymbolChannel,
     *,
     scramble: bool,
+    sampler: Sampler,
     envelope: jax.Array | None = None,
 ) -> jax.Array:
     """Sends packed words over one link, like `transmit` but without its checks.
@@ -31,6 +36,7 @@ def receive(
       channel: one link. Its erased symbols are replaced by a uniform guess.
       scramble: if True, symbols are XORed with a shared pad, so that the errors do not depend on
         `words`, of which only the size is used.
+      sampler: see `transmit`.
       envelope: (4, 4) error table that links with common random numbers share; see
         `sampling.through`.
 
@@ -39,25 +45,50 @@ def receive(
     """
     table = channel.guessed().error_table.astype(jnp.float32)
     known = jnp.all(jnp.isfinite(table), axis=-1, keepdims=True)
-    table = jnp.where(known, table, 0.25)  # white noise in place of a traced NaN
-    if scramble:
-        table = jnp.mean(table, axis=0, keepdims=True)
-    tables = [table]
+    tables = [jnp.where(known, table, 0.25)]  # white noise in place of a traced NaN
     if envelope is not None:
-        shared = envelope.astype(jnp.float32)
-        tables.append(jnp.mean(shared, axis=0, keepdims=True) if scramble else shared)
-    send = _together if words.size <= sampling.FEW_WORDS else _one_by_one
-    return send(key, words, *map(lax.stop_gradient, tables))
+        tables.append(envelope.astype(jnp.float32))
+    if scramble:
+        tables = [_mean_row(each) for each in tables]
+    return _SAMPLERS[sampler](key, words, *map(lax.stop_gradient, tables))
+
+
+def _mean_row(table: jax.Array) -> jax.Array:
+    """(1, 4) the mean of the rows of a (4, 4) table, in an order that is the same everywhere."""
+    return (((table[:1] + table[1:2]) + table[2:3]) + table[3:]) / 4
 
 
 _together = jax.jit(sampling.through)
 # The work depends on the noise, so that links that are mapped over are done one after the other:
 # together, each would wait for the noisiest.
 _one_by_one = sequential_vmap(_together)
+_dense = jax.jit(through_all)
+
+
+def _sparse(key: KeyWords, words: jax.Array, *tables: jax.Array) -> jax.Array:
+    send = _together if words.size <= sampling.FEW_WORDS else _one_by_one
+    return send(key, words, *tables)
+
+
+@jax.jit
+def _by_platform(key: KeyWords, words: jax.Array, *tables: jax.Array) -> jax.Array:
+    return lax.platform_dependent(key, words, *tables, cpu=_sparse, default=_dense)
+
+
+_SAMPLERS: dict[Sampler, Callable[..., jax.Array]] = {
+    "auto": _by_platform,
+    "sparse": _sparse,
+    "dense": _dense,
+}
 
 
 def transmit(
-    words: jax.Array, channel: SymbolChannel, key: Key, *, scramble: bool = True
+    words: jax.Array,
+    channel: SymbolChannel,
+    key: Key,
+    *,
+    scramble: bool = True,
+    sampler: Sampler = "auto",
 ) -> jax.Array:
     """Sends packed symbols over one link, sampling its errors exactly.
 
@@ -68,6 +99,9 @@ def transmit(
       scramble: XOR with a pad known to both ends before encoding and after decoding. Then errors
         are drawn from q(e) = mean over m of T[m XOR e | m], whatever is sent; otherwise from the
         column of T that belongs to each symbol.
+      sampler: "sparse" looks for the errors there are, in a time that follows the noise; "dense"
+        has a random word for every symbol, in the same time at every noise. The law is the same and
+        the bits are not. "auto" is "sparse" in programs compiled for a CPU, "dense" in others.
 
     Returns:
       (...) uint32, the words received.
@@ -92,8 +126,10 @@ def transmit(
         checks.refuse("channel", "be one link without batch axes", channel.transition.shape)
     checks.prng_key("key", key)
     checks.one_of("scramble", scramble, (True, False))
+    checks.one_of("sampler", sampler, get_args(Sampler))
     flat = jnp.asarray(words).reshape(-1)
-    return receive(cipher_key(key), flat, channel, scramble=scramble).reshape(words.shape)
+    received = receive(cipher_key(key), flat, channel, scramble=scramble, sampler=sampler)
+    return received.reshape(words.shape)
 
 
 def count_symbol_errors(errors: jax.Array) -> jax.Array:

@@ -92,7 +92,9 @@ def _bare_hops(
         key: KeyWords, word: jax.Array, link: jax.Array, envelope: jax.Array | None
     ) -> jax.Array:
         channel = SymbolChannel(link)
-        return receive(key, word, channel, scramble=ring.scramble, envelope=envelope)
+        return receive(
+            key, word, channel, scramble=ring.scramble, sampler=ring.sampler, envelope=envelope
+        )
 
     received = each_node(of_node, keys, words, inputs.links, inputs.envelopes)
     if ring.overrides is not None:
@@ -121,7 +123,8 @@ def _protected_hops(
         key: KeyWords, word: jax.Array, link: jax.Array, law: jax.Array | None
     ) -> tuple[jax.Array, Tally]:
         channel = SymbolChannel(link)
-        return deliver(key, word, inputs.size, ring.wire.bits, channel, protection, law)
+        bits, sampler = ring.wire.bits, ring.sampler
+        return deliver(key, word, inputs.size, bits, channel, protection, law, sampler)
 
     received, tally = each_node(of_node, keys, words, inputs.links, inputs.laws)
     if mend is not None:

@@ -9,7 +9,7 @@ import numpy as np
 from flax import struct
 
 from jaxqring import _checks as checks
-from jaxqring._types import Collective, Derivative, Noise, PyTree, Simulate
+from jaxqring._types import Collective, Derivative, Noise, PyTree, Sampler, Simulate
 from jaxqring.codec import BFloat16, FixedPoint, Float32, LogLevels, WireFormat
 from jaxqring.codes._messages import Message, message_qubits, protected_message
 from jaxqring.codes._protection import Protection, Unequal, protected_part
@@ -45,6 +45,9 @@ class Ring:
       nodes_per_device: k neighbouring nodes on each device; every leaf then has a leading axis k.
       simulate: how protected links are simulated. "attempts" draws whether each codeword arrives,
         "symbol" draws every symbol of every codeword; the distribution is the same.
+      sampler: how errors of bare symbols are drawn: "sparse", "dense" or, by the platform that a
+        program is compiled for, "auto"; see `jaxqring.transmit`. The distribution is the same. The
+        events of codewords and the wrong sums of masks are drawn in one way only.
       derivative: the rule of a derivative with respect to sampled noise. None refuses one, as an
         error that is drawn has no derivative. "mean" follows the mean of every hop given what was
         sent over it, blind to the variance, which is most of what noise does to a training. "exact"
@@ -73,6 +76,7 @@ class Ring:
     scramble: bool = struct.field(pytree_node=False, default=True, kw_only=True)
     nodes_per_device: int = struct.field(pytree_node=False, default=1, kw_only=True)
     simulate: Simulate = struct.field(pytree_node=False, default="attempts", kw_only=True)
+    sampler: Sampler = struct.field(pytree_node=False, default="auto", kw_only=True)
     derivative: Derivative | None = struct.field(pytree_node=False, default=None, kw_only=True)
     overrides: Overrides | None = struct.field(default=None, kw_only=True)
     masks: Masks | None = struct.field(default=None, kw_only=True)
@@ -89,6 +93,7 @@ class Ring:
             )
         checks.one_of("scramble", self.scramble, (True, False))
         checks.one_of("simulate", self.simulate, get_args(Simulate))
+        checks.one_of("sampler", self.sampler, get_args(Sampler))
         checks.one_of("derivative", self.derivative, (None, *get_args(Derivative)))
         if self.derivative == "exact":
             self._check_exact()

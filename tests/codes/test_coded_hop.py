@@ -33,7 +33,7 @@ def sender(protection, mode, size, bits):
     def send(key, levels, matrix, thresholds):
         channel, words = SymbolChannel(matrix), pack(levels, bits)
         received, tally = deliver(
-            cipher_key(key), words, size, bits, channel, protection, thresholds
+            cipher_key(key), words, size, bits, channel, protection, thresholds, "sparse"
         )
         return unpack(received, bits, size, signed=False), tally
 
