@@ -111,6 +111,9 @@ def row_of(qubits, layers, options):
     }
     if options.unrolled:
         candidates["TC unrolled"] = unrolled(qubits, layers)
+    if options.only:
+        chosen = ("ours", *options.only)
+        candidates = {k: v for k, v in candidates.items() if any(part in k for part in chosen)}
     compiled = {name: with_gradient(function) for name, function in candidates.items()}
     firsts, expected = {}, None
     for name, run in compiled.items():
@@ -137,6 +140,7 @@ def main():
     options.add_argument(
         "--unrolled", action="store_true", help="TensorCircuit without a scan, which compiles long"
     )
+    options.add_argument("--only", nargs="*", default=[], help="parts of the names of peers")
     options = options.parse_args()
     jax.config.update("jax_enable_compilation_cache", False)
     jax.block_until_ready(jax.jit(jnp.negative)(jnp.ones(())))  # what JAX does once in a process
