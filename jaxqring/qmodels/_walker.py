@@ -70,7 +70,7 @@ def walker_gate(
       ValueError: if a shape is wrong, a qubit is not there or stands twice, or a known `rho` is not
         a state.
 
-    The walker is the paper's; noise and the flag are ours.
+    The walker is that of the reference; noise and the flag are ours.
 
     Reference: de Andrade, Dai, Guha and Towsley, IEEE QCE (2021), arXiv:2106.09839.
 
