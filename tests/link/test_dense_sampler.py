@@ -41,7 +41,7 @@ sparse = jax.jit(sampling.through)
 
 
 def plain_errors(key, words, table, envelope=None):
-    """What the docstrings say, in Python integers: symbol j of word w has its own random word."""
+    """The errors in Python integers: symbol j of word w has a random word of its own."""
     errors = []
     for place, word in enumerate(map(int, words)):
         found = 0
