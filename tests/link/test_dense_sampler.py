@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
-from jax.extend.core import jaxprs_in_params
 from plain import plain_threefry
+from programs import primitives
 from scipy import stats
 from symbol_counts import (
     CHANCE,
@@ -231,16 +231,6 @@ def test_links_too_far_apart_to_share_errors_keep_their_own_probabilities():
 # --- The programs ---------------------------------------------------------------------------------
 
 LINKS = jq.superdense(jq.werner(fidelity=jnp.linspace(0.7, 0.999, 8)))
-
-
-def primitives(jaxpr):
-    """The names of all primitives in a jaxpr, and in those inside it."""
-    found = set()
-    for equation in jaxpr.eqns:
-        found.add(equation.primitive.name)
-        for inner in jaxprs_in_params(equation.params):
-            found |= primitives(getattr(inner, "jaxpr", inner))
-    return found
 
 
 def sent(scramble, links, sampler="dense"):

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.extend.core import jaxprs_in_params
+from programs import primitives
 from scipy import stats
 from symbol_counts import CHANCE, assert_counts_agree, cipher
 
@@ -90,16 +90,6 @@ def test_sums_do_not_share_their_luck_and_places_do_not_depend_on_the_size():
     joint = np.bincount(2 * wrong[::2] + wrong[1::2], minlength=4)
     assert_counts_agree(joint, np.outer([1 - rate, rate], [1 - rate, rate]))
     np.testing.assert_array_equal(draw(cipher(2), np.float32(0.9), 1000, 4), errors[:1000])
-
-
-def primitives(jaxpr):
-    """The names of all primitives in a jaxpr, and in those inside it."""
-    found = set()
-    for equation in jaxpr.eqns:
-        found.add(equation.primitive.name)
-        for inner in jaxprs_in_params(equation.params):
-            found |= primitives(getattr(inner, "jaxpr", inner))
-    return found
 
 
 def test_no_program_of_dense_sums_holds_a_while_loop_a_scatter_or_a_logarithm():
