@@ -209,6 +209,7 @@ def ring_of(fidelity=0.9, bits=8, *, loss=0.0, **options):
 
 LEAKY = Retransmit(reed_solomon(15, 11, symbol_bits=4), 3, 2)
 FEW, COARSE, SPARSE = "_errors_of_few", "_coarse_errors", "_redraw.<locals>.redraw_batch"
+DENSE, DENSE_SUMS = "through_all.<locals>.two_symbols", "all_sum_errors.<locals>.two_bits"
 WORDS, MASKS, SUMS = (
     "random_words",
     "_uniform_lanes.<locals>.draw",
@@ -219,6 +220,12 @@ CASES = {
     "four kinds of calls": (all_kinds, ring_of(), 30, {FEW, WORDS}),
     "links as noisy as that, 16 bits": (psum, ring_of(0.6, 16), 1200, {COARSE, SPARSE, WORDS}),
     "quieter links": (psum, ring_of(0.99, 16), 1200, {SPARSE, WORDS}),
+    "links of any noise, densely": (
+        psum,
+        ring_of(0.99, 16, sampler="dense"),
+        1200,
+        {DENSE, WORDS},
+    ),
     "normal noise": (psum, ring_of(0.9, 12, noise="gaussian"), 30, {"_normal", WORDS}),
     "rounding alone": (
         psum,
@@ -240,6 +247,12 @@ CASES = {
         {FEW, WORDS},
     ),
     "masks of several draws": (secure, ring_of(0.95, 24), 40, {FEW, WORDS, MASKS, SUMS}),
+    "masks and their sums, densely": (
+        secure,
+        ring_of(0.95, 24, sampler="dense"),
+        40,
+        {DENSE, WORDS, MASKS, DENSE_SUMS},
+    ),
 }
 
 

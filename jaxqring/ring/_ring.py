@@ -45,9 +45,9 @@ class Ring:
       nodes_per_device: k neighbouring nodes on each device; every leaf then has a leading axis k.
       simulate: how protected links are simulated. "attempts" draws whether each codeword arrives,
         "symbol" draws every symbol of every codeword; the distribution is the same.
-      sampler: how errors of bare symbols are drawn: "sparse", "dense" or, by the platform that a
-        program is compiled for, "auto"; see `jaxqring.transmit`. The distribution is the same. The
-        events of codewords and the wrong sums of masks are drawn in one way only.
+      sampler: the way in which errors of bare symbols and wrong sums of masks are drawn: "sparse",
+        "dense" or, by the platform that a program is compiled for, "auto"; see `jaxqring.transmit`.
+        The distribution is the same. Events of codewords are drawn in one way only.
       derivative: the rule of a derivative with respect to sampled noise. None refuses one, as an
         error that is drawn has no derivative. "mean" follows the mean of every hop given what was
         sent over it, blind to the variance, which is most of what noise does to a training. "exact"

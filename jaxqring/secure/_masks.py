@@ -49,6 +49,8 @@ def masks(
 ) -> jax.Array:
     """Draws masks of every party that add up to zero but for errors of the states.
 
+    Wrong sums are looked for, as `Ring(sampler="sparse")` does, on every platform.
+
     Simplification of "prime": a system of prime dimension is carried by ceil(log2 d) qubit GHZ
     states, and an error in any of them makes the sum a uniform wrong one.
 

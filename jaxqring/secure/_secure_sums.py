@@ -287,7 +287,7 @@ def _secure(x: PyTree, axis_name: AxisName, ring: Ring, *, options: _Options, me
         verify_key, source, size, ring.wire.bits, num_nodes, options.security, dropout
     )
     masks, wrong_sums, uncorrected = _draw_masks(
-        mask_key, source, size, call.place.nodes(), axis_name, ring.wire.bits, options.security
+        mask_key, source, size, call.place.nodes(), axis_name, ring, options.security
     )
     aborted = ~attempts.done
     if options.security.correction is not None:
@@ -329,7 +329,7 @@ def _draw_masks(
     size: int,
     nodes: jax.Array,
     axis_name: AxisName,
-    bits: int,
+    ring: Ring,
     security: Security,
 ) -> tuple[Masks, jax.Array, jax.Array]:
     """The masks of a call, and () uint32 sums that are wrong before and after correction."""
@@ -342,8 +342,9 @@ def _draw_masks(
             honest.visibility,
             chunk,
             jnp.clip(size - node * chunk, 0, chunk),
-            bits,
+            ring.wire.bits,
             security,
+            ring.sampler,
         ),
         nodes,
     )

@@ -1,14 +1,19 @@
 """Errors of the sums of masks in one chunk of a payload, before and after their correction."""
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 from jaxqring._threefry import KeyWords, derive
+from jaxqring._types import Sampler
+from jaxqring.secure._dense_sums import all_sum_errors
 from jaxqring.secure._masks import sum_errors
 from jaxqring.secure._security import Security
+
+_DRAWN: dict[str, Callable[..., jax.Array]] = {"sparse": sum_errors, "dense": all_sum_errors}
 
 
 def chunk_errors(
@@ -18,6 +23,7 @@ def chunk_errors(
     payload_size: jax.Array,
     bits: int,
     security: Security,
+    sampler: Sampler,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Draws the errors of the sums of one chunk's masks.
 
@@ -32,6 +38,7 @@ def chunk_errors(
       payload_size: () int32 coordinates of the chunk that hold payload; the others are padding.
       bits: of a mask.
       security: the masks added up for one, and the correction.
+      sampler: of the ring: "sparse" looks for wrong sums, "dense" draws every bit of every sum.
 
     Returns:
       (c,) int32 errors after correction; () int32 number of wrong sums before it; () int32 after
@@ -42,7 +49,15 @@ def chunk_errors(
     num_sums = num_codewords if code is None else num_codewords * code.n
 
     def add(number: jax.Array, total: jax.Array) -> jax.Array:
-        return total + sum_errors(derive(cipher, number), visibility, num_sums, bits)
+        key = derive(cipher, number)
+        if sampler != "auto":
+            return total + _DRAWN[sampler](key, visibility, num_sums, bits)
+        each = {
+            name: functools.partial(draw, size=num_sums, bits=bits) for name, draw in _DRAWN.items()
+        }
+        return total + lax.platform_dependent(
+            key, visibility, cpu=each["sparse"], default=each["dense"]
+        )
 
     # Made of the key and the noise, to have the type of mapped values.
     zero = (cipher[0] & jnp.uint32(0)).astype(jnp.int32) + (visibility > 2).astype(jnp.int32)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.extend.core import jaxprs_in_params
+from programs import primitives
 
 import jaxqring as jq
 from jaxqring.codes import Unequal, secded
@@ -53,16 +53,6 @@ def test_seeds_in_a_batch_and_nodes_on_one_device_give_the_same_bits(vmapped):
     together = dataclasses.replace(ring, nodes_per_device=NODES)
     found = jax.jit(jax.vmap(lambda x: mean(x, together, keys[0])[0], axis_name=AXIS))(X[None])
     np.testing.assert_array_equal(found[0], batch[0])
-
-
-def primitives(jaxpr):
-    """The names of all primitives in a jaxpr, and in those inside it."""
-    found = set()
-    for equation in jaxpr.eqns:
-        found.add(equation.primitive.name)
-        for inner in jaxprs_in_params(equation.params):
-            found |= primitives(getattr(inner, "jaxpr", inner))
-    return found
 
 
 @pytest.mark.parametrize("scramble", [True, False])

@@ -123,7 +123,7 @@ def test_words_of_up_to_t_wrong_sums_are_put_right_and_no_others(code):
 
     def draw(size, payload, correction):
         security = Security("none", correction=correction)
-        run = functools.partial(chunk_errors, bits=bits, security=security)
+        run = functools.partial(chunk_errors, bits=bits, security=security, sampler="sparse")
         return run(cipher, visibility, size, jnp.int32(payload))
 
     bare, wrong, left = draw(words * code.n, words * code.n, None)
