@@ -138,8 +138,8 @@ def _journey(inputs: Inputs, ring: Ring, spec: CallSpec) -> Journey:
     def decoded(words: jax.Array) -> list[jax.Array]:
         return [wire.decode(levels, SCALE) for levels in jax.vmap(wire.part)(words)]
 
-    def put(collected: jax.Array, chunk: jax.Array, words: jax.Array) -> jax.Array:
-        return put_lanes(collected, chunk, decoded(words))
+    def put(collected: jax.Array, at: jax.Array, words: jax.Array) -> jax.Array:
+        return put_lanes(collected, at, decoded(words))
 
     return travel(
         spec,

@@ -144,9 +144,9 @@ def exact_tangent(
     def read(moving: tuple) -> tuple:
         return _moments(moving, known)
 
-    def put(collected: tuple, chunk: jax.Array, moving: tuple) -> tuple:
+    def put(collected: tuple, at: jax.Array, moving: tuple) -> tuple:
         rows = zip(collected, read(moving), strict=True)
-        return tuple(put_row(table, chunk, row) for table, row in rows)
+        return tuple(put_row(table, at, row) for table, row in rows)
 
     journey = travel(spec, start=start, cross=cross, add=add, read=read, put=put)
     mean, d_mean, half = journey.result

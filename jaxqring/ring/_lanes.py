@@ -37,15 +37,12 @@ def one_lane(values: jax.Array, chunk: jax.Array, lane: jax.Array | int) -> jax.
     return each_node(of_node, values, chunk)
 
 
-def put_lanes(values: jax.Array, chunk: jax.Array, lanes: Sequence[jax.Array]) -> jax.Array:
-    """(k, N, L, G) values with one chunk of each node replaced by L lanes (k, G)."""
-
-    def on_node(rows: jax.Array, at: jax.Array, row: jax.Array, lane: int) -> jax.Array:
-        return lax.dynamic_update_slice(rows, row[None, None], (at, np.int32(lane), np.int32(0)))
-
+def put_lanes(tables: jax.Array, at: jax.Array, lanes: Sequence[jax.Array]) -> jax.Array:
+    """Tables (k, N, L, G) with the chunk at one place of each replaced by L lanes (k, G)."""
     for lane, row in enumerate(lanes):
-        values = each_node(functools.partial(on_node, lane=lane), values, chunk, row)
-    return values
+        start = np.int32(0), at, np.int32(lane), np.int32(0)
+        tables = lax.dynamic_update_slice(tables, row[:, None, None], start)
+    return tables
 
 
 def one_row(values: jax.Array, chunk: jax.Array) -> jax.Array:
@@ -54,10 +51,20 @@ def one_row(values: jax.Array, chunk: jax.Array) -> jax.Array:
     return each_node(of_node, values, chunk)
 
 
-def put_row(values: jax.Array, chunk: jax.Array, row: jax.Array) -> jax.Array:
-    """(k, N, c) values with one chunk of each node replaced by a row (k, c)."""
-    on_node = functools.partial(lax.dynamic_update_index_in_dim, axis=0)
-    return each_node(on_node, values, row, chunk)
+def put_row(tables: jax.Array, at: jax.Array, row: jax.Array) -> jax.Array:
+    """Tables (k, N, c) with the chunk at one place of each replaced by a row (k, c)."""
+    return lax.dynamic_update_slice_in_dim(tables, row[:, None], at, axis=1)
+
+
+def turned(tables: jax.Array, first: jax.Array) -> jax.Array:
+    """Tables (k, N, ...) whose rows are moved on by `first` (k,) places, around the end."""
+
+    def of_node(rows: jax.Array, by: jax.Array) -> jax.Array:
+        count = rows.shape[0]
+        from_row = (jnp.arange(count, dtype=jnp.int32) - by) % count
+        return rows.at[from_row].get(mode="promise_in_bounds", unique_indices=True)
+
+    return each_node(of_node, tables, first)
 
 
 def each_node(function: Callable, *arguments: Any) -> Any:

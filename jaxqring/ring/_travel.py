@@ -22,12 +22,13 @@ from jax import lax
 
 from jaxqring._types import PyTree
 from jaxqring.ring._call_spec import CallSpec
+from jaxqring.ring._lanes import turned
 
 #: (what travels, the number of the hop, its slice) -> (what is received, an output).
 Cross = Callable[[Any, jax.Array, Any], tuple[Any, Any]]
 #: The numbers of the chunks, what arrived -> the sums with each node's own chunk.
 Add = Callable[[jax.Array, Any], Any]
-#: What is collected, the numbers of the chunks, the chunks -> what is collected with them.
+#: What is collected, the place in the tables, the chunks -> what is collected with them there.
 Put = Callable[[Any, jax.Array, Any], Any]
 
 
@@ -64,8 +65,11 @@ def travel(
       cross: sends what travels over one link, and returns what the other end receives.
       add: adds each node's own chunk to a partial sum that it received.
       read: decodes what travels: a pytree of arrays (k, ...), as they are collected.
-      put: decodes chunks that arrived and puts them into the tables (k, N, ...) of those collected.
-        A chunk is put more than once if it is also added up; the last time it is whole.
+      put: decodes chunks that arrived and puts them into the tables (k, N, ...) of those collected,
+        all at one place: chunks are collected in the order in which they arrive, which is the same
+        on every node, and put in that of their numbers at the end. So it is done in place also
+        where nodes share a device, which would copy whole tables in every hop otherwise. A place is
+        filled more than once if chunks are also added up; the last time they are whole.
       slices: pytree with a leading axis, one slice for each hop of the loop.
     """
     place, first = spec.place, spec.first_chunk(spec.place.nodes())
@@ -75,7 +79,7 @@ def travel(
     if spec.gather and not by_gather:
         collected = _empty(spec, read, begun)
         if not (spec.reduce and spec.rounds):
-            collected = put(collected, first, begun)
+            collected = put(collected, jnp.int32(0), begun)
     held, collected, (outputs, sent) = _around(
         spec, begun, collected, cross, add, put, first, slices
     )
@@ -84,6 +88,10 @@ def travel(
         if jax.tree.leaves(outputs):
             last = _hops_of_gather(spec, cross, held)
             outputs = jax.tree.map(lambda *halves: jnp.concatenate(halves), outputs, last)
+    elif collected is not None:
+        collected = jax.tree.map(
+            lambda table: turned(table, first % spec.place.num_nodes), collected
+        )
     return Journey(read(held) if collected is None else collected, outputs, sent)
 
 
@@ -128,7 +136,7 @@ def _around(
         elif spec.reduce:
             held = add(arrived, held)
         if collects:
-            collected = put(collected, arrived, held)
+            collected = put(collected, (-1 - index) % place.num_nodes, held)
         return (held, collected), (output, sent)
 
     hops = spec.rounds * (spec.reduce + collects)

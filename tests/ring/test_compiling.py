@@ -1,5 +1,6 @@
 """Programs grow with the number of different leaves, not with the number of leaves."""
 
+import math
 import re
 import time
 
@@ -70,3 +71,38 @@ def test_compiling_the_mean_of_a_thousand_leaves_is_not_far_from_that_of_jax(rin
     cpu_seconds(run_lax, 10, mesh)  # what is done once
     exact = cpu_seconds(run_lax, 1000, mesh)
     assert cpu_seconds(run_ring, 1000, mesh) <= 5 * exact
+
+
+def inside_loops(text):
+    """The lines of all computations that the loops of a compiled program run."""
+    parts = dict(
+        re.findall(r"^(?:ENTRY )?%?(\S+) \([^\n]*\{\n(.*?)^\}", text, re.MULTILINE | re.DOTALL)
+    )
+    waiting = re.findall(r"body=%?([\w.-]+)", text)
+    found = set()
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found.add(name)
+            called = r"(?:calls|to_apply|body|branch_computations)=\{?((?:%?[\w.-]+(?:, )?)+)"
+            for names in re.findall(called, parts[name]):
+                waiting += [one.strip("% ") for one in names.split(",") if one.strip("% ") in parts]
+    return "\n".join(parts[name] for name in found)
+
+
+@pytest.mark.parametrize("nodes_per_device", [1, NODES])
+def test_nodes_on_one_device_copy_nothing_of_the_size_of_the_result_in_a_hop(nodes_per_device):
+    size = 2000 * NODES
+    ring = Ring(noise="off", nodes_per_device=nodes_per_device)
+    shape = NODES // nodes_per_device, *([NODES] if nodes_per_device > 1 else []), size
+
+    def step(x, key):
+        return pmean(x, AXIS, ring=ring, key=key)
+
+    over = jax.jit(jax.vmap(step, in_axes=(0, None), axis_name=AXIS))
+    values = jax.ShapeDtypeStruct(shape, "float32")
+    body = inside_loops(over.lower(values, jax.random.key(0)).compile().as_text())
+    assert "dynamic-update-slice" in body
+    moved = re.findall(r"= \w+\[([\d,]+)\]\S* (?:copy|transpose|scatter|gather)\(", body)
+    largest = max((math.prod(map(int, dims.split(","))) for dims in moved), default=0)
+    assert largest <= 2 * size, f"{largest} numbers are moved in every hop"
