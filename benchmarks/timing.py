@@ -7,10 +7,9 @@ import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
-from rich.console import Console
-from rich.table import Table
 
 REPEATS = 7
 
@@ -38,12 +37,39 @@ def medians(candidates: dict[str, Callable[[], object]], repeats: int) -> dict[s
 
 def report(name: str, columns: list[str], rows: list[list], options: argparse.Namespace) -> None:
     """Prints a table and writes it, with the machine it was taken on, as JSON."""
-    table = Table(title=name, title_justify="left")
+    show(name, columns, rows)
+    write(name, columns, rows, options)
+
+
+def show(title: str, columns: list[str], rows: list[list]) -> None:
+    """Prints a table; in plain text where rich is missing, as on a borrowed accelerator."""
+    cells = [[cell if isinstance(cell, str) else f"{cell:.4g}" for cell in row] for row in rows]
+    try:
+        from rich.console import Console
+        from rich.table import Table
+    except ImportError:
+        widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
+        lines = [
+            "  ".join(
+                cell.rjust(width) if index else cell.ljust(width)
+                for index, (cell, width) in enumerate(zip(line, widths, strict=True))
+            )
+            for line in [columns, *cells]
+        ]
+        print(title, *lines, sep="\n", flush=True)
+        return
+    table = Table(title=title, title_justify="left")
     for index, column in enumerate(columns):
         table.add_column(column, justify="left" if index == 0 else "right")
-    for row in rows:
-        table.add_row(*[cell if isinstance(cell, str) else f"{cell:.4g}" for cell in row])
+    for line in cells:
+        table.add_row(*line)
     Console(width=140).print(table)
+
+
+def write(
+    name: str, columns: list[str], rows: list[list], options: argparse.Namespace, **more: Any
+) -> None:
+    """Writes a table, with the machine it was taken on and `more` fields, as JSON."""
     options.folder.mkdir(parents=True, exist_ok=True)
     found = {
         "name": name,
@@ -56,5 +82,6 @@ def report(name: str, columns: list[str], rows: list[list], options: argparse.Na
         },
         "repeats": options.repeats,
         "rows": [dict(zip(columns, row, strict=True)) for row in rows],
+        **more,
     }
     (options.folder / f"{name}.json").write_text(json.dumps(found, indent=2) + "\n")
