@@ -6,14 +6,14 @@ Flax, Optax, chex, NumPy and SciPy alone:
     PYTHONPATH=. python3 benchmarks/accelerator.py
     PYTHONPATH=. python3 benchmarks/accelerator.py --toy  # on a CPU: small sizes, no goal is judged
 
-Sections go in the order of their importance. A section that fails is told and the others go on;
-what is left after `--seconds` is skipped, and told as well. The JSON is written after every one.
+Sections go in the order of their importance, and the JSON is written after each. A section that
+breaks is told, and the others go on. No row is begun after `--seconds`; those left out are told.
 
-"x copy" is the time in units of that of moving as many bytes as the work has to, at the speed of a
-copy; "x threefry" in units of that of making as many random words as the dense sampler takes; "x
-peer" in units of the peer that the title of the section names. "first, s" is a first call, tracing
-and compiling included. Bits are demanded of the dense sampler alone: the sparse one has a logarithm
-whose last place differs from one platform to another, and is told without a verdict.
+"x copy" is a time in units of moving the bytes that the work has to move, at the speed of a copy;
+"x threefry" in units of making the random words that the dense sampler takes; "x peer" in units of
+the peer that the title of the section names. "first, s" is a first call, tracing and compiling
+included. Bits are demanded where they are promised, of the errors that the dense sampler draws;
+what the sparse one draws is told without a verdict.
 """
 
 import argparse
@@ -28,7 +28,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from correctness import NODES, Row, average, bare, bits, exactness, physics
+from correctness import NODES, PROTECTION, Row, average, bare, bits, exactness, physics
 from flax.training.train_state import TrainState
 from jax import lax
 from timing import parser, show, write
@@ -42,10 +42,8 @@ from jaxqring.train._step import node_step, over_nodes
 from jaxqring.train._task import DataConfig, TaskConfig, training
 
 SWEEP = Path(__file__).parent.parent / "configs" / "sweep_fidelity.toml"
-COLUMNS = ["check", "found", "unit", "first, s", "x copy", "x threefry", "x peer"]
-COLUMNS += ["goal", "verdict"]
-PROTECTED = {"protection": jq.Retransmit(jq.reed_solomon(255, 223))}
-TOGETHER = {"nodes_per_device": NODES}
+RATIOS = ["x copy", "x threefry", "x peer"]
+COLUMNS = ["check", "found", "unit", "first, s", *RATIOS, "goal", "verdict"]
 #: Seconds after which a call is not timed again.
 LONG = 2.0
 #: Of the first call and of a later one.
@@ -173,9 +171,13 @@ def all_reduces(session: Session) -> Iterator[Row]:
         peer = times[1]
         yield session.row(f"{size:.0e} lax.pmean", times, moved=8 * NODES * size)
         rings = [
-            ("noise off", jq.Ring(noise="off", **TOGETHER), off),
-            ("error 1e-2, protected", bare(1e-2, **PROTECTED, **TOGETHER), protected),
-            *((f"error {e:g}", bare(e, **TOGETHER), noisy) for e in (1e-4, 1e-2, 0.3)),
+            ("noise off", jq.Ring(noise="off", nodes_per_device=NODES), off),
+            (
+                "error 1e-2, protected",
+                bare(1e-2, protection=PROTECTION, nodes_per_device=NODES),
+                protected,
+            ),
+            *((f"error {e:g}", bare(e, nodes_per_device=NODES), noisy) for e in (1e-4, 1e-2, 0.3)),
         ]
         if size < 1e8:  # which copies more
             rings += [
@@ -211,7 +213,7 @@ def step(session: Session) -> Iterator[Row]:
         ("classical", None, None),
         ("error 1e-2", bare(1e-2), 2.0),
         ("noise off", jq.Ring(noise="off"), None),
-        ("error 1e-2, protected", bare(1e-2, **PROTECTED), None),
+        ("error 1e-2, protected", bare(1e-2, protection=PROTECTION), None),
     ):
         run = over_nodes(node_step(ring), "vmap", jax.devices()[:1], shared=(2,))
         times = session.times(run, *arguments)
@@ -272,21 +274,21 @@ def main() -> int:
     options.add_argument("--only", nargs="+", choices=names, default=names, help="sections")
     options = options.parse_args()
     session = Session(options)
-    sections = {each: each(options.toy) for each in CHECKS} | {
-        each: each(session) for each in TIMINGS
-    }
+    sections = [(each, each(options.toy)) for each in CHECKS]
+    sections += [(each, each(session)) for each in TIMINGS]
     rows, skipped, errors = [], [], {}
-    for section, its_rows in sections.items():
+    for section, its_rows in sections:
         name = section.__name__
-        if name in options.only:
-            found, error = run(its_rows, session)
-            if error:
-                errors[name] = error
-            elif session.left() < 0:
-                skipped.append(f"{name} after {len(found)} rows")
-            rows += found
-            tell(f"{name}: {section.__doc__}", found)
-            write("accelerator", COLUMNS, rows, options, skipped=skipped, errors=errors)
+        if name not in options.only:
+            continue
+        found, finished, error = run(its_rows, session)
+        if error:
+            errors[name] = error
+        elif not finished:
+            skipped.append(f"{name} after {len(found)} rows")
+        rows += found
+        tell(f"{name}: {section.__doc__}", found)
+        write("accelerator", COLUMNS, rows, options, skipped=skipped, errors=errors)
     failed = [row[0] for row in rows if row[-1] == "FAILS"]
     missed = [row[0] for row in rows if row[-1] == "MISSED"]
     for what, those in (("failed", failed), ("missed", missed), ("skipped", skipped)):
@@ -296,21 +298,26 @@ def main() -> int:
     return 1 if failed or errors else 0
 
 
-def run(section: Iterator[Row], session: Session) -> tuple[list[Row], str]:
-    """The rows of a section for which there is time, and the error that ended it, if one did."""
+def run(section: Iterator[Row], session: Session) -> tuple[list[Row], bool, str]:
+    """The rows of a section that there is time for, whether they are all, and what ended it."""
     found: list[Row] = []
     try:
-        while session.left() > 0 and (row := next(section, None)):
+        while session.left() > 0:
+            row = next(section, None)
+            if row is None:
+                return found, True, ""
             found.append(row)
     except Exception as error:  # the other sections go on
-        return found, f"{type(error).__name__}: {error}"[:800]
-    return found, ""
+        return found, False, f"{type(error).__name__}: {error}"[:800]
+    return found, False, ""
 
 
 def tell(title: str, rows: list[Row]) -> None:
     """Prints the rows of a section, without the columns that none of them fills."""
     kept = [i for i in range(len(COLUMNS)) if i == 0 or any(row[i] != "-" for row in rows)]
-    show(title, [COLUMNS[i] for i in kept], [[row[i] for i in kept] for row in rows])
+    print(f"\n{title}", flush=True)
+    if rows:
+        show(None, [COLUMNS[i] for i in kept], [[row[i] for i in kept] for row in rows])
 
 
 if __name__ == "__main__":

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from rich.console import Console
+from rich.table import Table
 
 REPEATS = 7
 
@@ -41,28 +43,13 @@ def report(name: str, columns: list[str], rows: list[list], options: argparse.Na
     write(name, columns, rows, options)
 
 
-def show(title: str, columns: list[str], rows: list[list]) -> None:
-    """Prints a table; in plain text where rich is missing, as on a borrowed accelerator."""
-    cells = [[cell if isinstance(cell, str) else f"{cell:.4g}" for cell in row] for row in rows]
-    try:
-        from rich.console import Console
-        from rich.table import Table
-    except ImportError:
-        widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
-        lines = [
-            "  ".join(
-                cell.rjust(width) if index else cell.ljust(width)
-                for index, (cell, width) in enumerate(zip(line, widths, strict=True))
-            )
-            for line in [columns, *cells]
-        ]
-        print(title, *lines, sep="\n", flush=True)
-        return
+def show(title: str | None, columns: list[str], rows: list[list]) -> None:
+    """Prints a table."""
     table = Table(title=title, title_justify="left")
     for index, column in enumerate(columns):
         table.add_column(column, justify="left" if index == 0 else "right")
-    for line in cells:
-        table.add_row(*line)
+    for row in rows:
+        table.add_row(*[cell if isinstance(cell, str) else f"{cell:.4g}" for cell in row])
     Console(width=140).print(table)
 
 

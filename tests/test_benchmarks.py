@@ -52,7 +52,7 @@ BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
         ),
         (
             "accelerator",
-            ["--toy"],
+            ["--toy", "--seconds", "900"],
             ["dense transmit", "Threefry, consumed", "lax.pmean", "failed: nothing"],
         ),
     ],
