@@ -227,7 +227,7 @@ def sweep(session: Session) -> Iterator[Row]:
     points = points_of(config["grid"], config["seeds"])
     lengths = [10, config["task"]["steps"]]
     if session.toy:
-        points, lengths = points_of({"fidelity": [0.9, 0.99]}, 1), [2, 4]
+        points, lengths = points_of({"fidelity": [0.9, 0.99]}, 1), [2]
     rng = np.random.default_rng(5)
     session.folder.mkdir(parents=True, exist_ok=True)
     path = session.folder / "noise.npz"
@@ -287,7 +287,7 @@ def main() -> int:
         elif not finished:
             skipped.append(f"{name} after {len(found)} rows")
         rows += found
-        tell(f"{name}: {section.__doc__}", found)
+        tell(f"{name}, {session.left():.0f} s left. {section.__doc__}", found)
         write("accelerator", COLUMNS, rows, options, skipped=skipped, errors=errors)
     failed = [row[0] for row in rows if row[-1] == "FAILS"]
     missed = [row[0] for row in rows if row[-1] == "MISSED"]
