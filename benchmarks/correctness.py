@@ -164,7 +164,7 @@ def some_values(toy: bool) -> np.ndarray:
 
 
 def exactness(toy: bool) -> Iterator[Row]:
-    """What is exact stays exact, and what is not is as noisy as it should be."""
+    """Exact results without noise and with protection, and as much noise as there should be."""
     values = some_values(toy)
     key, device = jax.random.key(5), jax.devices()[0]
     off = on(device, average, values, jq.Ring(noise="off"), key)
