@@ -21,7 +21,7 @@ Row = list
 
 
 def checked(name: str, holds: bool, found: str, goal: str) -> Row:
-    """What must hold."""
+    """A row for something that must hold."""
     return [name, found, *"-----", goal, "holds" if holds else "FAILS"]
 
 
