@@ -7,6 +7,7 @@ import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 from rich.console import Console
@@ -38,12 +39,24 @@ def medians(candidates: dict[str, Callable[[], object]], repeats: int) -> dict[s
 
 def report(name: str, columns: list[str], rows: list[list], options: argparse.Namespace) -> None:
     """Prints a table and writes it, with the machine it was taken on, as JSON."""
-    table = Table(title=name, title_justify="left")
+    show(name, columns, rows)
+    write(name, columns, rows, options)
+
+
+def show(title: str | None, columns: list[str], rows: list[list]) -> None:
+    """Prints a table."""
+    table = Table(title=title, title_justify="left")
     for index, column in enumerate(columns):
         table.add_column(column, justify="left" if index == 0 else "right")
     for row in rows:
         table.add_row(*[cell if isinstance(cell, str) else f"{cell:.4g}" for cell in row])
     Console(width=140).print(table)
+
+
+def write(
+    name: str, columns: list[str], rows: list[list], options: argparse.Namespace, **more: Any
+) -> None:
+    """Writes a table, with the machine it was taken on and `more` fields, as JSON."""
     options.folder.mkdir(parents=True, exist_ok=True)
     found = {
         "name": name,
@@ -56,5 +69,6 @@ def report(name: str, columns: list[str], rows: list[list], options: argparse.Na
         },
         "repeats": options.repeats,
         "rows": [dict(zip(columns, row, strict=True)) for row in rows],
+        **more,
     }
     (options.folder / f"{name}.json").write_text(json.dumps(found, indent=2) + "\n")

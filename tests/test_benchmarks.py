@@ -50,6 +50,11 @@ BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
             ["--qubits", "3", "--layers", "1", "--batch", "2", "--unrolled"],
             ["TC in a scan", "PennyLane, broadcasting", "first call, CPU s"],
         ),
+        (
+            "accelerator",
+            ["--toy", "--seconds", "900"],
+            ["dense transmit", "Threefry, consumed", "lax.pmean", "failed: nothing"],
+        ),
     ],
 )
 def test_a_benchmark_prints_its_table_and_writes_it(name, options, words, tmp_path):
@@ -69,10 +74,12 @@ def test_a_benchmark_prints_its_table_and_writes_it(name, options, words, tmp_pa
 
 
 def test_every_benchmark_is_run_by_make_and_by_a_test():
-    scripts = {path.stem for path in BENCHMARKS.glob("*.py")} - {"timing", "workers"}
+    helpers = {"correctness", "timing", "workers"}
+    scripts = {path.stem for path in BENCHMARKS.glob("*.py")} - helpers
     makefile = (BENCHMARKS.parent / "Makefile").read_text()
     listed = next(line for line in makefile.splitlines() if line.startswith("BENCHMARKS := "))
-    assert set(listed.split()[2:]) == scripts
+    # An accelerator is borrowed, and has no make.
+    assert set(listed.split()[2:]) == scripts - {"accelerator"}
     marks = test_a_benchmark_prints_its_table_and_writes_it.pytestmark
     (cases,) = [mark.args[1] for mark in marks if mark.name == "parametrize"]
     assert {case[0] for case in cases} == scripts
