@@ -41,7 +41,7 @@ from jaxqring.ring._call_spec import CallSpec, Counts
 from jaxqring.ring._cost import Hops
 from jaxqring.ring._exact import exact_tangent
 from jaxqring.ring._hops import Inputs, through_links
-from jaxqring.ring._lanes import in_lanes, out_of_lanes, put_lanes
+from jaxqring.ring._lanes import in_lanes, out_of_lanes, put_row
 from jaxqring.ring._levels import SCALE, add_own, count_values, first_words
 from jaxqring.ring._place import Place
 from jaxqring.ring._ring import Ring, links_of, rounds_at_random
@@ -87,7 +87,7 @@ def _with_sent(
     """As `collective`, and the words that every hop sent if `spec.keep_sent`."""
     inputs = _inputs(values, ring, key, spec)
     journey = _journey(inputs, ring, spec)
-    result = out_of_lanes(journey.result, inputs.size)
+    result = out_of_lanes(_decoded(journey.result, ring), inputs.size)
     overrides = ring.overrides
     if overrides is not None and overrides.calls is not None and inputs.called is not None:
         own = _hops(ring, spec, inputs.size)
@@ -127,28 +127,30 @@ def _hops(ring: Ring, spec: CallSpec, size: int) -> Hops:
 
 
 def _journey(inputs: Inputs, ring: Ring, spec: CallSpec) -> Journey:
-    """The journey of packed words: lanes of what is delivered, and the tallies of all hops."""
-    wire, nodes = ring.wire, spec.place.nodes()
+    """The journey of packed words: those delivered, and the tallies of all hops."""
+    nodes = spec.place.nodes()
 
     def cross(words: jax.Array, index: jax.Array, _: None) -> tuple[jax.Array, Tally | None]:
         mend = index >= spec.rounds_of_adding if spec.mends else None
         received, tally = through_links(words, inputs, ring, index, nodes, mend)
         return received, tally if spec.report else None
 
-    def decoded(words: jax.Array) -> list[jax.Array]:
-        return [wire.decode(levels, SCALE) for levels in jax.vmap(wire.part)(words)]
-
-    def put(collected: jax.Array, at: jax.Array, words: jax.Array) -> jax.Array:
-        return put_lanes(collected, at, decoded(words))
-
+    # Words are collected and decoded at the end, all at once: they are half as large, or less.
     return travel(
         spec,
         start=functools.partial(first_words, inputs, ring, spec),
         cross=cross,
         add=functools.partial(add_own, inputs, ring, spec),
-        read=lambda words: jnp.stack(decoded(words), axis=1),
-        put=put,
+        read=lambda words: words,
+        put=put_row,
     )
+
+
+def _decoded(words: jax.Array, ring: Ring) -> jax.Array:
+    """(..., L, G) lanes of packed words (..., G)."""
+    levels = jax.vmap(ring.wire.part)(words.reshape(-1, words.shape[-1]))
+    lanes = jnp.stack([ring.wire.decode(lane, SCALE) for lane in levels], axis=1)
+    return lanes.reshape(*words.shape[:-1], *lanes.shape[1:])
 
 
 @functools.partial(_with_sent.defjvp, symbolic_zeros=True)

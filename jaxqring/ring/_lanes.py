@@ -1,7 +1,7 @@
 """Chunks in lanes, as the wire packs them, and in rows: one chunk for each node on a device."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -35,14 +35,6 @@ def one_lane(values: jax.Array, chunk: jax.Array, lane: jax.Array | int) -> jax.
         return lax.dynamic_slice(rows, start, (1, 1, size)).reshape(size)
 
     return each_node(of_node, values, chunk)
-
-
-def put_lanes(tables: jax.Array, at: jax.Array, lanes: Sequence[jax.Array]) -> jax.Array:
-    """Tables (k, N, L, G) with the chunk at one place of each replaced by L lanes (k, G)."""
-    for lane, row in enumerate(lanes):
-        start = np.int32(0), at, np.int32(lane), np.int32(0)
-        tables = lax.dynamic_update_slice(tables, row[:, None, None], start)
-    return tables
 
 
 def one_row(values: jax.Array, chunk: jax.Array) -> jax.Array:

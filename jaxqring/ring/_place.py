@@ -48,6 +48,11 @@ class Place(NamedTuple):
             last = lax.ppermute(last, self.axis_name, ring)
         return jnp.concatenate([last, x[:-1]]) if self.nodes_per_device > 1 else last
 
+    def place_of(self, first: jax.Array, index: jax.Array) -> jax.Array:
+        """() the row of a table in which chunks are collected that arrive in hop `index`."""
+        begin = first[0] if self.nodes_per_device == 1 else 0
+        return (begin - 1 - index) % self.num_nodes
+
     def highest(self, x: jax.Array) -> jax.Array:
         """The largest of every device's `x`."""
         return x if self.axis_name is None else lax.pmax(x, self.axis_name)

@@ -64,12 +64,12 @@ def travel(
         (k,); of None where each node has one chunk only, as nothing is added.
       cross: sends what travels over one link, and returns what the other end receives.
       add: adds each node's own chunk to a partial sum that it received.
-      read: decodes what travels: a pytree of arrays (k, ...), as they are collected.
-      put: decodes chunks that arrived and puts them into the tables (k, N, ...) of those collected,
-        all at one place: chunks are collected in the order in which they arrive, which is the same
-        on every node, and put in that of their numbers at the end. So it is done in place also
-        where nodes share a device, which would copy whole tables in every hop otherwise. A place is
-        filled more than once if chunks are also added up; the last time they are whole.
+      read: makes of what travels a pytree of arrays (k, ...), as they are collected.
+      put: puts chunks that arrived into the tables (k, N, ...) of those collected, all at one place.
+        Where a device has several nodes, chunks are collected in the order in which they arrive,
+        which is the same for all, and put in that of their numbers at the end: places that differ
+        from node to node would copy whole tables in every hop. A place is filled more than once if
+        chunks are also added up; the last time they are whole.
       slices: pytree with a leading axis, one slice for each hop of the loop.
     """
     place, first = spec.place, spec.first_chunk(spec.place.nodes())
@@ -79,7 +79,7 @@ def travel(
     if spec.gather and not by_gather:
         collected = _empty(spec, read, begun)
         if not (spec.reduce and spec.rounds):
-            collected = put(collected, jnp.int32(0), begun)
+            collected = put(collected, spec.place.place_of(first, jnp.int32(-1)), begun)
     held, collected, (outputs, sent) = _around(
         spec, begun, collected, cross, add, put, first, slices
     )
@@ -88,7 +88,7 @@ def travel(
         if jax.tree.leaves(outputs):
             last = _hops_of_gather(spec, cross, held)
             outputs = jax.tree.map(lambda *halves: jnp.concatenate(halves), outputs, last)
-    elif collected is not None:
+    elif collected is not None and spec.place.nodes_per_device > 1:
         collected = jax.tree.map(
             lambda table: turned(table, first % spec.place.num_nodes), collected
         )
@@ -136,7 +136,7 @@ def _around(
         elif spec.reduce:
             held = add(arrived, held)
         if collects:
-            collected = put(collected, (-1 - index) % place.num_nodes, held)
+            collected = put(collected, place.place_of(first, index), held)
         return (held, collected), (output, sent)
 
     hops = spec.rounds * (spec.reduce + collects)
