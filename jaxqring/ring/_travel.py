@@ -65,11 +65,11 @@ def travel(
       cross: sends what travels over one link, and returns what the other end receives.
       add: adds each node's own chunk to a partial sum that it received.
       read: makes of what travels a pytree of arrays (k, ...), as they are collected.
-      put: puts chunks that arrived into the tables (k, N, ...) of those collected, all at one place.
-        Where a device has several nodes, chunks are collected in the order in which they arrive,
-        which is the same for all, and put in that of their numbers at the end: places that differ
-        from node to node would copy whole tables in every hop. A place is filled more than once if
-        chunks are also added up; the last time they are whole.
+      put: puts chunks that arrived into the tables (k, N, ...) of those collected, at one place for
+        all. Where a device has several nodes, chunks are collected in the order in which they
+        arrive, which is the same for all, and put in that of their numbers at the end: places that
+        differ from node to node would copy whole tables in every hop. A place is filled more than
+        once if chunks are also added up; the last time they are whole.
       slices: pytree with a leading axis, one slice for each hop of the loop.
     """
     place, first = spec.place, spec.first_chunk(spec.place.nodes())
