@@ -2,9 +2,9 @@
 
 A chunk travels as packed words. Where it arrives, a node makes the levels of its own values, adds
 them, and packs the sum, all in one pass: no array of levels of the size of the payload is ever
-written. What is gathered is stored as words and decoded once, at the end. By XLA's account a program
-takes 2.7 times the payload on a wire of 16 bits and 3.3 times on one of 32, input and result
-included, and up to twice that where chunks do not fill whole words and are padded.
+written. What is gathered is stored as words and decoded once, at the end. By XLA's account a
+program takes 2.7 times the payload on a wire of 16 bits and 3.3 times on one of 32, input and
+result included, and up to twice that where chunks do not fill whole words and are padded.
 
 A call goes through these modules of the room, each with a carrier of its own:
 
