@@ -60,7 +60,7 @@ class InversionConfig:
     Raises:
       TypeError: if `tv` or `rate` is not real.
       ValueError: if one is out of range, a count below 1, `name` cannot be that of a file, a choice
-        is unknown, or a list is empty or has an entry twice.
+        is unknown, a list is empty or has an entry twice, or the data are not images.
     """
 
     name: str = "inversion"
@@ -80,6 +80,8 @@ class InversionConfig:
     def __post_init__(self) -> None:
         check_fields(self)
         check_file_name("name", self.name)
+        if self.data.features:
+            checks.refuse("data.features", "be 0, as images are attacked", self.data.features)
         self.settings()
         labels = tuple(compressor.label() for compressor in self.compressors)
         lists: dict[str, tuple[str, ...]] = {

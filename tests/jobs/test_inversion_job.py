@@ -170,6 +170,7 @@ def test_the_shipped_configuration_loads():
         ('[[compressors]]\nmethod = "topk"\nfraction = 1.5', ["`fraction`", "1.5"]),
         ("[[compressors]]\nrank = 0", ["`compress.rank`", "0"]),
         ('name = "a/b"', ["`name`", "a/b"]),
+        ("[data]\nfeatures = 8", ["`data.features`", "images", "8"]),
         ("widgets = 3", ["unknown keys", "widgets"]),
     ],
 )

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.linalg
+from refused import check_refusal
 
 from jaxqring.qmodels import amplitudes, holevo, leakage, symmetric_bound
 
@@ -221,11 +222,4 @@ REFUSALS = {
 
 @pytest.mark.parametrize("name", REFUSALS)
 def test_refusal(name):
-    call, error, words = REFUSALS[name]
-    with pytest.raises(error) as caught:
-        call()
-    message = str(caught.value)
-    assert "must" in message
-    assert message.endswith(".")
-    for word in words:
-        assert word in message
+    check_refusal(*REFUSALS[name])
