@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 
 TEST_BATCH = 1000
 
+#: Steps whose metrics are fetched at once, unless an evaluation comes before.
+FETCHED_TOGETHER = 16
+
 #: Shows a line to the user.
 Say = Callable[[str], None]
 
@@ -154,20 +157,26 @@ def _finish(
     with_shots = config.quantum is not None and config.quantum.shots is not None
     sampled = model_for(config.model, data, config.quantum).apply if with_shots else None
     step_fn = over(node_step(ring, source, security, compressor, sampled), shared=(2,))
-    update = _updates(run, config, data, step_fn, over(node_resync, shared=()))
+    resync_fn = over(node_resync, shared=())
+    update = _updates(run, config, data, step_fn, resync_fn, placement.runs_ahead)
     advance = bar(run.name, total=config.steps, done=first, note="compiling")
-    accuracy = None
+    accuracy, waiting = None, []
     for step in range(first, config.steps):
-        state, line = update(state, step)
+        state, metrics = update(state, step)
+        waiting.append({"run": run.name, "step": step + 1, **metrics})
         note = None
-        if step + 1 == config.steps or (step + 1) % config.eval_every == 0:
-            accuracy = accuracy_of(state)
-            line["test_accuracy"] = float(accuracy.mean())
-            note = f"loss {line['loss']:.3f}, test accuracy {accuracy.mean():.3f}"
-        log.write(line)
-        if note is not None:
-            # After its lines, so that a checkpoint never speaks of lines that are not there.
-            save_state(checkpoint_path(folder, run.name), state, step + 1)
+        evaluates = step + 1 == config.steps or (step + 1) % config.eval_every == 0
+        if evaluates or len(waiting) == FETCHED_TOGETHER:
+            lines, waiting = _fetched(waiting), []
+            if evaluates:
+                accuracy = accuracy_of(state)
+                lines[-1]["test_accuracy"] = float(accuracy.mean())
+                note = f"loss {lines[-1]['loss']:.3f}, test accuracy {accuracy.mean():.3f}"
+            for line in lines:
+                log.write(line)
+            if evaluates:
+                # After its lines, so that a checkpoint never speaks of lines that are not there.
+                save_state(checkpoint_path(folder, run.name), state, step + 1)
         advance(1, note)
     if accuracy is None:  # cut off between the last checkpoint and the result
         accuracy = accuracy_of(state)
@@ -199,21 +208,34 @@ def _updates(
     data: datasets.Dataset,
     step_fn: Callable,
     resync_fn: Callable,
-) -> Callable[[TrainState, int], tuple[TrainState, dict[str, Any]]]:
-    """A function `update(state, step)` that returns the next state and the line of its metrics."""
-    key = jax.random.fold_in(jax.random.key(config.seed), 1)
+    runs_ahead: bool,
+) -> Callable[[TrainState, int], tuple[TrainState, dict[str, jax.Array]]]:
+    """A function `update(state, step)` that returns the next state and its metrics, on the devices.
 
-    def update(state: TrainState, step: int) -> tuple[TrainState, dict[str, Any]]:
+    Where the devices run ahead, it returns once the step before the one that it begins is done.
+    """
+    key = jax.random.fold_in(jax.random.key(config.seed), 1)
+    before: Any = None
+
+    def update(state: TrainState, step: int) -> tuple[TrainState, dict[str, jax.Array]]:
+        nonlocal before
         batch = datasets.batches(data, step, config.seed, config.nodes, config.batch_per_node)
-        # Wait for all nodes: virtual devices of one host share its threads, and a node that
-        # runs ahead into the next collective can starve one that has not finished this step.
-        state, metrics = jax.block_until_ready(step_fn(state, batch, key))
+        state, metrics = step_fn(state, batch, key)
+        jax.block_until_ready(before if runs_ahead else (state, metrics))
         if run.resync_every and (step + 1) % run.resync_every == 0:
-            state = jax.block_until_ready(resync_fn(state))
-        values = {name: _plain(value[0]) for name, value in metrics.items()}
-        return state, {"run": run.name, "step": step + 1, **values}
+            state = resync_fn(state)
+            jax.block_until_ready(None if runs_ahead else state)
+        before = metrics
+        return state, metrics
 
     return update
+
+
+def _fetched(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Lines of metrics as numbers, those of the first node, fetched from the devices at once."""
+    return [
+        {name: _plain(value) for name, value in line.items()} for line in jax.device_get(lines)
+    ]
 
 
 def _masking(
@@ -270,5 +292,8 @@ def _test_accuracy(correct_fn: Callable, data: datasets.Dataset, state: TrainSta
     return correct / total
 
 
-def _plain(value: jax.Array) -> int | float:
-    return int(value) if np.issubdtype(value.dtype, np.integer) else float(value)
+def _plain(value: Any) -> str | int | float:
+    """A number of the first node, or what every node has in common."""
+    if not isinstance(value, np.ndarray):
+        return value
+    return int(value[0]) if np.issubdtype(value.dtype, np.integer) else float(value[0])

@@ -64,7 +64,8 @@ class CallSpec(NamedTuple):
 
     def ends_in_gather(self) -> bool:
         """True if the second half of the values is an `all_gather` that `shard_map` knows."""
-        return self.replicated and bool(tracked(self.place.axis_name))
+        axis_name = self.place.axis_name
+        return self.replicated and axis_name is not None and bool(tracked(axis_name))
 
 
 class Counts(NamedTuple):

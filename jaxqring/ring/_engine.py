@@ -28,6 +28,7 @@ A call goes through these modules of the room, each with a carrier of its own:
 
 import dataclasses
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -86,6 +87,22 @@ def _with_sent(
     values: jax.Array, ring: Ring, key: Key | None, spec: CallSpec
 ) -> tuple[jax.Array, Counts | None, jax.Array | None]:
     """As `collective`, and the words that every hop sent if `spec.keep_sent`."""
+    place = spec.place
+    if not place.is_within_device():
+        return _of_device(values, ring, key, spec)
+    # In order along a leading axis: under `vmap` a place in a table that differs from node to node
+    # copies the whole table in every hop.
+    values, ring, key = _all_nodes(values, ring, key, place, place.all_gather)
+    result, counts, sent = _of_device(values, ring, key, _of_one_device(spec))
+    if sent is not None:
+        sent = jnp.moveaxis(place.own(jnp.moveaxis(sent, 1, 0)), 0, 1)
+    return place.own(result), _own_counts(counts, place), sent
+
+
+def _of_device(
+    values: jax.Array, ring: Ring, key: Key | None, spec: CallSpec
+) -> tuple[jax.Array, Counts | None, jax.Array | None]:
+    """As `_with_sent`, of the nodes that this device carries."""
     inputs = _inputs(values, ring, key, spec)
     journey = _journey(inputs, ring, spec)
     result = out_of_lanes(_decoded(journey.result, ring), inputs.size)
@@ -169,10 +186,10 @@ def _with_sent_jvp(spec: CallSpec, primals: tuple, tangents: tuple) -> tuple:
     d_transition = transition_tangent(ring, tangents[1])
     place, is_bound = spec.place, spec.place.is_bound()
     if not is_bound:
-        values, d_values, ring, d_transition, key = _all_nodes(
-            values, d_values, ring, d_transition, key, place
-        )
-        spec = spec._replace(place=Place(None, 1, place.num_nodes), replicated=False)
+        if d_transition is not None:
+            d_transition = place.everyone(links_of(d_transition, _nodes(place)))
+        values, ring, key = _all_nodes(values, ring, key, place, place.everyone)
+        d_values, spec = place.everyone(d_values), _of_one_device(spec)
     follows_spread = ring.noise == "gaussian" and not ring.scramble
     keep_sent = d_transition is not None or follows_spread
     # Through the function itself, so that its result can be differentiated once more.
@@ -193,35 +210,41 @@ def _with_sent_jvp(spec: CallSpec, primals: tuple, tangents: tuple) -> tuple:
     return outputs, (d_result, *no_tangents)
 
 
-def _all_nodes(
-    values: jax.Array,
-    d_values: jax.Array,
-    ring: Ring,
-    d_transition: jax.Array | None,
-    key: Key | None,
-    place: Place,
-) -> tuple:
-    """The inputs of all nodes, for one device to carry them all."""
+def _of_one_device(spec: CallSpec) -> CallSpec:
+    """The same call with all nodes on one device."""
+    return spec._replace(place=Place(None, 1, spec.place.num_nodes))
+
+
+def _nodes(place: Place) -> jax.Array:
     try:
-        nodes = place.nodes()
+        return place.nodes()
     except NameError:
         raise ValueError(
             f"`axis_name` must be bound where the collective is differentiated, but got"
             f" {place.axis_name!r} from a vmap inside the jit that grad was applied to, with a"
             " jit, scan, cond or checkpoint inside the vmap: apply jit to the grad instead."
         ) from None
+
+
+def _all_nodes(
+    values: jax.Array,
+    ring: Ring,
+    key: Key | None,
+    place: Place,
+    gather: Callable[[jax.Array], jax.Array],
+) -> tuple[jax.Array, Ring, Key | None]:
+    """The inputs of all nodes, for one device to carry them all."""
+    nodes = _nodes(place)
     if ring.noise != "off":
-        links = place.everyone(links_of(ring.transition, nodes))
+        links = gather(links_of(ring.transition, nodes))
         ring = dataclasses.replace(ring, channel=SymbolChannel(links))
-    if d_transition is not None:
-        d_transition = place.everyone(links_of(d_transition, nodes))
     if ring.masks is not None and ring.masks.errors is not None:
-        masks = dataclasses.replace(ring.masks, errors=place.everyone(ring.masks.errors))
+        masks = dataclasses.replace(ring.masks, errors=gather(ring.masks.errors))
         ring = dataclasses.replace(ring, masks=masks)
     if key is not None and ring.draws:
-        data = place.everyone(jax.random.key_data(jnp.broadcast_to(key, nodes.shape)))
+        data = gather(jax.random.key_data(jnp.broadcast_to(key, nodes.shape)))
         key = jax.random.wrap_key_data(data, impl=jax.random.key_impl(key))
-    return place.everyone(values), place.everyone(d_values), ring, d_transition, key
+    return gather(values), ring, key
 
 
 def _own_counts(counts: Counts | None, place: Place) -> Counts | None:

@@ -8,6 +8,7 @@ from jax import lax
 
 from jaxqring._types import AxisName
 from jaxqring._varying import as_varying
+from jaxqring.ring._axes import device_axes, names_of
 
 
 class Place(NamedTuple):
@@ -70,6 +71,16 @@ class Place(NamedTuple):
         except NameError:
             return False
         return True
+
+    def is_within_device(self) -> bool:
+        """True if the nodes are along an axis of `vmap`, all on one device."""
+        if self.axis_name is None:
+            return False
+        return not set(names_of(self.axis_name)) & set(device_axes())
+
+    def all_gather(self, x: jax.Array) -> jax.Array:
+        """(N, ...) the values (k, ...) of all devices."""
+        return lax.all_gather(x, self.axis_name).reshape(self.num_nodes, *x.shape[1:])
 
     def everyone(self, x: jax.Array) -> jax.Array:
         """(N, ...) the values (k, ...) of all devices; needs no bound axis, unlike `all_gather`."""

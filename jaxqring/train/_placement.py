@@ -30,6 +30,15 @@ class Placement:
     def platform(self) -> str:
         return self.devices[0].platform
 
+    @property
+    def runs_ahead(self) -> bool:
+        """True if a step may be handed to the devices while the one before it runs.
+
+        Virtual devices of one host share its threads: a node that runs ahead into the next
+        collective can starve one that has not finished this step.
+        """
+        return self.mapping == "vmap" or self.platform != "cpu"
+
     def __str__(self) -> str:
         kind = self.devices[0].device_kind
         named = "" if kind == self.platform else f" ({kind})"

@@ -328,6 +328,44 @@ def test_vmap_draws_the_errors_of_pmap_and_learns_the_same(job, tmp_path):
         assert mine["loss"] == pytest.approx(theirs["loss"], abs=1e-4)
 
 
+def test_metrics_are_fetched_some_steps_at_a_time(tmp_path, monkeypatch):
+    fetched, get = [], loop._fetched
+
+    def counted(lines):
+        fetched.append([line["step"] for line in lines])
+        return get(lines)
+
+    monkeypatch.setattr(loop, "_fetched", counted)
+    monkeypatch.setattr(loop, "FETCHED_TOGETHER", 3)
+    job = dataclasses.replace(
+        SMALL, mapping="vmap", steps=7, eval_every=5, out=str(tmp_path), runs=(CLASSICAL,)
+    )
+    train(job)
+    assert fetched == [[1, 2, 3], [4, 5], [6, 7]]
+    lines = metrics_of(job.folder)
+    assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6, 7]
+    assert [line["step"] for line in lines if "test_accuracy" in line] == [5, 7]
+
+
+def test_a_step_waits_for_the_one_before_it_where_nodes_share_a_device(monkeypatch):
+    waited = []
+    monkeypatch.setattr(jax, "block_until_ready", waited.append)
+    monkeypatch.setattr(loop.datasets, "batches", lambda *args: None)
+
+    def steps(state, batch, key):
+        return state + 1, {"loss": state}
+
+    for runs_ahead, expected in (
+        (True, [None, {"loss": 0}]),
+        (False, [(1, {"loss": 0}), (2, {"loss": 1})]),
+    ):
+        waited.clear()
+        update = loop._updates(CLASSICAL, SMALL, None, steps, None, runs_ahead)
+        state, _ = update(0, 0)
+        update(state, 1)
+        assert waited == expected
+
+
 @pytest.mark.matrix
 def test_a_single_node_has_nobody_to_talk_to(tmp_path):
     runs = (RunConfig("alone"),)

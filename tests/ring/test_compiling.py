@@ -90,15 +90,17 @@ def inside_loops(text):
     return "\n".join(parts[name] for name in found)
 
 
-def test_nodes_on_one_device_copy_nothing_of_the_size_of_the_result_in_a_hop():
+@pytest.mark.parametrize("nodes_per_device", [1, NODES])
+def test_nodes_on_one_device_copy_nothing_of_the_size_of_the_result_in_a_hop(nodes_per_device):
     size = 2000 * NODES
-    ring = Ring(noise="off", nodes_per_device=NODES)
+    ring = Ring(noise="off", nodes_per_device=nodes_per_device)
 
     def step(x, key):
         return pmean(x, AXIS, ring=ring, key=key)
 
     over = jax.jit(jax.vmap(step, in_axes=(0, None), axis_name=AXIS))
-    values = jax.ShapeDtypeStruct((1, NODES, size), "float32")
+    shape = (1, NODES, size) if nodes_per_device > 1 else (NODES, size)
+    values = jax.ShapeDtypeStruct(shape, "float32")
     body = inside_loops(over.lower(values, jax.random.key(0)).compile().as_text())
     assert "dynamic-update-slice" in body
     moved = re.findall(r"= \w+\[([\d,]+)\]\S* (?:copy|transpose|scatter|gather)\(", body)

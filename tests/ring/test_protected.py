@@ -657,6 +657,18 @@ def test_jvp_and_vjp_agree_and_are_finite_from_one_end_to_the_other(protection, 
     np.testing.assert_allclose(forward, backward, rtol=2e-3, atol=2e-3 * np.abs(link).max() + 1e-4)
 
 
+def test_a_derivative_taken_outside_the_mapping_leaves_replicated_sums_as_they_are():
+    ring = ring_of(0.9, SMALL)
+
+    @jax.jit
+    def loss(x):
+        call = functools.partial(psum, axis_name=AXIS, ring=ring, key=KEY, replicated=True)
+        return jnp.sum(jax.vmap(call, axis_name=AXIS)(x) ** 2)
+
+    x = payload(3, 20)
+    assert jax.value_and_grad(loss)(x)[0] == loss(x)
+
+
 # --- What the program does ------------------------------------------------------------------------
 
 
