@@ -117,6 +117,7 @@ def pytest_configure(config: pytest.Config) -> None:
     found = re.fullmatch(r"([1-9]\d*)/([1-9]\d*)", part or "1/1")
     if not found or int(found[1]) > int(found[2]):
         raise pytest.UsageError(f"--part must be K/N with 1 <= K <= N, but got {part}")
+    config.pluginmanager.register(_Forgetting())
 
 
 # After the marks have selected, so that what is counted as left out is of the lanes that run.
@@ -231,17 +232,24 @@ def _peak() -> float:
 _largest = [0.0, ""]  # the peak of this process, and the test in which it was reached
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_runtest_teardown(item: pytest.Item) -> None:
-    if _peak() > _largest[0]:
-        _largest[:] = _peak(), item.nodeid
-    if _resident() > KEPT:
-        jax.clear_caches()
-        gc.collect()
-        # Only Linux says how much is in memory, and glibc keeps what is freed unless told.
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-        if trim is not None:
-            trim(0)
+class _Forgetting:
+    """Forgets compiled programs after tests that have made many.
+
+    A plugin, because pytest calls the hooks of a conftest for the tests below its folder alone,
+    and the examples in docstrings are not.
+    """
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_runtest_teardown(self, item: pytest.Item) -> None:
+        if _peak() > _largest[0]:
+            _largest[:] = _peak(), item.nodeid
+        if _resident() > KEPT:
+            jax.clear_caches()
+            gc.collect()
+            # Only Linux says how much is in memory, and glibc keeps what is freed unless told.
+            trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+            if trim is not None:
+                trim(0)
 
 
 _peaks: dict[str, list] = {}
