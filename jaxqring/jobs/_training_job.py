@@ -233,9 +233,7 @@ def _updates(
 
 def _fetched(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Lines of metrics as numbers, those of the first node, fetched from the devices at once."""
-    return [
-        {name: _plain(value) for name, value in line.items()} for line in jax.device_get(lines)
-    ]
+    return [{name: _plain(value) for name, value in line.items()} for line in jax.device_get(lines)]
 
 
 def _masking(
