@@ -23,7 +23,7 @@ from timing import medians, parser, report
 from jaxqring.jobs._load import load_config
 from jaxqring.jobs._sweep_job import SweepConfig
 from jaxqring.sweeps._points import points_of
-from jaxqring.sweeps._sweep import _compiled, _plan, _trace, sweep
+from jaxqring.sweeps._sweep import _compiled, _trace, sweep
 
 CONFIG = Path(__file__).parent.parent / "configs" / "sweep_fidelity.toml"
 CORES = os.cpu_count() or 1
@@ -93,7 +93,7 @@ def chunk(config, fidelities):
     traced = _trace(config.train, points, list(range(len(points))))
     share = -(-len(points) // len(devices))
     # Filled up with repeats where the devices do not divide the points.
-    evaluate = _compiled(_plan(traced, devices, share, share * len(devices), 1, 2**40))
+    evaluate = _compiled(traced, devices, share * len(devices), batch=1).evaluate
     filled = np.resize(np.array(fidelities, np.float32), share * len(devices))
     return lambda: evaluate([filled], np.zeros(filled.shape, np.uint32))
 
