@@ -35,8 +35,8 @@ from timing import parser, show, write
 
 import jaxqring as jq
 from jaxqring._threefry import cipher_key, threefry
-from jaxqring.sweeps._points import points_of
 from jaxqring.sweeps._memory import free_bytes
+from jaxqring.sweeps._points import points_of
 from jaxqring.sweeps._sweep import _plan, _trace
 from jaxqring.train._models import CNN
 from jaxqring.train._step import node_step, over_nodes

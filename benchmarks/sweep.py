@@ -40,11 +40,17 @@ def main(options):
 
     count, whole, traces = whole_sweep(config, options.fraction)
     some = evenly(config.grid["fidelity"], options.sample)
-    seconds = medians({"loop": loop(config, some), "chunk": chunk(config, some)}, options.repeats)
+    runs = {
+        "loop": loop(config, some),
+        "chunk": chunk(config, some),
+        "batch": chunk(config, some, at_once=True),
+    }
+    seconds = medians(runs, options.repeats)
     fresh = fresh_processes(evenly(some, options.processes), options.steps) / options.processes
     each = {
         f"sweep of {count}, {traces} trace, compiled for it": whole / count,
         f"sweep of {len(some)}, compiled before": seconds["chunk"] / len(some),
+        f"sweep of {len(some)}, in one batch": seconds["batch"] / len(some),
         f"loop over {len(some)}, compiled before": seconds["loop"] / len(some),
         f"{options.processes} processes, {CORES} at a time": fresh,
     }
@@ -86,14 +92,14 @@ def loop(config, fidelities):
     return lambda: [jax.block_until_ready(compiled(np.float32(f), 0)) for f in fidelities]
 
 
-def chunk(config, fidelities):
-    """The same trainings as one chunk of a sweep."""
+def chunk(config, fidelities, at_once=False):
+    """The same trainings as one chunk of a sweep, in a row on each device or all at once."""
     devices = jax.local_devices()
     points = points_of({"fidelity": fidelities}, 1)
     traced = _trace(config.train, points, list(range(len(points))))
     share = -(-len(points) // len(devices))
     # Filled up with repeats where the devices do not divide the points.
-    evaluate = _compiled(traced, devices, share * len(devices), batch=1).evaluate
+    evaluate = _compiled(traced, devices, share * len(devices), share if at_once else 1).evaluate
     filled = np.resize(np.array(fidelities, np.float32), share * len(devices))
     return lambda: evaluate([filled], np.zeros(filled.shape, np.uint32))
 

@@ -64,9 +64,11 @@ def sweep(
       chunk: points of one call, a multiple of devices times `batch`; by default a few for each
         device.
       batch: points that a device works on at once. By default 1 on CPU, where more are slower,
-        and elsewhere the largest that fits the memory. Beyond 1 the last bits may depend on it.
+        and elsewhere as many as fit the memory, judged by a program of single points. A ring
+        delivers the same bits at every batch; sums that `train_fn` takes itself may come in
+        another order in a batch, and then the last bits of an outcome depend on it.
       memory: bytes that a device may use for the sweep; by default half of the free ones. The
-        need is that of the compiled program by XLA's count, with its constants.
+        need of a program is XLA's count and its constants, known before anything runs.
       about: whatever else tells this sweep from others, as JSON, stored in the folder.
       console: that shows progress; None for silence.
 
@@ -258,18 +260,27 @@ def _compiled(traced: _Traced, devices: list[jax.Device], chunk: int | None, bat
     unit = len(devices) * batch
     # A chunk longer than all points would only be filled up.
     count = min(chunk or unit * -(-IN_A_ROW // batch), unit * -(-len(traced.points) // unit))
-    point = core.jaxpr_as_fun(traced.jaxpr)
-
-    def on_a_device(values: list[jax.Array], seeds: jax.Array) -> list[jax.Array]:
-        # Without a batch axis at all where points go one by one: that leaves branches branches.
-        size = None if batch == 1 else batch
-        return lax.map(lambda at: point(*at[0], at[1]), (values, seeds), batch_size=size)
-
     mesh = Mesh(np.array(devices), (AXIS,))
     spread = PartitionSpec(AXIS)
     program = jax.jit(
-        jax.shard_map(on_a_device, mesh=mesh, in_specs=spread, out_specs=spread, check_vma=False)
+        jax.shard_map(
+            _on_a_device(traced.jaxpr, batch),
+            mesh=mesh,
+            in_specs=spread,
+            out_specs=spread,
+            check_vma=False,
+        )
     )
     values = [jax.ShapeDtypeStruct((count,), jnp.float32) for _ in traced.names]
     compiled = program.lower(values, jax.ShapeDtypeStruct((count,), jnp.uint32)).compile()
     return _Work(traced, batch, count, compiled)
+
+
+def _on_a_device(jaxpr: core.ClosedJaxpr, batch: int) -> Callable[..., list[jax.Array]]:
+    """The outcomes of values and seeds (points,), batch after batch."""
+    point = core.jaxpr_as_fun(jaxpr)
+    # Without a batch axis at all where points go one by one: that leaves branches branches.
+    size = None if batch == 1 else batch
+    return lambda values, seeds: lax.map(
+        lambda at: point(*at[0], at[1]), (values, seeds), batch_size=size
+    )
