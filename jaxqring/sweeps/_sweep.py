@@ -64,9 +64,9 @@ def sweep(
       chunk: points of one call, a multiple of devices times `batch`; by default a few for each
         device.
       batch: points that a device works on at once. By default 1 on CPU, where more are slower,
-        and elsewhere as many as fit the memory, judged by a program of single points. A ring
-        delivers the same bits at every batch; sums that `train_fn` takes itself may come in
-        another order in a batch, and then the last bits of an outcome depend on it.
+        and elsewhere as many as fit the memory, judged by a program of single points. A ring with
+        the dense sampler delivers the same bits at every batch; sums that `train_fn` takes itself
+        may come in another order in a batch, and then the last bits of an outcome depend on it.
       memory: bytes that a device may use for the sweep; by default half of the free ones. The
         need of a program is XLA's count and its constants, known before anything runs.
       about: whatever else tells this sweep from others, as JSON, stored in the folder.
@@ -125,6 +125,11 @@ class _Traced:
     kinds: dict[str, str]
     points: list[int]
 
+    @property
+    def constants(self) -> int:
+        """The bytes of arrays that the function holds, which XLA keeps beside what it counts."""
+        return sum(constant.nbytes for constant in self.jaxpr.consts)
+
 
 @dataclasses.dataclass(frozen=True)
 class _Work:
@@ -146,9 +151,7 @@ class _Work:
     def needed(self) -> int | None:
         """The bytes that it needs on each device; None where the backend does not count."""
         counted = needed_bytes(self.evaluate)
-        # XLA keeps constants beside what it counts.
-        constants = sum(constant.nbytes for constant in self.traced.jaxpr.consts)
-        return None if counted is None else counted + constants
+        return None if counted is None else counted + self.traced.constants
 
 
 def _check_counts(devices: int, chunk: int | None, batch: int | None, memory: int | None) -> None:
@@ -223,7 +226,8 @@ def _plan(
     if batch is not None or needed is None:
         return work
     row = None if chunk is None else chunk // len(devices)
-    width = _widest(min(memory // needed, per_device), row)
+    fitting = (memory - traced.constants) // max(needed - traced.constants, 1)
+    width = _widest(min(fitting, per_device), row)
     while width > 1:
         wider = _compiled(traced, devices, chunk, width)
         if wider.needed is not None and wider.needed <= memory:

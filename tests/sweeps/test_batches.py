@@ -152,6 +152,7 @@ def test_the_count_holds_arguments_results_temporaries_and_constants():
     one, two = (sweeping._compiled(traced, jax.devices()[:1], 2, batch).needed for batch in (1, 2))
     assert 8000 <= one < 9000
     assert 12000 <= two < 13000
+    assert sweeping._plan(traced, jax.devices()[:1], 2, 2, None, 13_000).batch == 2
 
 
 def test_no_batch_is_wider_than_the_points_of_its_program(monkeypatch):
