@@ -2,10 +2,11 @@
 
 The sweep of `configs/sweep_fidelity.toml`: an MLP on MNIST over eight nodes, 64 fidelities with
 four seeds, 200 steps each. It is timed whole, with its trace and its compilation; `--fraction`
-takes part of the fidelities, evenly, and compilation then weighs more. The loop and a sweep of the
-same few points are compiled before and timed in turns. Processes are started as many at a time as
-there are cores; each starts, traces and compiles for itself. The goal: one trace, a point in less
-time than in the loop, and the whole in a quarter of the time of fresh processes.
+takes part of the fidelities, evenly, and compilation then weighs more. The loop and sweeps of the
+same few points, in a row and in one batch, are compiled before and timed in turns. Processes are
+started as many at a time as there are cores; each starts, traces and compiles for itself. The goal:
+one trace, a point in less time than in the loop, and the whole in a quarter of the time of fresh
+processes.
 """
 
 import dataclasses
