@@ -78,7 +78,9 @@ def _make_keys(key: KeyWords, counter: KeyWords) -> KeyWords:
 
 @custom_vmap
 def _make_key(*words: jax.Array) -> KeyWords:
-    return threefry(words[:2], words[2:])
+    # As one array, which ends in memory: otherwise every consumer of a word makes both again.
+    pair = lax.optimization_barrier(jnp.stack(threefry(words[:2], words[2:])))
+    return pair[0], pair[1]
 
 
 @_make_key.def_vmap
@@ -98,7 +100,9 @@ def _(size: int, mapped: list[bool], *words: jax.Array) -> tuple[KeyWords, tuple
         return lax.map(make, own)
 
     if size == 1:
-        made = at_once(*words)
+        pairs = zip(words, mapped, strict=True)
+        only = _make_key(*(word[0] if is_own else word for word, is_own in pairs))
+        made = only[0][None], only[1][None]
     else:
         made = lax.platform_dependent(*words, cpu=one_by_one, default=at_once)
     return made, (True, True)
