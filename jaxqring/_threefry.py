@@ -8,10 +8,11 @@ bits, compiles them faster, and no random bit passes through memory.
 Bits depend on the key, a position and the number of a stream, and on nothing else: not on the
 implementation that made the key beyond its own words, nor on the mapping around the call.
 
-Fused rounds have a price where keys are made for many nodes at once: a key that belongs to a row
-of an array is then made again for every element of it, in a loop that XLA splits among threads,
-and the analysis by which LLVM finds what is the same along a row takes a time that doubles with
-every round. On CPUs such keys are therefore made one by one, in a loop that ends in memory.
+Fused rounds have a price where keys are made: a key is then made again by all that draws with it,
+in the loop over its words, and what LLVM does to such a loop took a quarter of the compilation of
+a protected ring. A key is therefore one array of two words, which ends in memory. Where keys are
+made for many nodes at once, the analysis by which LLVM finds what is the same along a row takes a
+time that doubles with every round. On CPUs such keys are made one by one, in a loop.
 """
 
 from typing import Any
