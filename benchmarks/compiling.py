@@ -1,10 +1,10 @@
 """Times the first call of an all-reduce, compiling included.
 
-Everything is traced, compiled and run once. The goal is 3 seconds for 8 and for 64 nodes with 1e6
-values, on two cores. With 64 devices on a few cores most of the rest is XLA waiting for its threads:
-the second column of each number of nodes is the time of a call after the first, which a plain ring
-of `ppermute`s spends as well. Processor seconds of the first call, which other processes disturb
-less, are in the third; on an idle machine much of them is spent by several threads at once.
+Everything is traced, compiled and run once. The goal is 3 seconds on two cores, for 8 and for 64
+nodes with 1e6 values. With 64 devices on a few cores much of it is XLA waiting for its threads: the
+second column of each number of nodes is the time of a call after the first, which a plain ring of
+`ppermute`s takes as well. The third is the processor time of the first call, which other processes
+disturb less; on an idle machine much of it is spent by several threads at once.
 """
 
 import statistics
