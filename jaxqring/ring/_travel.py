@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
 from jaxqring._types import PyTree
@@ -141,7 +140,7 @@ def _around(
         return (held, collected), (output, sent)
 
     hops = spec.rounds * (spec.reduce + collects)
-    indices = np.arange(hops, dtype=np.int32)
+    indices = jnp.arange(hops, dtype=jnp.int32)
     (held, collected), outputs = lax.scan(hop, (held, collected), (indices, slices))
     return held, collected, outputs
 
