@@ -73,8 +73,8 @@ def binomial_tail(counts: np.ndarray | int, totals: np.ndarray | int, prob: jax.
     @jax.custom_jvp
     def probability(p: jax.Array) -> jax.Array:
         terms = binomial_pmf(number, total[..., None], p[..., None])
-        sides = jnp.stack([jnp.where(below, terms, 0), jnp.where(below, 0, terms)])
-        low, high = jnp.sum(sides, axis=-1)
+        low = jnp.sum(jnp.where(below, terms, 0), axis=-1)
+        high = jnp.sum(jnp.where(below, 0, terms), axis=-1)
         return jnp.where(high < low, high, 1 - low)
 
     @probability.defjvp
