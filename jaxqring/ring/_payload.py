@@ -157,8 +157,9 @@ class Layout:
           finite: whether to leave aside values that are not finite.
         """
 
+        # Of both ends and not of magnitudes, and of one array of runs: XLA would write out others.
         def tops(runs: jax.Array, axis: Any = None) -> jax.Array:
-            return jnp.max(jnp.abs(runs), axis)
+            return jnp.abs(jnp.maximum(jnp.max(runs, axis), -jnp.min(runs, axis)))
 
         def marked(runs: jax.Array, axis: Any = None) -> jax.Array:
             bad = jnp.isnan(jnp.sum(runs - runs, axis))
