@@ -229,8 +229,17 @@ def _redraw(
 
     def redraw_batch(state: tuple) -> tuple:
         base, start, stream, drawn = state
-        counter = lax.iota(jnp.uint32, batch), jnp.full((batch,), stream)
-        spacing = spacings(threefry(cipher, counter)[0], factor, stretch).reshape(_ROWS, lanes)
+
+        def draw() -> KeyWords:
+            return threefry(cipher, (lax.iota(jnp.uint32, batch), jnp.full((batch,), stream)))
+
+        def nothing() -> KeyWords:
+            return jnp.full((batch,), zero), jnp.full((batch,), zero)
+
+        # Always drawn. The words of a branch end in memory; else every consumer draws them again,
+        # and the one that gathers does it word by word.
+        near, fate = lax.cond(base < size, draw, nothing)
+        spacing = spacings(near, factor, stretch).reshape(_ROWS, lanes)
         wholes = jnp.minimum(jnp.sum(spacing, axis=0, dtype=jnp.int32), stretch)
         before = jnp.cumsum(wholes) - wholes + (start - 1)
 
@@ -249,7 +258,6 @@ def _redraw(
         # Without a coarse part that is the symbol sent, and one array is enough for the cache.
         sent = symbol_in(words, jnp.where(parts.is_coarse, word, 0))
         sent = jnp.where(parts.is_coarse, sent, current)
-        fate = threefry(cipher, counter)[1]
         error = decide(fate, sent, parts.above, parts.widths)
         # Positions are distinct: sums of differences, mod 2^32, replace each symbol by its own.
         change = ((sent ^ error) - current) << shift
