@@ -1,4 +1,4 @@
-"""Symbols through a noisy superdense link: `transmit` beside its peers, its other sampler and a copy.
+"""Symbols through a noisy superdense link: `transmit` beside its peers and its dense sampler.
 
 Every side uses two processes, each on a core of its own, and gives as many symbols. stim's fastest
 honest form: 64 pairs in 32,768 instances, a FlipSimulator that is cleared and used again, results
@@ -106,9 +106,7 @@ def main():
         runs = {name: (lambda name=name, e=error: workers.run(name, e)) for name in names}
         seconds = medians(runs, options.repeats)
         rate = {name: symbols / time for name, time in seconds.items()}
-        ratios = [
-            rate["ours"] / rate[name] if name in rate else "not installed" for name in OTHERS
-        ]
+        ratios = [rate["ours"] / rate[name] if name in rate else "not installed" for name in OTHERS]
         rows.append([error, rate["ours"], rate["stim"], *ratios])
     workers.close()
     columns = ["symbol error", "symbols/s", "stim, 2 cores", *(f"x {name}" for name in OTHERS)]
