@@ -96,6 +96,9 @@ def main():
         "--errors", type=float, nargs="+", default=[1e-4, 1e-3, 1e-2, 0.024, 0.04, 0.1, 0.3]
     )
     options.add_argument("--batches", type=int, default=8, help="2^21 symbols each, in one call")
+    options.add_argument(
+        "--cpu", action="store_true", help="count CPU seconds, where others use the machine as well"
+    )
     options = options.parse_args()
     workers = Workers(make_tasks, options.batches)
     symbols = len(workers.pipes) * CALLS * options.batches * PAIRS * INSTANCES
@@ -104,7 +107,7 @@ def main():
     rows = []
     for error in options.errors:
         runs = {name: (lambda name=name, e=error: workers.run(name, e)) for name in names}
-        seconds = medians(runs, options.repeats)
+        seconds = medians(runs, options.repeats, counted=options.cpu)
         rate = {name: symbols / time for name, time in seconds.items()}
         ratios = [rate["ours"] / rate[name] if name in rate else "not installed" for name in OTHERS]
         rows.append([error, rate["ours"], rate["stim"], *ratios])
