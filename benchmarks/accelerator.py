@@ -158,6 +158,35 @@ def transport(session: Session) -> Iterator[Row]:
             yield session.row(f"{sampler}, error {error:g}", times, peer=mask, goal=goal, **of)
 
 
+def frames(session: Session) -> Iterator[Row]:
+    """cuStabilizer, 64 links in 2^22 shots of its frame simulator; where cuquantum-python is."""
+    try:
+        from cuquantum.stabilizer import Circuit as FrameCircuit
+        from cuquantum.stabilizer import FrameSimulator
+    except ImportError:
+        yield ["cuStabilizer", "not installed", *"-------"]
+        return
+    links, shots = 64, 2**22
+    sent = " ".join(str(2 * link) for link in range(links))
+    both = " ".join(f"{2 * link} {2 * link + 1}" for link in range(links))
+    for error in (1e-3, 0.04, 0.3):
+        # Reset, so that a call begins without the errors of the last one.
+        circuit = FrameCircuit(
+            f"R {both}\nDEPOLARIZE1({error}) {sent}\nCNOT {both}\nH {sent}\nM {both}\n"
+        )
+        simulator = FrameSimulator.from_circuit(
+            circuit, shots, randomize_measurements=False, package="cupy", seed=0
+        )
+
+        def run(circuit=circuit, simulator=simulator):
+            simulator.apply(circuit)  # and waits; the bits stay packed on the device
+            simulator.get_measurement_bits()
+
+        count = links * shots
+        times = session.times(run)
+        yield session.row(f"cuStabilizer, error {error:g}", times, count=count, unit="symbols/s")
+
+
 def all_reduces(session: Session) -> Iterator[Row]:
     """`pmean`, eight nodes on one device; peer: `lax.pmean`."""
     key = jax.random.key(1)
@@ -267,7 +296,7 @@ def sweep(session: Session) -> Iterator[Row]:
 
 
 CHECKS = (physics, bits, exactness)
-TIMINGS = (ceilings, transport, all_reduces, step, sweep)
+TIMINGS = (ceilings, transport, frames, all_reduces, step, sweep)
 
 
 def main() -> int:
