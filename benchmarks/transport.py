@@ -23,7 +23,7 @@ from workers import Workers
 
 import jaxqring as jq
 
-PAIRS, INSTANCES, CALLS = 64, 32_768, 4
+PAIRS, INSTANCES, CALLS = 64, 32_768, 32
 SHOTS = 2**19
 OTHERS = ("stim", "tsim", "dense", "unscrambled", "copy")
 
@@ -59,14 +59,18 @@ def tsim_task(error, batches):
     return run
 
 
+@functools.cache
+def our_words(batches):
+    return jax.random.bits(jax.random.key(1), (batches * PAIRS * INSTANCES // 16,))
+
+
 def our_task(function, batches):
     # One program for all noises: the link is an argument.
     function = jax.jit(function)
 
     def prepared(error):
         link = jq.superdense(jq.werner(fidelity=1.0), sent=jq.depolarizing(error_prob=error))
-        words = jax.random.bits(jax.random.key(1), (batches * PAIRS * INSTANCES // 16,))
-        key = jax.random.key(0)
+        words, key = our_words(batches), jax.random.key(0)
 
         def run():
             for _ in range(CALLS):
