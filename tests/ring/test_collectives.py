@@ -902,13 +902,12 @@ def equations(jaxpr):
 
 
 @pytest.mark.parametrize("noise", [further("off"), "sampled", further("gaussian")])
-def test_the_program_does_not_grow_with_the_ring(noise):
+def test_the_program_does_not_grow_with_the_ring(noise, mapping_named):
     ring = Ring(superdense(werner(fidelity=0.9)), noise=noise)
     sizes = {}
     for num_nodes in (2, 8):
-        traced = jax.make_jaxpr(run_psum_report, axis_env=[(AXIS, num_nodes)])(
-            jnp.zeros(96), ring, KEY
-        )
+        over = mapping_named("pmap")(run_psum_report, num_nodes, shared=2)
+        traced = jax.make_jaxpr(over)(jnp.zeros((num_nodes, 96)), ring, KEY)
         found = list(equations(traced.jaxpr))
         names = [equation.primitive.name for equation in found]
         assert names.count("ppermute") == 1
