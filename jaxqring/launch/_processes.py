@@ -22,7 +22,7 @@ from jaxqring import _checks as checks
 from jaxqring._types import PyTree
 
 #: Seconds of silence after which a process counts as lost.
-HEARTBEAT = 10
+HEARTBEAT = 20
 
 _VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
@@ -145,6 +145,8 @@ def gathered(tree: PyTree) -> PyTree:
     """
     if jax.process_count() == 1:
         return jax.device_get(tree)
+    # A device that ran ahead into the next collective could starve one that has not come here.
+    jax.block_until_ready(tree)
 
     def whole(leaf: jax.Array) -> np.ndarray:
         if leaf.is_fully_addressable:
