@@ -2,10 +2,11 @@
 
 The sweep of `configs/sweep_fidelity.toml`: an MLP on MNIST over eight nodes, 64 fidelities with
 four seeds, 200 steps each. It is timed whole, with its trace and its compilation; `--fraction`
-takes part of the fidelities, evenly, and compilation then weighs more. The loop and a sweep of the
-same few points are compiled before and timed in turns. Processes are started as many at a time as
-there are cores; each starts, traces and compiles for itself. The goal: one trace, a point in less
-time than in the loop, and the whole in a quarter of the time of fresh processes.
+takes part of the fidelities, evenly, and compilation then weighs more. The loop and sweeps of the
+same few points, in a row and in one batch, are compiled before and timed in turns. Processes are
+started as many at a time as there are cores; each starts, traces and compiles for itself. The goal:
+one trace, a point in less time than in the loop, and the whole in a quarter of the time of fresh
+processes.
 """
 
 import dataclasses
@@ -23,7 +24,7 @@ from timing import medians, parser, report
 from jaxqring.jobs._load import load_config
 from jaxqring.jobs._sweep_job import SweepConfig
 from jaxqring.sweeps._points import points_of
-from jaxqring.sweeps._sweep import _compiled, _plan, _trace, sweep
+from jaxqring.sweeps._sweep import _compiled, _trace, sweep
 
 CONFIG = Path(__file__).parent.parent / "configs" / "sweep_fidelity.toml"
 CORES = os.cpu_count() or 1
@@ -40,11 +41,17 @@ def main(options):
 
     count, whole, traces = whole_sweep(config, options.fraction)
     some = evenly(config.grid["fidelity"], options.sample)
-    seconds = medians({"loop": loop(config, some), "chunk": chunk(config, some)}, options.repeats)
+    runs = {
+        "loop": loop(config, some),
+        "chunk": chunk(config, some),
+        "batch": chunk(config, some, at_once=True),
+    }
+    seconds = medians(runs, options.repeats)
     fresh = fresh_processes(evenly(some, options.processes), options.steps) / options.processes
     each = {
         f"sweep of {count}, {traces} trace, compiled for it": whole / count,
         f"sweep of {len(some)}, compiled before": seconds["chunk"] / len(some),
+        f"sweep of {len(some)}, in one batch": seconds["batch"] / len(some),
         f"loop over {len(some)}, compiled before": seconds["loop"] / len(some),
         f"{options.processes} processes, {CORES} at a time": fresh,
     }
@@ -86,14 +93,14 @@ def loop(config, fidelities):
     return lambda: [jax.block_until_ready(compiled(np.float32(f), 0)) for f in fidelities]
 
 
-def chunk(config, fidelities):
-    """The same trainings as one chunk of a sweep."""
+def chunk(config, fidelities, at_once=False):
+    """The same trainings as one chunk of a sweep, in a row on each device or all at once."""
     devices = jax.local_devices()
     points = points_of({"fidelity": fidelities}, 1)
     traced = _trace(config.train, points, list(range(len(points))))
     share = -(-len(points) // len(devices))
     # Filled up with repeats where the devices do not divide the points.
-    evaluate = _compiled(_plan(traced, devices, share, share * len(devices), 1, 2**40))
+    evaluate = _compiled(traced, devices, share * len(devices), share if at_once else 1).evaluate
     filled = np.resize(np.array(fidelities, np.float32), share * len(devices))
     return lambda: evaluate([filled], np.zeros(filled.shape, np.uint32))
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from jaxqring import _checks as checks
 from jaxqring._fields import (
+    LATER,
     NOT_NEGATIVE,
     as_written,
     check_fields,
@@ -16,7 +17,7 @@ from jaxqring._fields import (
     no_other_keys,
 )
 from jaxqring._files import to_json, write_whole
-from jaxqring._types import Key, Noise, OptimizerName
+from jaxqring._types import Key, Noise, OptimizerName, Sampler
 from jaxqring.codec import FixedPoint
 from jaxqring.jobs._code_config import CodeConfig
 from jaxqring.jobs._compress_config import CompressConfig
@@ -109,6 +110,7 @@ class CompressionConfig:
       seeds: trainings at each value, with seeds counted from 0.
       devices: to spread the trainings over; all by default.
       curves: the methods.
+      sampler: of the ring: "sparse", "dense", or "auto" by the platform; see `jaxqring.transmit`.
 
     Raises:
       ValueError: if the grid has another name or more than one, a value is out of range, curves
@@ -127,6 +129,7 @@ class CompressionConfig:
     seeds: int = 3
     devices: int | None = None
     curves: tuple[CurveConfig, ...] = (CurveConfig("powersgd", CompressConfig()),)
+    sampler: Sampler = dataclasses.field(default="auto", metadata=LATER)
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -167,7 +170,7 @@ class CompressionConfig:
         """The outcomes of a training; see `jaxqring.train._task.training`."""
         task = curve.task(self.task)
         link = self.link.channel({name: setting[name] for name in PARAMETERS if name in setting})
-        ring = Ring(link, FixedPoint(self.bits), self.noise)
+        ring = Ring(link, FixedPoint(self.bits), self.noise, sampler=self.sampler)
         compressor = None if curve.compress is None else curve.compress.build()
         keys = jax.random.split(key, task.steps)
         return training(task, compressor)(curve.rings(ring), keys, setting.get("learning_rate"))
@@ -208,7 +211,8 @@ def run_compression(
     """
     devices = used_devices(config.devices)
     fields = as_written(config)
-    shared = {name: fields[name] for name in ("task", "link", "bits", "noise")}
+    names = ("task", "link", "bits", "noise", "sampler")
+    shared = {name: fields[name] for name in names if name in fields}
     curves = []
     for curve in config.curves:
 

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxqring import _checks as checks
-from jaxqring._fields import as_written, check_fields, check_file_name, no_other_keys
-from jaxqring._types import DerivativeMode
+from jaxqring._fields import LATER, as_written, check_fields, check_file_name, no_other_keys
+from jaxqring._types import DerivativeMode, Sampler
 from jaxqring.codec import FixedPoint
 from jaxqring.gradients._estimators import ESTIMATORS
 from jaxqring.jobs._devices import used_devices
@@ -45,6 +45,7 @@ class SensitivityConfig:
         also "accuracy".
       mode: "auto", "forward" or "reverse".
       devices: to spread the seeds over; all by default.
+      sampler: of the ring: "sparse", "dense", or "auto" by the platform; see `jaxqring.transmit`.
 
     Raises:
       TypeError: if a parameter of the links is not real.
@@ -65,6 +66,7 @@ class SensitivityConfig:
     outcomes: tuple[str, ...] = SMOOTH
     mode: DerivativeMode = "auto"
     devices: int | None = None
+    sampler: Sampler = dataclasses.field(default="auto", metadata=LATER)
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -91,7 +93,7 @@ class SensitivityConfig:
 
     def ring(self, at: dict[str, Any]) -> Ring:
         """The ring with these parameters of its links, () or (N,)."""
-        return Ring(LinkConfig().channel(at), FixedPoint(self.bits))
+        return Ring(LinkConfig().channel(at), FixedPoint(self.bits), sampler=self.sampler)
 
 
 def run_sensitivity(
@@ -126,6 +128,7 @@ def run_sensitivity(
         for name, values in config.links.items()
     }
     fields = as_written(config)
+    names = ("task", "links", "bits", "outcomes", "sampler")
     return sensitivity(
         outcomes,
         config.ring,
@@ -137,6 +140,6 @@ def run_sensitivity(
         mode=config.mode,
         folder=config.folder,
         devices=devices,
-        about={name: fields[name] for name in ("task", "links", "bits", "outcomes")},
+        about={name: fields[name] for name in names if name in fields},
         console=console,
     )

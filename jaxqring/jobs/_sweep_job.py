@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxqring import _checks as checks
 from jaxqring._fields import LATER, as_written, check_fields, check_file_name, no_other_keys
-from jaxqring._types import Key, Noise, Simulate
+from jaxqring._types import Key, Noise, Sampler, Simulate
 from jaxqring.codec import FixedPoint
 from jaxqring.codes._protection import Protection
 from jaxqring.jobs._code_config import CodeConfig
@@ -45,6 +45,7 @@ class SweepConfig:
       devices: to spread the trainings over; all by default.
       protection: of the links; no protection by default.
       simulate: of protected links: "attempts" or "symbol"; the distribution is the same.
+      sampler: of the ring: "sparse", "dense", or "auto" by the platform; see `jaxqring.transmit`.
     """
 
     name: str = "sweep"
@@ -60,6 +61,7 @@ class SweepConfig:
     devices: int | None = None
     protection: CodeConfig | None = dataclasses.field(default=None, metadata=LATER)
     simulate: Simulate = dataclasses.field(default="attempts", metadata=LATER)
+    sampler: Sampler = dataclasses.field(default="auto", metadata=LATER)
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -83,8 +85,14 @@ class SweepConfig:
         """The outcomes of the training at a setting; see `jaxqring.train._task.training`."""
         task = dataclasses.replace(self.task, nodes=setting.get("nodes", self.task.nodes))
         link = self.link.channel({name: setting[name] for name in PARAMETERS if name in setting})
-        wire = FixedPoint(setting.get("bits", self.bits))
-        ring = Ring(link, wire, self.noise, self._protection(), simulate=self.simulate)
+        ring = Ring(
+            link,
+            FixedPoint(setting.get("bits", self.bits)),
+            self.noise,
+            self._protection(),
+            simulate=self.simulate,
+            sampler=self.sampler,
+        )
         keys = jax.random.split(key, task.steps)
         return training(task)(ring, keys, setting.get("learning_rate"))
 
@@ -126,7 +134,7 @@ def run_sweep(config: SweepConfig, console: "Console | None" = None) -> dict[str
     }
     # Everything that a result depends on but the grid, whose parameters stand there already.
     fields = as_written(config)
-    names = ("task", "link", "bits", "noise", "protection", "simulate")
+    names = ("task", "link", "bits", "noise", "protection", "simulate", "sampler")
     return sweep(
         config.train,
         grid,

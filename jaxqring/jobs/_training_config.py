@@ -7,7 +7,15 @@ from typing import Literal
 
 from jaxqring import _checks as checks
 from jaxqring._fields import LATER, NOT_NEGATIVE, check_fields, check_file_name, no_other_keys
-from jaxqring._types import MappingChoice, ModelName, Noise, OptimizerName, Rounding, Simulate
+from jaxqring._types import (
+    MappingChoice,
+    ModelName,
+    Noise,
+    OptimizerName,
+    Rounding,
+    Sampler,
+    Simulate,
+)
 from jaxqring.codec import BFloat16, FixedPoint, Float32
 from jaxqring.codec._formats import WireFormat
 from jaxqring.codes._protection import Protection
@@ -51,6 +59,7 @@ class RunConfig:
       optimizer: "adam" or "sgd"; that of the job by default.
       momentum: of "sgd"; that of the job by default.
       learning_rate: at the first step; that of the job by default.
+      sampler: of the ring: "sparse", "dense", or "auto" by the platform; see `jaxqring.transmit`.
 
     Raises:
       TypeError: if a parameter of the links is not real.
@@ -81,6 +90,7 @@ class RunConfig:
     optimizer: OptimizerName | None = dataclasses.field(default=None, metadata=LATER)
     momentum: float | None = dataclasses.field(default=None, metadata=LATER)
     learning_rate: float | None = dataclasses.field(default=None, metadata=LATER)
+    sampler: Sampler = dataclasses.field(default="auto", metadata=LATER)
 
     def __post_init__(self) -> None:
         check_fields(self, "runs.")
@@ -131,8 +141,14 @@ class RunConfig:
         """The ring of this run, or None for a classical one."""
         if self.collective == "classical":
             return None
-        channel, protection = self.link().channel(), self.protection_scheme()
-        return Ring(channel, self.wire_format(), self.noise, protection, simulate=self.simulate)
+        return Ring(
+            self.link().channel(),
+            self.wire_format(),
+            self.noise,
+            self.protection_scheme(),
+            simulate=self.simulate,
+            sampler=self.sampler,
+        )
 
 
 @no_other_keys

@@ -1,7 +1,6 @@
 """Sweeps: one pure training at many settings and seeds, compiled once and resumable."""
 
 import dataclasses
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 from jaxqring import _checks as checks
 from jaxqring._progress import progress_bars
-from jaxqring.sweeps._memory import live_bytes
+from jaxqring.sweeps._memory import free_bytes, needed_bytes
 from jaxqring.sweeps._points import Found, Grid, Points, PointsFolder, points_of, table_of
 
 if TYPE_CHECKING:
@@ -65,9 +64,11 @@ def sweep(
       chunk: points of one call, a multiple of devices times `batch`; by default a few for each
         device.
       batch: points that a device works on at once. By default 1 on CPU, where more are slower,
-        and elsewhere the largest that fits the memory. Beyond 1 the last bits may depend on it.
+        and elsewhere as many as fit the memory, judged by a program of single points. A ring with
+        the dense sampler delivers the same bits at every batch; sums that `train_fn` takes itself
+        may come in another order in a batch, and then the last bits of an outcome depend on it.
       memory: bytes that a device may use for the sweep; by default half of the free ones. The
-        need of a point is estimated from its jaxpr.
+        need of a program is XLA's count and its constants, known before anything runs.
       about: whatever else tells this sweep from others, as JSON, stored in the folder.
       console: that shows progress; None for silence.
 
@@ -94,14 +95,14 @@ def sweep(
     _check_counts(len(chosen), chunk, batch, memory)
     store = PointsFolder(folder, points, about, platform)
     found = store.read()
-    missing = [point for point in range(len(points)) if point not in found]
-    per_device = -(-len(points) // len(chosen))
-    free = _free_memory(chosen) if memory is None else memory
-    works = [
-        _plan(_trace(train_fn, points, group), chosen, per_device, chunk, batch, free)
-        for group in points.groups(missing)
-    ]
-    kinds = _same_kinds([work.traced.kinds for work in works], store.kinds)
+    groups = points.groups([point for point in range(len(points)) if point not in found])
+    traces = [_trace(train_fn, points, group) for group in groups]
+    kinds = _same_kinds([traced.kinds for traced in traces], store.kinds)
+    # Of all points with their static values in common, so that a sweep that goes on has the same.
+    largest = max(map(len, points.groups(range(len(points)))))
+    per_device = -(-largest // len(chosen))
+    free = free_bytes(chosen) if memory is None else memory
+    works = [_plan(traced, chosen, per_device, chunk, batch, free) for traced in traces]
     store.begin(kinds)
     with progress_bars(console) as bar:
         advance = bar("points", total=len(points), done=len(found))  # those of earlier runs, too
@@ -124,15 +125,33 @@ class _Traced:
     kinds: dict[str, str]
     points: list[int]
 
+    @property
+    def constants(self) -> int:
+        """The bytes of arrays that the function holds, which XLA keeps beside what it counts."""
+        return sum(constant.nbytes for constant in self.jaxpr.consts)
+
 
 @dataclasses.dataclass(frozen=True)
 class _Work:
-    """The points of one trace, and the batches and chunks in which they are evaluated."""
+    """The points of one trace, and the program that evaluates a chunk of them.
+
+    Attributes:
+      traced: the points.
+      batch: points that a device works on at once.
+      chunk: points of a call.
+      evaluate: the program, of values and seeds (chunk,).
+    """
 
     traced: _Traced
-    devices: list[jax.Device]
     batch: int
     chunk: int
+    evaluate: jax.stages.Compiled
+
+    @property
+    def needed(self) -> int | None:
+        """The bytes that it needs on each device; None where the backend does not count."""
+        counted = needed_bytes(self.evaluate)
+        return None if counted is None else counted + self.traced.constants
 
 
 def _check_counts(devices: int, chunk: int | None, batch: int | None, memory: int | None) -> None:
@@ -142,24 +161,6 @@ def _check_counts(devices: int, chunk: int | None, batch: int | None, memory: in
     unit = devices * (batch or 1)
     if chunk is not None and chunk % unit:
         checks.refuse("chunk", f"be a multiple of {unit}, devices times `batch`", chunk)
-
-
-def _free_memory(devices: Sequence[jax.Device]) -> int:
-    """Half of the free bytes of each device."""
-    stats = devices[0].memory_stats()
-    if stats and "bytes_limit" in stats:
-        return (stats["bytes_limit"] - stats.get("bytes_in_use", 0)) // 2
-    return _host_memory() // (2 * len(devices))
-
-
-def _host_memory() -> int:
-    """Available bytes of the host, or all of its bytes where the system does not say."""
-    # Linux counts cached files, which it can drop, as in use everywhere else.
-    meminfo = Path("/proc/meminfo")
-    for line in meminfo.read_text().splitlines() if meminfo.exists() else ():
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) * 1024
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _trace(train_fn: Callable, points: Points, group: list[int]) -> _Traced:
@@ -212,19 +213,27 @@ def _plan(
     batch: int | None,
     memory: int,
 ) -> _Work:
-    """Cuts the work into batches that fit `memory` bytes; `per_device` points at most each."""
-    needed, constants = live_bytes(traced.jaxpr)
-    fitting = (memory - constants) // max(needed, 1)
-    if fitting < (batch or 1):
-        least = constants + (batch or 1) * needed
-        rule = f"be at least {least}, the estimated bytes of {batch or 1} at once"
-        checks.refuse("memory", rule, memory)
-    if batch is None:
-        batch = _widest(min(fitting, per_device), None if chunk is None else chunk // len(devices))
-    unit = len(devices) * batch
-    wanted = chunk or unit * -(-IN_A_ROW // batch)
-    # A chunk longer than all points would only be filled up.
-    return _Work(traced, devices, batch, min(wanted, unit * -(-len(traced.points) // unit)))
+    """Compiles the points in batches that fit `memory` bytes; `per_device` points at most each.
+
+    Where the batch is open, a program of single points tells how many of them should fit, and one
+    of so many whether they do. A backend that does not count gets single points.
+    """
+    work = _compiled(traced, devices, chunk, batch or 1)
+    needed = work.needed
+    if needed is not None and needed > memory:
+        of = "one point" if batch in (None, 1) else f"{batch} points at once"
+        checks.refuse("memory", f"be at least {needed}, the bytes of {of} by XLA's count", memory)
+    if batch is not None or needed is None:
+        return work
+    row = None if chunk is None else chunk // len(devices)
+    fitting = (memory - traced.constants) // max(needed - traced.constants, 1)
+    width = _widest(min(fitting, per_device), row)
+    while width > 1:
+        wider = _compiled(traced, devices, chunk, width)
+        if wider.needed is not None and wider.needed <= memory:
+            return wider
+        width = _widest(width // 2, row)
+    return work
 
 
 def _widest(most: int, row: int | None) -> int:
@@ -236,7 +245,6 @@ def _widest(most: int, row: int | None) -> int:
 
 def _chunks(work: _Work, points: Points) -> Iterator[Found]:
     """The outcomes of the points, chunk after chunk, each finished before the next begins."""
-    evaluate = _compiled(work)
     traced = work.traced
     for start in range(0, len(traced.points), work.chunk):
         chunk = traced.points[start : start + work.chunk]
@@ -245,23 +253,38 @@ def _chunks(work: _Work, points: Points) -> Iterator[Found]:
         settings = [points.setting(point) for point in full]
         values = [np.array([at[name] for at in settings], np.float32) for name in traced.names]
         seeds = np.array([points.seed(point) for point in full], np.uint32)
-        columns = [np.asarray(column) for column in evaluate(values, seeds)]
+        columns = [np.asarray(column) for column in work.evaluate(values, seeds)]
         rows = zip(*(column.tolist() for column in columns), strict=True)
         outcomes = [dict(zip(traced.kinds, row, strict=True)) for row in rows]
         yield dict(zip(chunk, outcomes, strict=False))
 
 
-def _compiled(work: _Work) -> Callable[..., list[jax.Array]]:
-    """A chunk of points, spread over the devices and taken in a row on each."""
-    point = core.jaxpr_as_fun(work.traced.jaxpr)
-    # Without a batch axis at all where points go one by one: that leaves branches branches.
-    batch = None if work.batch == 1 else work.batch
-
-    def on_a_device(values: list[jax.Array], seeds: jax.Array) -> list[jax.Array]:
-        return lax.map(lambda at: point(*at[0], at[1]), (values, seeds), batch_size=batch)
-
-    mesh = Mesh(np.array(work.devices), (AXIS,))
+def _compiled(traced: _Traced, devices: list[jax.Device], chunk: int | None, batch: int) -> _Work:
+    """Compiles a chunk of points, spread over the devices and taken in a row of batches on each."""
+    unit = len(devices) * batch
+    # A chunk longer than all points would only be filled up.
+    count = min(chunk or unit * -(-IN_A_ROW // batch), unit * -(-len(traced.points) // unit))
+    mesh = Mesh(np.array(devices), (AXIS,))
     spread = PartitionSpec(AXIS)
-    return jax.jit(
-        jax.shard_map(on_a_device, mesh=mesh, in_specs=spread, out_specs=spread, check_vma=False)
+    program = jax.jit(
+        jax.shard_map(
+            _on_a_device(traced.jaxpr, batch),
+            mesh=mesh,
+            in_specs=spread,
+            out_specs=spread,
+            check_vma=False,
+        )
+    )
+    values = [jax.ShapeDtypeStruct((count,), jnp.float32) for _ in traced.names]
+    compiled = program.lower(values, jax.ShapeDtypeStruct((count,), jnp.uint32)).compile()
+    return _Work(traced, batch, count, compiled)
+
+
+def _on_a_device(jaxpr: core.ClosedJaxpr, batch: int) -> Callable[..., list[jax.Array]]:
+    """The outcomes of values and seeds (points,), batch after batch."""
+    point = core.jaxpr_as_fun(jaxpr)
+    # Without a batch axis at all where points go one by one: that leaves branches branches.
+    size = None if batch == 1 else batch
+    return lambda values, seeds: lax.map(
+        lambda at: point(*at[0], at[1]), (values, seeds), batch_size=size
     )

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from jaxqring import Ring, superdense, werner
 from jaxqring.compress import Uncompressed
-from jaxqring.jobs import CompressConfig, CompressionConfig, run_compression
+from jaxqring.jobs import CompressConfig, CompressionConfig, _compression_job, run_compression
 from jaxqring.jobs._code_config import CodeConfig
 from jaxqring.jobs._compression_job import Curve, CurveConfig, best, borne
 from jaxqring.show import _tables as tables
@@ -67,6 +67,19 @@ def test_its_files_say_what_it_returns_and_it_goes_on(study):
     again = run_compression(config)  # from its files
     for one, other in zip(curves, again, strict=True):
         np.testing.assert_array_equal(one.accuracy, other.accuracy)
+
+
+def test_its_sampler_is_that_of_the_ring_and_tells_studies_apart(study, monkeypatch):
+    rings = []
+    monkeypatch.setattr(
+        _compression_job, "training", lambda *_: lambda ring, *_: rings.append(ring)
+    )
+    dense = dataclasses.replace(study[0], sampler="dense")
+    for config in (study[0], dense):
+        config.train(config.curves[0], {"fidelity": 0.9}, jax.random.key(0))
+    assert [ring.sampler for ring in rings] == ["auto", "dense"]
+    with pytest.raises(ValueError, match="`folder` must be empty or hold the same sweep"):
+        run_compression(dense)
 
 
 def curve(values, means, name="a"):

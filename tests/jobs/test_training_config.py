@@ -145,6 +145,10 @@ REFUSED = {
         '[[runs]]\nsimulate = "fast"',
         ["simulate", "attempts", "symbol", "fast"],
     ),
+    "unknown sampler": (
+        '[[runs]]\nsampler = "fast"',
+        ["runs.0.sampler", "auto", "sparse", "dense", "fast"],
+    ),
     "negative resync": (
         "[[runs]]\nresync_every = -1",
         ["runs.resync_every", "at least 0", "-1"],
@@ -241,6 +245,7 @@ def test_every_field_can_be_said_in_a_file(tmp_path):
         gate_error = 0.03
         readout_error = 0.04
         survival = 0.9
+        sampler = "dense"
         [[runs]]
         name = "b"
         wire = "bfloat16"
@@ -269,10 +274,14 @@ def test_every_field_can_be_said_in_a_file(tmp_path):
         """
     )
     devices = {"dephasing": 0.01, "gamma": 0.02, "gate_error": 0.03, "readout_error": 0.04}
-    devices["survival"] = 0.9
     run = RunConfig(
-        "a", "ring", "mean", 0.5, 0.25, "fixed", 12, "stochastic", resync_every=10, **devices
+        *("a", "ring", "mean", 0.5, 0.25, "fixed", 12, "stochastic"),
+        resync_every=10,
+        survival=0.9,
+        sampler="dense",
+        **devices,
     )
+    assert run.ring().sampler == "dense"
     data = DataConfig("npz", "x.npz", 0.5, 9)
     bch_code = CodeConfig("bch", 127, 99, 4, max_attempts=3, checksum_bits=8)
     own = SecurityConfig("white", 0.9, 1e-3, "none", 5, "mixed", 2.0, 0.1, (63, 45, 3), 4)
@@ -329,7 +338,7 @@ def test_the_bits_of_a_run_of_two_parameters_are_those_of_its_two_channels():
 
 def test_files_leave_out_what_was_added_later_at_its_default():
     written = as_written(RunConfig())
-    later = {*PARAMETERS[2:], "compress", "optimizer", "momentum", "learning_rate"}
+    later = {*PARAMETERS[2:], "compress", "optimizer", "momentum", "learning_rate", "sampler"}
     assert written == {n: v for n, v in asdict(RunConfig()).items() if n not in later}
     assert {"fidelity", "error_prob", "bits", "protection"} <= set(written)
     assert as_written(RunConfig(survival=0.9)) == {**written, "survival": 0.9}

@@ -11,7 +11,7 @@ from scipy import stats
 
 import jaxqring as jq
 from jaxqring import cli
-from jaxqring.jobs import SensitivityConfig, run_sensitivity
+from jaxqring.jobs import SensitivityConfig, _sensitivity_job, run_sensitivity
 from jaxqring.jobs._load import load_config
 from jaxqring.show._sensitivity_figure import draw_sensitivity
 from jaxqring.sweeps import sensitivity
@@ -215,6 +215,19 @@ def test_an_outcome_without_a_derivative_is_refused_not_zero():
 
     with pytest.raises(ValueError, match='`estimator` must be "score" or "russo" for a loss'):
         sensitivity(judged, make, {"fidelity": 0.98}, seeds=2, calls=1, estimators=["mean"])
+
+
+def test_the_sampler_of_a_job_is_that_of_its_ring(monkeypatch):
+    about = []
+    monkeypatch.setattr(
+        _sensitivity_job, "sensitivity", lambda train, ring, at, **more: about.append(more["about"])
+    )
+    for sampler in ("auto", "dense"):
+        config = dataclasses.replace(JOB, sampler=sampler)
+        assert config.ring({"fidelity": 0.9}).sampler == sampler
+        run_sensitivity(config)
+    assert "sampler" not in about[0]
+    assert about[1] == {**about[0], "sampler": "dense"}
 
 
 @pytest.mark.matrix

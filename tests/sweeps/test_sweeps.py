@@ -16,18 +16,17 @@ import jax.numpy as jnp
 import matplotlib.image
 import numpy as np
 import pytest
-from jax import lax
 from rich.console import Console
 
 import jaxqring as jq
 from jaxqring import cli
+from jaxqring.jobs import _sweep_job
 from jaxqring.jobs._code_config import CodeConfig
 from jaxqring.jobs._link_config import PARAMETERS, LinkConfig
 from jaxqring.jobs._load import load_config
 from jaxqring.jobs._sweep_job import SweepConfig, run_sweep
 from jaxqring.show._sweep_figures import draw_sweep
 from jaxqring.show._tables import sweep_table
-from jaxqring.sweeps._memory import live_bytes
 from jaxqring.sweeps._points import PointsFolder
 from jaxqring.sweeps._sweep import _widest, sweep
 from jaxqring.train._datasets import DataConfig
@@ -87,19 +86,11 @@ def trained():
 def test_real_trainings_are_traced_once_and_are_those_of_one_alone(trained):
     table, traces = trained
     assert traces == 1
-    point = traced_alone(JOB.train, SETTINGS)
-    compiled = point.lower().compile()
+    compiled = traced_alone(JOB.train, SETTINGS).lower().compile()
     for row, outcomes in enumerate(alone(compiled, table, SETTINGS)):
         for name, value in outcomes.items():
             assert table[name][row] == value
     assert len(set(table["loss"])) == 4
-    assert_estimate_is_near(point.jaxpr, compiled)
-
-
-def assert_estimate_is_near(jaxpr, compiled):
-    """To a factor of three."""
-    live, _ = live_bytes(jaxpr)
-    assert 1 / 3 < live / compiled.memory_analysis().temp_size_in_bytes < 3
 
 
 @pytest.mark.matrix
@@ -428,7 +419,7 @@ def test_a_point_that_does_not_fit_is_refused():
     with pytest.raises(ValueError, match="`memory` must be at least") as refusal:
         sweep(large, {"x": [1.0]}, 1, memory=3_999_999)
     assert "but got 3999999" in str(refusal.value)
-    with pytest.raises(ValueError, match="the estimated bytes of 10 at once"):
+    with pytest.raises(ValueError, match="the bytes of 10 points at once by XLA's count"):
         sweep(large, {"x": [1.0]}, 1, memory=20_000_000, batch=10)
 
 
@@ -437,32 +428,6 @@ def test_the_widest_batch_divides_a_row():
     assert _widest(7, 12) == 6
     assert _widest(5, 7) == 1
     assert _widest(50, 12) == 12
-
-
-@pytest.mark.matrix
-@pytest.mark.usefixtures("compiled_anew")
-def test_live_bytes_of_the_mlp_are_near_to_what_the_compiler_says():
-    task = TaskConfig(nodes=8, steps=4)
-    point = traced_alone(dataclasses.replace(JOB, task=task).train, SETTINGS)
-    assert_estimate_is_near(point.jaxpr, point.lower().compile())
-    _, constants = live_bytes(point.jaxpr)
-    assert constants == pytest.approx(4 * 5000 * (784 + 1), rel=0.01)  # MNIST
-
-
-def test_live_bytes_of_what_can_be_counted_by_hand():
-    x = jax.ShapeDtypeStruct((1000,), jnp.float32)
-
-    def count(function):
-        return live_bytes(jax.make_jaxpr(function)(x))[0]
-
-    # One array dies as the next is made; three are alive together in the second.
-    assert count(lambda x: jnp.sin(jnp.sin(jnp.sin(x)))) == 8000
-    assert count(lambda x: (jnp.sin(x), jnp.cos(x), jnp.exp(x))) == 12000
-    assert count(lambda x: lax.cond(x[0] > 0, jnp.sin, lambda x: jnp.outer(x, x)[0], x)) > 4e6
-    stacked = count(lambda x: lax.scan(lambda c, _: (c, jnp.sin(c)), x, length=50)[1])
-    assert 200_000 <= stacked < 220_000
-    constant = jnp.ones(77)
-    assert live_bytes(jax.make_jaxpr(lambda x: x[0] * constant.sum())(x))[1] == 308
 
 
 # --- the job
@@ -518,6 +483,27 @@ def test_protection_tells_sweeps_apart_and_its_absence_changes_no_file(tmp_path,
     run_sweep(other)
     about = json.loads((other.folder / "sweep.json").read_text())["about"]
     assert about["protection"] == dataclasses.asdict(CodeConfig())
+
+
+def test_the_sampler_is_that_of_the_ring_and_tells_sweeps_apart(tmp_path, monkeypatch):
+    path = tmp_path / "dense.toml"
+    path.write_text('sampler = "dense"')
+    rings = []
+
+    def noted(task):
+        return lambda ring, keys, rate: rings.append(ring.sampler) or {"loss": rate}
+
+    monkeypatch.setattr(_sweep_job, "training", noted)
+    dense = load_config(path, SweepConfig)
+    for job in (dense, SweepConfig()):
+        job.train({"fidelity": 0.9, "learning_rate": 0.1}, jax.random.key(0))
+    assert rings == ["dense", "auto"]
+    plain = dataclasses.replace(JOB, out=str(tmp_path))
+    run_sweep(plain)
+    with pytest.raises(ValueError, match="`folder` must be empty or hold the same sweep"):
+        run_sweep(dataclasses.replace(plain, sampler="dense"))
+    with pytest.raises(ValueError, match="`sampler` must be one of 'auto'"):
+        SweepConfig(sampler="fast")
 
 
 def test_the_shipped_configurations_load():
