@@ -256,9 +256,7 @@ COMMANDS = {
 }
 
 
-def _parse(
-    arguments: list[str], default: Config, command: str, about: str
-) -> tuple[Config, int]:
+def _parse(arguments: list[str], default: Config, command: str, about: str) -> tuple[Config, int]:
     """A configuration from `--config`, if given, and the flags beside it; `--processes`."""
     import tyro
 

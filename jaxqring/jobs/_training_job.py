@@ -16,8 +16,8 @@ from flax.training.train_state import TrainState
 
 from jaxqring._fields import as_written
 from jaxqring._files import MetricsLog, load_state, read_metrics, save_state, to_json, write_whole
-from jaxqring._types import PyTree
 from jaxqring._progress import Advance, progress_bars
+from jaxqring._types import PyTree
 from jaxqring.jobs._security_config import guarantees
 from jaxqring.jobs._training_config import RunConfig, TrainConfig
 from jaxqring.jobs._training_folder import (
@@ -205,12 +205,12 @@ def _finish(
                 accuracy = accuracy_of(state)
                 lines[-1]["test_accuracy"] = float(accuracy.mean())
                 note = f"loss {lines[-1]['loss']:.3f}, test accuracy {accuracy.mean():.3f}"
-            for line in lines if log is not None else ():
-                log.write(line)
-            if evaluates:
-                whole = gathered(state)
-                # After its lines, so that a checkpoint never speaks of lines that are not there.
-                if log is not None:
+            whole = gathered(state) if evaluates else None
+            if log is not None:
+                for line in lines:
+                    log.write(line)
+                if evaluates:
+                    # After its lines: a checkpoint never speaks of lines that are not there.
                     save_state(checkpoint_path(folder, run.name), whole, step + 1)
         advance(1, note)
     if accuracy is None:  # cut off between the last checkpoint and the result

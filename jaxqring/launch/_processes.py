@@ -9,10 +9,10 @@ A process learns of the others from its environment, in this order:
 Without either it is alone.
 """
 
+import dataclasses
 import os
 import socket
 from collections.abc import Mapping
-from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -27,7 +27,8 @@ HEARTBEAT = 20
 _VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
-class World(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class World:
     """The place of a process among those of its job.
 
     Attributes:
