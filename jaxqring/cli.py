@@ -41,9 +41,8 @@ from jaxqring.jobs._load import load_config, packaged_configs
 from jaxqring.jobs._security_curves import security_curves
 from jaxqring.jobs._training_config import TrainConfig
 from jaxqring.jobs._training_folder import finished_summary, forget, locked, resume_points
-from jaxqring.launch import initialize, is_first, supervise
-from jaxqring.launch._processes import world
-from jaxqring.launch._supervisor import LEFT, follow_parent, is_child
+from jaxqring.launch._processes import initialize, is_first, world
+from jaxqring.launch._supervisor import LEFT, follow_parent, is_child, supervise
 from jaxqring.train._placement import check_processes
 
 if TYPE_CHECKING:

@@ -29,7 +29,7 @@ from jaxqring.jobs._training_folder import (
     resume_points,
 )
 from jaxqring.jobs._training_results import cost_of, of_compression, resync_bits, summarize, sums_of
-from jaxqring.launch import gathered, is_first, wait_for_all
+from jaxqring.launch._processes import gathered, is_first, wait_for_all
 from jaxqring.physics.ghz import GHZSource
 from jaxqring.ring import replica_agreement
 from jaxqring.secure import Security
@@ -137,7 +137,7 @@ def _say(console: "Console", line: str) -> None:
 
 
 class _Begun(NamedTuple):
-    """What there is of a run.
+    """The part of a run that is done.
 
     Attributes:
       result: of a finished run; None for others.

@@ -1,4 +1,4 @@
-"""How a process finds the others of its job."""
+"""The place of a process among those of its job."""
 
 import socket
 
@@ -6,9 +6,9 @@ import jax
 import numpy as np
 import pytest
 
+from jaxqring.launch import World, initialize
 from jaxqring.launch import _processes as processes
-from jaxqring.launch import gathered, initialize, is_first, wait_for_all
-from jaxqring.launch._processes import World, world
+from jaxqring.launch._processes import gathered, is_first, wait_for_all, world
 from jaxqring.train._placement import check_processes
 
 TORCHRUN = {"RANK": "1", "WORLD_SIZE": "4", "MASTER_ADDR": "node0", "MASTER_PORT": "29500"}
