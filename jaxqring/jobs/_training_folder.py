@@ -1,7 +1,6 @@
 """The folder of a training job: what it holds, and up to where it is done."""
 
 import contextlib
-import fcntl
 import json
 import math
 from collections.abc import Iterator
@@ -13,6 +12,11 @@ from jaxqring._fields import as_written
 from jaxqring._files import load_state, to_json, write_whole
 from jaxqring.jobs._training_config import TrainConfig
 from jaxqring.train._placement import Placement
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 
 def result_path(folder: Path, run: str) -> Path:
@@ -76,13 +80,16 @@ def forget(folder: Path) -> None:
 def locked(folder: Path) -> Iterator[None]:
     """Keeps a folder for this process alone, for as long as the process lives.
 
+    On Windows, which has no such locks, it does nothing.
+
     Raises:
       ValueError: if another process has it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("w") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if fcntl is not None:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             checks.refuse("out", "name a folder in which no other process works", str(folder))
         yield
