@@ -8,10 +8,11 @@ bits, compiles them faster, and no random bit passes through memory.
 Bits depend on the key, a position and the number of a stream, and on nothing else: not on the
 implementation that made the key beyond its own words, nor on the mapping around the call.
 
-Fused rounds have a price where keys are made for many nodes at once: a key that belongs to a row
-of an array is then made again for every element of it, in a loop that XLA splits among threads,
-and the analysis by which LLVM finds what is the same along a row takes a time that doubles with
-every round. On CPUs such keys are therefore made one by one, in a loop that ends in memory.
+Fused rounds have a price where keys are made: a key is then made again by all that draws with it,
+in the loop over its words, and what LLVM does to such a loop took a quarter of the compilation of
+a protected ring. A key is therefore one array of two words, which ends in memory. Where keys are
+made for many nodes at once, the analysis by which LLVM finds what is the same along a row takes a
+time that doubles with every round. On CPUs such keys are made one by one, in a loop.
 """
 
 from typing import Any
@@ -78,7 +79,9 @@ def _make_keys(key: KeyWords, counter: KeyWords) -> KeyWords:
 
 @custom_vmap
 def _make_key(*words: jax.Array) -> KeyWords:
-    return threefry(words[:2], words[2:])
+    # As one array, which ends in memory: otherwise every consumer of a word makes both again.
+    pair = lax.optimization_barrier(jnp.stack(threefry(words[:2], words[2:])))
+    return pair[0], pair[1]
 
 
 @_make_key.def_vmap
@@ -98,7 +101,9 @@ def _(size: int, mapped: list[bool], *words: jax.Array) -> tuple[KeyWords, tuple
         return lax.map(make, own)
 
     if size == 1:
-        made = at_once(*words)
+        pairs = zip(words, mapped, strict=True)
+        only = _make_key(*(word[0] if is_own else word for word, is_own in pairs))
+        made = only[0][None], only[1][None]
     else:
         made = lax.platform_dependent(*words, cpu=one_by_one, default=at_once)
     return made, (True, True)

@@ -79,10 +79,11 @@ def attempt_thresholds(
         fails = code.failure_prob(channel).astype(jnp.float32)
         fails = jnp.where(jnp.isfinite(fails), fails, 1)  # in place of a traced NaN
         missed = fails * np.float32(code.missed_fraction)
-        return kind_thresholds(jnp.stack([fails - missed, missed]))
+        return jnp.stack([fails - missed, missed])
 
     last = of_codeword(message.last)
-    return jnp.stack([last if message.code == message.last else of_codeword(message.code), last])
+    each = last if message.code == message.last else of_codeword(message.code)
+    return kind_thresholds(jnp.stack([each, last]))
 
 
 def deliver(
@@ -284,7 +285,7 @@ def _draw_failed(
 
     def forth(weight: jax.Array, given: tuple) -> tuple[jax.Array, jax.Array]:
         beyond, u = given
-        options = [probs[w] * beyond[ends, weight + w] for w in range(3)]
+        options = probs[:, None] * beyond[ends, weight + np.arange(3, dtype=np.int32)[:, None]]
         u = u * (options[0] + options[1] + options[2])
         drawn = (u >= options[0]).astype(jnp.int32) + (u >= options[0] + options[1])
         return jnp.minimum(weight + drawn, code.limit + 1), drawn
@@ -358,14 +359,12 @@ def _contents(
     total = jnp.sum(table, axis=-1, keepdims=True)
     table = table / jnp.where(total > 0, total, 1)
     above = kind_thresholds(table[..., 1:]).reshape(9, 4)  # (3 weight + phase, kind - 1)
-    counts = jnp.arange(1, qubits + 1, dtype=jnp.float32)
+    counts = np.arange(1, qubits + 1, dtype=np.float32)
     reached = jnp.expm1(counts * jnp.log1p(-jnp.minimum(hazard, 1))[:, None])
     reached = reached / reached[:, -1:]  # P(the deciding qubit is among the first 1, 2, ...)
     u = _uniform(draws[0])
-    deciding = jnp.zeros_like(weights)
-    for passed in range(qubits - 1):
-        deciding += (u >= reached[weights, passed]).astype(jnp.int32)
-    position = jnp.arange(qubits, dtype=jnp.int32).reshape(-1, *[1] * weights.ndim)
+    position = np.arange(qubits, dtype=np.int32).reshape(-1, *[1] * weights.ndim)
+    deciding = jnp.sum(u >= reached[weights, position[:-1]], axis=0, dtype=jnp.int32)
     phase = 1 + (position > deciding).astype(jnp.int32) - (position < deciding)
     row = 3 * weights + phase
     return _decide(draws[1:], [above[row, kind] for kind in range(4)])

@@ -10,6 +10,7 @@ from jax import lax
 from jax.sharding import PartitionSpec as P
 
 from jaxqring import FixedPoint, Ring, pmean, superdense, werner
+from jaxqring._threefry import derive, random_words
 
 AXIS = "nodes"
 NODES = 8
@@ -106,3 +107,17 @@ def test_nodes_on_one_device_copy_nothing_of_the_size_of_the_result_in_a_hop(nod
     moved = re.findall(r"= \w+\[([\d,]+)\]\S* (?:copy|transpose|scatter|gather)\(", body)
     largest = max((math.prod(map(int, dims.split(","))) for dims in moved), default=0)
     assert largest <= 2 * size, f"{largest} numbers are moved in every hop"
+
+
+@pytest.mark.parametrize("nodes", [None, 1, 4])
+def test_no_word_is_drawn_in_the_same_loop_as_its_key(nodes):
+    def draw(key, number):
+        return random_words(derive(key, number), 1000)
+
+    of_nodes = draw if nodes is None else jax.vmap(draw)
+    shape = () if nodes is None else (nodes,)
+    word, number = (jax.ShapeDtypeStruct(shape, kind) for kind in ("uint32", "int32"))
+    text = jax.jit(of_nodes).lower((word, word), number).compile().as_text()
+    bodies = re.findall(r"^%?\S* \([^\n]*\{\n(.*?)^\}", text, re.MULTILINE | re.DOTALL)
+    ciphers = [round(body.count(" xor(") / 21) for body in bodies]  # 20 rounds and a word of key
+    assert max(ciphers) == 1
