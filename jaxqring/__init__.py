@@ -3,7 +3,7 @@
 What a training script needs is here; everything else has a namespace, which is a room of the
 package: `jaxqring.channels`, `pairs`, `ghz`, `information`, `capacity`, `link`, `codec`, `codes`,
 `supply`, `ring`, `gradients`, `economics`, `secure`, `audit`, `qmodels`, `compress`, `train`,
-`sweeps`, `inversion`, `jobs`, `show` and `interop`.
+`sweeps`, `inversion`, `launch`, `jobs`, `show` and `interop`.
 """
 
 import importlib
@@ -49,7 +49,17 @@ from jaxqring.ring import (
 from jaxqring.secure import secure_pmean, secure_psum
 
 if TYPE_CHECKING:
-    from jaxqring import compress, interop, inversion, jobs, qmodels, show, sweeps, train
+    from jaxqring import (
+        compress,
+        interop,
+        inversion,
+        jobs,
+        launch,
+        qmodels,
+        show,
+        sweeps,
+        train,
+    )
     from jaxqring.sweeps import sensitivity, sweep
 
 __all__ = [
@@ -89,6 +99,7 @@ __all__ = [
     "interop",
     "inversion",
     "jobs",
+    "launch",
     "link",
     "moments",
     "pairs",
@@ -123,6 +134,7 @@ _LATE = {
     "interop": "jaxqring.interop",
     "inversion": "jaxqring.inversion",
     "jobs": "jaxqring.jobs",
+    "launch": "jaxqring.launch",
     "qmodels": "jaxqring.qmodels",
     "sensitivity": "jaxqring.sweeps",
     "show": "jaxqring.show",

@@ -5,6 +5,7 @@ value of it can be overridden by a flag:
 
     jaxqring train --config demo --steps 100 --runs.2.fidelity 0.99
     jaxqring train --config configs/demo.toml --restart
+    jaxqring train --config demo --processes 2
     jaxqring budget --config budget --hardware.length 20e3
     jaxqring sweep --config sweep_fidelity --seeds 2 --task.steps 100
     jaxqring sensitivity --config sensitivity --seeds 8
@@ -18,6 +19,7 @@ import dataclasses
 import importlib
 import os
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeVar
@@ -25,6 +27,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeVar
 import jax
 
 import jaxqring
+from jaxqring import _checks as checks
 from jaxqring._extras import MissingExtraError, needs
 from jaxqring.jobs import (
     _budget_job,
@@ -37,7 +40,10 @@ from jaxqring.jobs import (
 from jaxqring.jobs._load import load_config, packaged_configs
 from jaxqring.jobs._security_curves import security_curves
 from jaxqring.jobs._training_config import TrainConfig
-from jaxqring.jobs._training_folder import finished_summary
+from jaxqring.jobs._training_folder import finished_summary, forget, locked, resume_points
+from jaxqring.launch._processes import initialize, is_first, world
+from jaxqring.launch._supervisor import LEFT, follow_parent, is_child, supervise
+from jaxqring.train._placement import check_processes
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -59,11 +65,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _run(arguments)
     except (ValueError, TypeError) as error:
-        return _fail(f"error: {error}", 2)
+        status = _fail(f"error: {error}", 2)
     except (MissingExtraError, OSError) as error:
-        return _fail(f"error: {error}", 1)
+        status = _fail(f"error: {error}", 1)
     except KeyboardInterrupt:
-        return _fail("interrupted; the same command goes on from the last checkpoint", 130)
+        status = _fail("interrupted; the same command goes on from the last checkpoint", 130)
+    except RuntimeError:
+        if world(os.environ).count == 1:
+            raise
+        traceback.print_exc()
+        status = LEFT
+    if world(os.environ).count > 1:
+        # At once: on its way out, JAX would wait for processes that wait for this one.
+        sys.stderr.flush()
+        os._exit(status)
+    return status
 
 
 def _run(arguments: list[str]) -> int:
@@ -81,8 +97,13 @@ def _run(arguments: list[str]) -> int:
         return _fail(f"unknown command {name!r}: choose {', '.join(COMMANDS)}", 2)
     from rich.console import Console
 
+    follow_parent()
     command, console = COMMANDS[name], Console()
-    config = _parse(flags, command.config(), name, command.about)
+    config, processes = _parse(flags, command.config(), name, command.about)
+    if is_child():  # the parent has removed what was to be started over
+        config = dataclasses.replace(config, resume=True)
+    elif processes > 1:
+        return _supervised(arguments, config, processes, console)
     tables, paths = command.run(config, console)
     for table in tables:
         console.print(table)
@@ -106,12 +127,18 @@ def _fail(sentence: str, status: int) -> int:
 def _train(config: TrainConfig, console: "Console") -> "Output":
     from jaxqring.show import _compression_figures, _security_figure, _tables, _training_figures
 
+    processes = world(os.environ).count
+    check_processes(config.mapping, config.nodes, processes)
     if config.mapping != "vmap":
-        _offer_host_devices(config.nodes)
+        _offer_host_devices(config.nodes // processes)
+    initialize()
+    console.quiet = not is_first()
     folder, finished = config.folder, finished_summary(config)
     if finished:
         _say(console, f"{folder} holds this job, finished: --restart starts over")
     summary = finished or _training_job.train(config, console)
+    if not is_first():
+        return [], []
     compressed = any("compress" in run for run in summary["config"]["runs"])
     paths = []
     if compressed and not (finished and (folder / "compression.png").exists()):
@@ -129,6 +156,22 @@ def _train(config: TrainConfig, console: "Console") -> "Output":
     if any("security" in run for run in summary["runs"]):
         tables.append(_tables.security_table(summary))
     return tables, [folder / "summary.json", *paths]
+
+
+def _supervised(
+    arguments: list[str], config: TrainConfig, processes: int, console: "Console"
+) -> int:
+    """Trains in several processes of this host, again and again until the job is finished."""
+    check_processes(config.mapping, config.nodes, processes)
+    if not config.resume:
+        with locked(config.folder):
+            forget(config.folder)
+    return supervise(
+        [sys.executable, "-m", "jaxqring.cli", *arguments],
+        processes,
+        progress=lambda: resume_points(config),
+        say=lambda line: _say(console, line),
+    )
 
 
 def _budget(config: _budget_job.BudgetConfig, console: "Console") -> "Output":
@@ -212,8 +255,8 @@ COMMANDS = {
 }
 
 
-def _parse(arguments: list[str], default: Config, command: str, about: str) -> Config:
-    """A configuration from `--config`, if given, and the flags beside it."""
+def _parse(arguments: list[str], default: Config, command: str, about: str) -> tuple[Config, int]:
+    """A configuration from `--config`, if given, and the flags beside it; `--processes`."""
     import tyro
 
     kind, flags, path = type(default), [], None
@@ -233,13 +276,18 @@ def _parse(arguments: list[str], default: Config, command: str, about: str) -> C
         help_restart = "start over, whatever there is of the job: the same as --no-resume."
         switch = tyro.conf.arg(help=help_restart), tyro.conf.FlagCreatePairsOff
         fields.append(("restart", Annotated[bool, *switch], False))
+    if command == "train":
+        help_processes = "of this host that carry the nodes together, equally many each."
+        shown_as = tyro.conf.arg(help=help_processes)
+        fields.append(("processes", Annotated[int, shown_as], 1))
     without_prefix: Any = Annotated[kind, tyro.conf.arg(name="")]
     fields.append(("options", without_prefix, dataclasses.field(default_factory=lambda: default)))
     call = dataclasses.make_dataclass("Call", fields)
     found: Any = tyro.cli(call, args=flags, prog=f"jaxqring {command}", description=about)
+    processes = checks.integer("processes", getattr(found, "processes", 1))
     if getattr(found, "restart", False):
-        return dataclasses.replace(found.options, resume=False)
-    return found.options
+        return dataclasses.replace(found.options, resume=False), processes
+    return found.options, processes
 
 
 def _offer_host_devices(num_nodes: int) -> None:

@@ -1,7 +1,9 @@
 """The folder of a training job: what it holds, and up to where it is done."""
 
+import contextlib
 import json
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,11 @@ from jaxqring._fields import as_written
 from jaxqring._files import load_state, to_json, write_whole
 from jaxqring.jobs._training_config import TrainConfig
 from jaxqring.train._placement import Placement
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 
 def result_path(folder: Path, run: str) -> Path:
@@ -49,18 +56,47 @@ def prepare_folder(config: TrainConfig, placement: Placement) -> bool:
     here = {"platform": placement.platform, "mapping": placement.mapping}
     same = there == wanted
     goes_on = same and config.resume
-    if goes_on and where and where != here:
+    # What "pmap" draws and adds up is what "shard_map" does, bit for bit.
+    if goes_on and where and _alike(where) != _alike(here):
         rule = f"be {where['mapping']!r} on platform {where['platform']}, where the job was cut off"
         got = f"{placement.mapping} on {placement.platform}"
         checks.refuse("mapping", f"{rule}, unless it starts over (--restart)", got)
     if not goes_on:
-        # The marker first: once it is gone, whatever else is left, the job starts afresh.
-        stale = [*folder.glob("results/*.json"), *folder.glob("checkpoints/*.msgpack")]
-        names = ("metrics.jsonl", "summary.json")
-        for path in [folder / "config.json", *stale, *(folder / name for name in names)]:
-            path.unlink(missing_ok=True)
+        forget(folder)
     write_whole(folder / "config.json", to_json({**wanted, "placement": here}).encode())
     return there is not None and not same
+
+
+def forget(folder: Path) -> None:
+    """Removes all that a folder holds of a job."""
+    # The marker first: once it is gone, whatever else is left, the job starts afresh.
+    stale = [*folder.glob("results/*.json"), *folder.glob("checkpoints/*.msgpack")]
+    names = ("metrics.jsonl", "summary.json")
+    for path in [folder / "config.json", *stale, *(folder / name for name in names)]:
+        path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keeps a folder for this process alone, for as long as the process lives.
+
+    On Windows, which has no such locks, it does nothing.
+
+    Raises:
+      ValueError: if another process has it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as file:
+        try:
+            if fcntl is not None:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            checks.refuse("out", "name a folder in which no other process works", str(folder))
+        yield
+
+
+def _alike(where: dict[str, str]) -> dict[str, str]:
+    return {**where, "mapping": where["mapping"].replace("pmap", "shard_map")}
 
 
 def resume_points(config: TrainConfig) -> dict[str, float]:

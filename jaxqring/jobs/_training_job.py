@@ -1,11 +1,12 @@
 """A training job: several runs one after the other, resumable at any moment."""
 
+import contextlib
 import functools
 import json
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import numpy as np
@@ -16,16 +17,19 @@ from flax.training.train_state import TrainState
 from jaxqring._fields import as_written
 from jaxqring._files import MetricsLog, load_state, read_metrics, save_state, to_json, write_whole
 from jaxqring._progress import Advance, progress_bars
+from jaxqring._types import PyTree
 from jaxqring.jobs._security_config import guarantees
 from jaxqring.jobs._training_config import RunConfig, TrainConfig
 from jaxqring.jobs._training_folder import (
     checkpoint_path,
     finished_summary,
+    locked,
     prepare_folder,
     result_path,
     resume_points,
 )
 from jaxqring.jobs._training_results import cost_of, of_compression, resync_bits, summarize, sums_of
+from jaxqring.launch._processes import gathered, is_first, wait_for_all
 from jaxqring.physics.ghz import GHZSource
 from jaxqring.ring import replica_agreement
 from jaxqring.secure import Security
@@ -74,24 +78,33 @@ def train(config: TrainConfig, console: "Console | None" = None) -> dict[str, An
     # Refuses too large a batch, or what a run cannot send, before anything is written.
     datasets.batches(data, 0, config.seed, config.nodes, config.batch_per_node)
     _check_costs(config, data)
+    if not is_first():
+        console = None
     say: Say = (lambda line: None) if console is None else functools.partial(_say, console)
     say(str(placement))
     folder = config.folder
-    if prepare_folder(config, placement):
-        say(f"{folder} held a job of another configuration, which this one replaces")
-    points = resume_points(config)
-    log = MetricsLog(
-        folder / "metrics.jsonl", keep=lambda line: line["step"] <= points.get(line["run"], 0)
-    )
-    try:
+    with contextlib.ExitStack() as stack:
+        log = None
+        if is_first():
+            stack.enter_context(locked(folder))
+            if prepare_folder(config, placement):
+                say(f"{folder} held a job of another configuration, which this one replaces")
+            points = resume_points(config)
+            log = MetricsLog(
+                folder / "metrics.jsonl",
+                keep=lambda line: line["step"] <= points.get(line["run"], 0),
+            )
+            stack.callback(log.close)
+        # The others read what there is after that, and nothing is written before they have.
+        wait_for_all("folder")
+        begun = {run.name: _begun(run, folder) for run in config.runs}
+        wait_for_all("begun")
         with progress_bars(console) as bar:
             results = [
-                _finished_before(run, folder, say)
-                or _finish(run, config, data, placement, log, bar)
+                _finished_before(run, begun[run.name], say)
+                or _finish(run, config, data, placement, begun[run.name], log, bar)
                 for run in config.runs
             ]
-    finally:
-        log.close()
     summary = {
         "name": config.name,
         "parameters": results[0]["parameters"],
@@ -101,7 +114,8 @@ def train(config: TrainConfig, console: "Console | None" = None) -> dict[str, An
         "config": as_written(config),
         "runs": results,
     }
-    write_whole(folder / "summary.json", (to_json(summary) + "\n").encode())
+    if is_first():
+        write_whole(folder / "summary.json", (to_json(summary) + "\n").encode())
     return summary
 
 
@@ -122,13 +136,32 @@ def _say(console: "Console", line: str) -> None:
     console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def _finished_before(run: RunConfig, folder: Path, say: Say) -> dict[str, Any] | None:
-    """The result of a run that was finished before the job was cut off; None for other runs."""
+class _Begun(NamedTuple):
+    """The part of a run that is done.
+
+    Attributes:
+      result: of a finished run; None for others.
+      state: the state dict of its last checkpoint; None without one.
+      step: the number of the steps behind it.
+    """
+
+    result: dict[str, Any] | None
+    state: PyTree
+    step: int
+
+
+def _begun(run: RunConfig, folder: Path) -> _Begun:
     done = result_path(folder, run.name)
-    if not done.exists():
-        return None
-    say(f"{run.name}: finished before, left as it is")
-    return json.loads(done.read_text())
+    result = json.loads(done.read_text()) if done.exists() else None
+    state, step = load_state(checkpoint_path(folder, run.name))
+    return _Begun(result, state, step)
+
+
+def _finished_before(run: RunConfig, begun: _Begun, say: Say) -> dict[str, Any] | None:
+    """The result of a run that was finished before the job was cut off; None for other runs."""
+    if begun.result is not None:
+        say(f"{run.name}: finished before, left as it is")
+    return begun.result
 
 
 def _finish(
@@ -136,17 +169,17 @@ def _finish(
     config: TrainConfig,
     data: datasets.Dataset,
     placement: Placement,
-    log: MetricsLog,
+    begun: _Begun,
+    log: MetricsLog | None,
     bar: Callable[..., Advance],
 ) -> dict[str, Any]:
-    """Trains a run to its end and writes its result."""
+    """Trains a run to its end and writes its result, on the process that has a log to write."""
     folder = config.folder
     start = time.monotonic()
     ring, compressor = run.ring(), run.compressor()
-    state = _initial_state(run, config, data)
-    saved, first = load_state(checkpoint_path(folder, run.name))
-    if saved is not None:
-        state = serialization.from_state_dict(state, saved)
+    state, first = _initial_state(run, config, data), begun.step
+    if begun.state is not None:
+        state = serialization.from_state_dict(state, begun.state)
     params = jax.tree.map(lambda leaf: leaf[0], state.params)
     count = sum(leaf.size for leaf in jax.tree.leaves(params))
     cost = cost_of(ring, compressor, params, config.nodes)
@@ -158,7 +191,7 @@ def _finish(
     sampled = model_for(config.model, data, config.quantum).apply if with_shots else None
     step_fn = over(node_step(ring, source, security, compressor, sampled), shared=(2,))
     resync_fn = over(node_resync, shared=())
-    update = _updates(run, config, data, step_fn, resync_fn, placement.runs_ahead)
+    update = _updates(run, config, data, step_fn, resync_fn, placement)
     advance = bar(run.name, total=config.steps, done=first, note="compiling")
     accuracy, waiting = None, []
     for step in range(first, config.steps):
@@ -172,16 +205,21 @@ def _finish(
                 accuracy = accuracy_of(state)
                 lines[-1]["test_accuracy"] = float(accuracy.mean())
                 note = f"loss {lines[-1]['loss']:.3f}, test accuracy {accuracy.mean():.3f}"
-            for line in lines:
-                log.write(line)
-            if evaluates:
-                # After its lines, so that a checkpoint never speaks of lines that are not there.
-                save_state(checkpoint_path(folder, run.name), state, step + 1)
+            whole = gathered(state) if evaluates else None
+            if log is not None:
+                for line in lines:
+                    log.write(line)
+                if evaluates:
+                    # After its lines: a checkpoint never speaks of lines that are not there.
+                    save_state(checkpoint_path(folder, run.name), whole, step + 1)
         advance(1, note)
     if accuracy is None:  # cut off between the last checkpoint and the result
         accuracy = accuracy_of(state)
 
     agreement_fn = over(lambda tree: replica_agreement(tree, AXIS), shared=())
+    agreement = gathered(agreement_fn(state.params))
+    if log is None:
+        return {"parameters": count}
     lines = [line for line in read_metrics(folder / "metrics.jsonl") if line["run"] == run.name]
     resyncs = config.steps // run.resync_every if run.resync_every else 0
     result = {
@@ -189,7 +227,7 @@ def _finish(
         "test_accuracy": float(accuracy.mean()),
         "test_accuracy_worst_node": float(accuracy.min()),
         **summarize(lines, ring, cost, resync_bits(state, config.nodes, resyncs)),
-        "parameter_agreement": float(agreement_fn(state.params)[0]),
+        "parameter_agreement": float(agreement[0]),
         "parameters": count,
         "steps": len(lines),
         "seconds": round(time.monotonic() - start, 2),
@@ -208,18 +246,22 @@ def _updates(
     data: datasets.Dataset,
     step_fn: Callable,
     resync_fn: Callable,
-    runs_ahead: bool,
+    placement: Placement,
 ) -> Callable[[TrainState, int], tuple[TrainState, dict[str, jax.Array]]]:
     """A function `update(state, step)` that returns the next state and its metrics, on the devices.
 
     Where the devices run ahead, it returns once the step before the one that it begins is done.
     """
     key = jax.random.fold_in(jax.random.key(config.seed), 1)
+    nodes, rows, runs_ahead = config.nodes, placement.rows, placement.runs_ahead
+    spread = functools.partial(jax.make_array_from_process_local_data, placement.sharding)
     before: Any = None
 
     def update(state: TrainState, step: int) -> tuple[TrainState, dict[str, jax.Array]]:
         nonlocal before
-        batch = datasets.batches(data, step, config.seed, config.nodes, config.batch_per_node)
+        batch = datasets.batches(data, step, config.seed, nodes, config.batch_per_node, rows)
+        if placement.processes > 1:
+            batch = jax.tree.map(spread, batch)
         state, metrics = step_fn(state, batch, key)
         jax.block_until_ready(before if runs_ahead else (state, metrics))
         if run.resync_every and (step + 1) % run.resync_every == 0:
@@ -232,8 +274,19 @@ def _updates(
 
 
 def _fetched(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Lines of metrics as numbers, those of the first node, fetched from the devices at once."""
-    return [{name: _plain(value) for name, value in line.items()} for line in jax.device_get(lines)]
+    """Lines of metrics as numbers, fetched from the devices at once.
+
+    All nodes have the same, of which a process takes those of its first.
+    """
+    own = jax.tree.map(_of_process, lines)
+    return [{name: _plain(value) for name, value in line.items()} for line in jax.device_get(own)]
+
+
+def _of_process(value: Any) -> Any:
+    """A part of an array that is on a device of this process; the whole of what is not spread."""
+    if not isinstance(value, jax.Array) or value.is_fully_addressable:
+        return value
+    return value.addressable_data(0)
 
 
 def _masking(
@@ -286,7 +339,7 @@ def _test_accuracy(correct_fn: Callable, data: datasets.Dataset, state: TrainSta
     for start in range(0, total, TEST_BATCH):
         images = data.test_images[start : start + TEST_BATCH]
         labels = data.test_labels[start : start + TEST_BATCH]
-        correct += np.asarray(correct_fn(state, images, labels))
+        correct += gathered(correct_fn(state, images, labels))
     return correct / total
 
 

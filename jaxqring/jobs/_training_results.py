@@ -1,5 +1,6 @@
 """The result of a run of a training job, from the lines of its metrics."""
 
+import math
 from typing import Any
 
 import jax
@@ -113,7 +114,7 @@ def resync_bits(state: PyTree, num_nodes: int, times: int) -> int:
     if not times:
         return 0
     floats = [x for x in jax.tree.leaves(state) if np.issubdtype(x.dtype, np.floating)]
-    size = sum(leaf[0].size for leaf in floats)
+    size = sum(math.prod(leaf.shape[1:]) for leaf in floats)
     return Ring(wire=Float32(), noise="off").cost(size, num_nodes).bits * times
 
 

@@ -193,9 +193,14 @@ def _labels(name: str, y: np.ndarray, count: int) -> np.ndarray:
 
 
 def batches(
-    data: Dataset, step: int, seed: int, num_nodes: int, per_node: int
+    data: Dataset,
+    step: int,
+    seed: int,
+    num_nodes: int,
+    per_node: int,
+    rows: slice = slice(None),
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The images and labels of one step, (N, batch, ...) each.
+    """The images and labels of one step, (N, batch, ...) each, or those of some nodes.
 
     Every epoch is another permutation, a function of the seed and of the epoch alone, so that a
     resumed run sees the images that an uninterrupted one would have seen. Images that do not fill
@@ -210,5 +215,5 @@ def batches(
         checks.refuse("batch_per_node", rule, per_node)
     epoch, index = divmod(step, have // need)
     order = np.random.default_rng((seed, epoch)).permutation(have)
-    chosen = order[index * need : (index + 1) * need].reshape(num_nodes, per_node)
+    chosen = order[index * need : (index + 1) * need].reshape(num_nodes, per_node)[rows]
     return data.train_images[chosen], data.train_labels[chosen]

@@ -4,9 +4,12 @@ import dataclasses
 from typing import get_args
 
 import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxqring import _checks as checks
 from jaxqring._types import MappingChoice, NodeMapping
+from jaxqring.train._objective import AXIS
 
 #: Mappings of a function of one node over all of them.
 MAPPINGS = get_args(NodeMapping)
@@ -20,11 +23,13 @@ class Placement:
       mapping: "pmap" or "shard_map", with a device for each node; "vmap", with one for all.
       devices: one for each node, or one.
       nodes: N, the nodes of the ring.
+      processes: whose devices these are, in their order and equally many of each.
     """
 
     mapping: NodeMapping
     devices: tuple[jax.Device, ...]
     nodes: int
+    processes: int = 1
 
     @property
     def platform(self) -> str:
@@ -39,12 +44,28 @@ class Placement:
         """
         return self.mapping == "vmap" or self.platform != "cpu"
 
+    @property
+    def rows(self) -> slice:
+        """The nodes that the devices of this process carry."""
+        if self.processes == 1:
+            return slice(0, self.nodes)
+        each, index = self.nodes // self.processes, jax.process_index()
+        return slice(index * each, (index + 1) * each)
+
+    @property
+    def sharding(self) -> NamedSharding | None:
+        """Of arrays with a leading axis of nodes under "shard_map"; None under other mappings."""
+        if self.mapping != "shard_map":
+            return None
+        return NamedSharding(Mesh(np.array(self.devices), (AXIS,)), PartitionSpec(AXIS))
+
     def __str__(self) -> str:
         kind = self.devices[0].device_kind
         named = "" if kind == self.platform else f" ({kind})"
         shared = f" for all {self.nodes} nodes" if self.mapping == "vmap" else ", one for each node"
         where = _counted(len(self.devices)) + named + shared
-        return f"platform {self.platform}, {where}, mapping {self.mapping}"
+        of = f" of {self.processes} processes" if self.processes > 1 else ""
+        return f"platform {self.platform}, {where}{of}, mapping {self.mapping}"
 
 
 def _counted(devices: int) -> str:
@@ -92,9 +113,39 @@ def place(wanted: MappingChoice, num_nodes: int) -> Placement:
     """Puts the nodes of a job on the devices of the platform that JAX chooses.
 
     Raises:
-      ValueError: as `choose_mapping`.
+      ValueError: as `choose_mapping` and `check_processes`.
     """
+    processes = jax.process_count()
+    if processes > 1:
+        return _over_processes(wanted, num_nodes, processes)
     devices = jax.devices()
     mapping = choose_mapping(wanted, devices[0].platform, len(devices), num_nodes)
     used = devices[: 1 if mapping == "vmap" else num_nodes]
     return Placement(mapping, tuple(used), num_nodes)
+
+
+def check_processes(wanted: MappingChoice, num_nodes: int, processes: int) -> None:
+    """Refuses processes that cannot carry the nodes of a job together.
+
+    Raises:
+      ValueError: if they do not carry equally many, or the mapping is not for several processes.
+    """
+    if num_nodes % processes:
+        rule = f"divide the {num_nodes} nodes, of which each carries as many"
+        checks.refuse("processes", rule, processes)
+    if processes > 1 and wanted not in ("auto", "shard_map"):
+        checks.refuse("mapping", 'be "auto" or "shard_map" over several processes', wanted)
+
+
+def _over_processes(wanted: MappingChoice, num_nodes: int, processes: int) -> Placement:
+    check_processes(wanted, num_nodes, processes)
+    each, devices = num_nodes // processes, jax.devices()
+    of_process: list[list[jax.Device]] = [[] for _ in range(processes)]
+    for device in devices:
+        of_process[device.process_index].append(device)
+    fewest = min(map(len, of_process))
+    if fewest < each:
+        rule = f"be at most {fewest * processes}, with {_counted(fewest)} of a process"
+        checks.refuse("nodes", rule, num_nodes)
+    used = [device for own in of_process for device in own[:each]]
+    return Placement("shard_map", tuple(used), num_nodes, processes)

@@ -9,11 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 from flax.training.train_state import TrainState
 from jax import lax
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from jaxqring import _checks as checks
 from jaxqring._types import AxisName, Key, NodeMapping, PyTree
+from jaxqring.codec import Float32
 from jaxqring.compress import Compressor, CompressReport, compressed_pmean
 from jaxqring.physics.ghz import GHZSource
 from jaxqring.qmodels._classifier import SHOTS
@@ -129,7 +130,9 @@ def node_step(
         }
         result = reduced(gradients, state, key)
         metrics |= result.counts
-        metrics["loss"], metrics["train_accuracy"] = lax.pmean(jnp.stack([loss, accuracy]), AXIS)
+        # Added up in the order of the nodes, so that the bits do not depend on where they run.
+        each = lax.all_gather(jnp.stack([loss, accuracy]), AXIS)
+        metrics["loss"], metrics["train_accuracy"] = jnp.mean(each, axis=0)
         after = state.apply_gradients(grads=result.gradients)
         if compressor is not None:
             after = after.replace(memory=result.memory)
@@ -220,10 +223,16 @@ def replica_drift(params: PyTree, axis_name: AxisName) -> jax.Array:
 
 
 def node_resync(state: TrainState) -> TrainState:
-    """The state with its floating arrays averaged over the nodes, classically and without error."""
+    """The state with its floating arrays averaged over the nodes, classically and without error.
+
+    Over a ring of float32, whose bits do not depend on where the nodes run.
+    """
+    ring = Ring(wire=Float32(), noise="off")
 
     def mean(leaf: jax.Array) -> jax.Array:
-        return lax.pmean(leaf, AXIS) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
+        if not jnp.issubdtype(leaf.dtype, jnp.floating):
+            return leaf
+        return pmean(leaf, AXIS, ring=ring, key=None)
 
     return jax.tree.map(mean, state)
 
@@ -282,4 +291,24 @@ def _shard_mapped(
 
     mesh = Mesh(np.array(devices), (AXIS,))
     in_specs = tuple(P() if axis is None else P(AXIS) for axis in in_axes)
-    return jax.jit(jax.shard_map(block, mesh=mesh, in_specs=in_specs, out_specs=P(AXIS)))
+    mapped = jax.shard_map(block, mesh=mesh, in_specs=in_specs, out_specs=P(AXIS))
+    shardings = [NamedSharding(mesh, spec) for spec in in_specs]
+    compiled = jax.jit(mapped)
+
+    # Placed before the call: the first step, from arrays of the host, would otherwise compile
+    # another program than the ones after, and several processes could not make it at all.
+    def placed(*arguments: PyTree) -> PyTree:
+        pairs = zip(arguments, shardings, strict=True)
+        return compiled(
+            *(jax.tree.map(functools.partial(_on, sharding), part) for part, sharding in pairs)
+        )
+
+    return placed
+
+
+def _on(sharding: NamedSharding, leaf: Any) -> jax.Array:
+    """An array of the host, the same on every process, in its place on the devices."""
+    if isinstance(leaf, jax.Array):
+        return leaf
+    array = np.asarray(leaf)
+    return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])

@@ -26,6 +26,7 @@ from jaxqring.jobs import _training_job as loop
 from jaxqring.jobs._code_config import CodeConfig
 from jaxqring.jobs._training_config import RunConfig
 from jaxqring.train._datasets import DataConfig
+from jaxqring.train._placement import Placement
 
 NODES, STEPS = 8, 12
 CLASSICAL = RunConfig("classical", collective="classical")
@@ -355,12 +356,12 @@ def test_a_step_waits_for_the_one_before_it_where_nodes_share_a_device(monkeypat
     def steps(state, batch, key):
         return state + 1, {"loss": state}
 
-    for runs_ahead, expected in (
-        (True, [None, {"loss": 0}]),
-        (False, [(1, {"loss": 0}), (2, {"loss": 1})]),
-    ):
+    device = jax.devices()[0]
+    one, each = Placement("vmap", (device,), 2), Placement("pmap", (device, device), 2)
+    cases = (one, [None, {"loss": 0}]), (each, [(1, {"loss": 0}), (2, {"loss": 1})])
+    for placement, expected in cases:
         waited.clear()
-        update = loop._updates(CLASSICAL, SMALL, None, steps, None, runs_ahead)
+        update = loop._updates(CLASSICAL, SMALL, None, steps, None, placement)
         state, _ = update(0, 0)
         update(state, 1)
         assert waited == expected

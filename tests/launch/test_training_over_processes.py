@@ -1,0 +1,152 @@
+"""A training ends in the same bytes over any number of processes, whoever dies on the way."""
+
+import contextlib
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from jaxqring.jobs import TrainConfig, load_config, train
+from jaxqring.jobs._training_folder import locked
+
+RUNS = {
+    "noisy": "fidelity = 0.99\nresync_every = 4",
+    "ideal": 'noise = "off"\nbits = 32',
+    "protected": "fidelity = 0.99\nprotection = {}",
+    "secure": 'noise = "off"\nsecurity = {}',
+    "compressed": 'fidelity = 0.99\ncompress = { method = "topk" }',
+}
+JOB = """
+name = "job"
+model = "mlp"
+nodes = 4
+batch_per_node = 4
+steps = 6
+eval_every = 2
+learning_rate = 0.02
+[data]
+name = "digits"
+"""
+
+
+def job(folder, runs):
+    """A job of some runs, as a file and as a configuration."""
+    path = folder / "job.toml"
+    path.write_text(JOB + "".join(f'[[runs]]\nname = "{run}"\n{RUNS[run]}\n' for run in runs))
+    return path, dataclasses.replace(load_config(path, TrainConfig), out=str(folder))
+
+
+def written(config):
+    """The bytes of the metrics and of the last checkpoints of a finished job."""
+    files = [config.folder / "metrics.jsonl", *sorted(config.folder.glob("checkpoints/*"))]
+    assert (config.folder / "summary.json").exists()
+    assert not list(config.folder.rglob("*.tmp"))
+    return {file.name: file.read_bytes() for file in files}
+
+
+@contextlib.contextmanager
+def started(path, config, processes):
+    """The job over several processes, which compile as this one does."""
+    arguments = ["train", "--config", str(path), "--out", config.out]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "jaxqring.cli", *arguments, "--processes", str(processes)],
+        env={**os.environ, "JAX_PLATFORMS": "cpu", "COLUMNS": "200"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def children(process):
+    """The processes that a process has started."""
+    path = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    return [int(pid) for pid in path.read_text().split()]
+
+
+def finished(process):
+    said, _ = process.communicate(timeout=500)
+    assert process.returncode == 0, said
+    return said
+
+
+def test_a_job_over_two_processes_one_of_which_is_killed_ends_in_the_bytes_of_one_process(tmp_path):
+    runs = ("noisy", "protected")
+    path, whole = job(tmp_path, runs)
+    train(whole)
+    (tmp_path / "other").mkdir()
+    path, config = job(tmp_path / "other", runs)
+    with started(path, config, 2) as process:
+        deadline = time.monotonic() + 300
+        while not list(config.folder.glob("checkpoints/*")):
+            assert process.poll() is None, process.stdout.read()
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        os.kill(children(process)[1], signal.SIGKILL)
+        said = finished(process)
+    assert "process 1 of 2 was ended by SIGKILL" in said
+    assert "all processes start again" in said
+    assert "4 devices, one for each node of 2 processes, mapping shard_map" in said
+    assert written(config) == written(whole)
+
+
+@pytest.mark.matrix
+@pytest.mark.parametrize("processes", [2, 4])
+def test_runs_of_every_kind_end_in_the_bytes_of_one_process(tmp_path, processes):
+    path, whole = job(tmp_path, RUNS)
+    train(whole)
+    (tmp_path / "other").mkdir()
+    path, config = job(tmp_path / "other", RUNS)
+    with started(path, config, processes) as process:
+        assert "start again" not in finished(process)
+    assert written(config) == written(whole)
+
+
+def test_a_folder_in_which_another_process_works_is_refused(tmp_path):
+    _, config = job(tmp_path, ["ideal"])
+    with (
+        locked(config.folder),
+        pytest.raises(ValueError, match=r"^`out` must name a folder in whi"),
+    ):
+        train(config)
+
+
+@pytest.mark.matrix
+def test_processes_of_slurm_find_each_other(tmp_path):
+    path, whole = job(tmp_path, ["ideal"])
+    train(whole)
+    (tmp_path / "other").mkdir()
+    path, config = job(tmp_path / "other", ["ideal"])
+    found = {"SLURM_JOB_ID": str(os.getpid()), "SLURM_STEP_NODELIST": "localhost"}
+    found |= {"SLURM_NTASKS": "2", "SLURM_STEP_NUM_TASKS": "2", "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-m", "jaxqring.cli", "train", "--config", str(path)]
+    processes = []
+    try:
+        for rank in ("0", "1"):
+            own = {"SLURM_PROCID": rank, "SLURM_LOCALID": rank}
+            processes.append(
+                subprocess.Popen(
+                    [*command, "--out", config.out],
+                    env={**os.environ, **found, **own},
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                    text=True,
+                )
+            )
+        said = [process.communicate(timeout=300)[0] for process in processes]
+        assert [process.returncode for process in processes] == [0, 0], said
+    finally:
+        for process in processes:
+            process.kill()
+    assert "2 processes, mapping shard_map" in said[0]
+    assert "mapping" not in said[1]
+    assert written(config) == written(whole)
