@@ -1,0 +1,75 @@
+"""Jobs over several processes, for the tests of `launch`."""
+
+import contextlib
+import dataclasses
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from jaxqring.jobs import TrainConfig, load_config
+
+RUNS = {
+    "noisy": "fidelity = 0.99\nresync_every = 4",
+    "ideal": 'noise = "off"\nbits = 32',
+    "protected": "fidelity = 0.99\nprotection = {}",
+    "secure": 'noise = "off"\nsecurity = {}',
+    "compressed": 'fidelity = 0.99\ncompress = { method = "topk" }',
+}
+JOB = """
+name = "job"
+model = "mlp"
+nodes = 4
+batch_per_node = 4
+steps = 6
+eval_every = 2
+learning_rate = 0.02
+[data]
+name = "digits"
+"""
+
+
+def job(folder, runs, steps=6):
+    """A job of some runs, as a file and as a configuration."""
+    path = folder / "job.toml"
+    text = JOB.replace("steps = 6", f"steps = {steps}")
+    path.write_text(text + "".join(f'[[runs]]\nname = "{run}"\n{RUNS[run]}\n' for run in runs))
+    return path, dataclasses.replace(load_config(path, TrainConfig), out=str(folder))
+
+
+def written(config):
+    """The bytes of the metrics and of the last checkpoints of a finished job."""
+    files = [config.folder / "metrics.jsonl", *sorted(config.folder.glob("checkpoints/*"))]
+    assert (config.folder / "summary.json").exists()
+    assert not list(config.folder.rglob("*.tmp"))
+    return {file.name: file.read_bytes() for file in files}
+
+
+@contextlib.contextmanager
+def started(path, config, processes):
+    """The job over several processes, which compile as this one does."""
+    arguments = ["train", "--config", str(path), "--out", config.out]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "jaxqring.cli", *arguments, "--processes", str(processes)],
+        env={**os.environ, "JAX_PLATFORMS": "cpu", "COLUMNS": "200"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def children(process):
+    """The processes that a process has started."""
+    path = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    return [int(pid) for pid in path.read_text().split()]
+
+
+def finished(process):
+    said, _ = process.communicate(timeout=500)
+    assert process.returncode == 0, said
+    return said
