@@ -71,11 +71,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         status = _fail("interrupted; the same command goes on from the last checkpoint", 130)
     except RuntimeError:
-        if world(os.environ).count == 1:
+        if not jax.distributed.is_initialized():
             raise
         traceback.print_exc()
         status = LEFT
-    if world(os.environ).count > 1:
+    if jax.distributed.is_initialized():
         # At once: on its way out, JAX would wait for processes that wait for this one.
         sys.stderr.flush()
         os._exit(status)

@@ -59,13 +59,16 @@ def train(config: TrainConfig, console: "Console | None" = None) -> dict[str, An
     ends with the same numbers as one that was not. A finished job is not trained again. Where
     `config.resume` is off, either starts over.
 
+    Over several processes (see `jaxqring.launch.initialize`) all call it, and the first one alone
+    writes and shows.
+
     Args:
       config: the job.
       console: that shows progress, with the platform, the devices and the mapping in the first
         line; None for silence.
 
     Returns:
-      The contents of `summary.json`.
+      The contents of `summary.json`; on other processes than the first, without results.
 
     Raises:
       ValueError: if there are fewer devices than nodes where each needs one, the data cannot be

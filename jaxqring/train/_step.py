@@ -227,14 +227,10 @@ def node_resync(state: TrainState) -> TrainState:
 
     Over a ring of float32, whose bits do not depend on where the nodes run.
     """
-    ring = Ring(wire=Float32(), noise="off")
-
-    def mean(leaf: jax.Array) -> jax.Array:
-        if not jnp.issubdtype(leaf.dtype, jnp.floating):
-            return leaf
-        return pmean(leaf, AXIS, ring=ring, key=None)
-
-    return jax.tree.map(mean, state)
+    leaves, treedef = jax.tree.flatten(state)
+    floats = {i: leaf for i, leaf in enumerate(leaves) if jnp.issubdtype(leaf.dtype, jnp.floating)}
+    means = pmean(floats, AXIS, ring=Ring(wire=Float32(), noise="off"), key=None)
+    return jax.tree.unflatten(treedef, [means.get(i, leaf) for i, leaf in enumerate(leaves)])
 
 
 def node_correct(state: TrainState, images: jax.Array, labels: jax.Array) -> jax.Array:
