@@ -42,7 +42,7 @@ from jaxqring.jobs._security_curves import security_curves
 from jaxqring.jobs._training_config import TrainConfig
 from jaxqring.jobs._training_folder import finished_summary, forget, locked, resume_points
 from jaxqring.launch._processes import initialize, is_first, world
-from jaxqring.launch._supervisor import LEFT, follow_parent, is_child, supervise
+from jaxqring.launch._supervisor import LEFT, is_child, supervise
 from jaxqring.train._placement import check_processes
 
 if TYPE_CHECKING:
@@ -97,7 +97,6 @@ def _run(arguments: list[str]) -> int:
         return _fail(f"unknown command {name!r}: choose {', '.join(COMMANDS)}", 2)
     from rich.console import Console
 
-    follow_parent()
     command, console = COMMANDS[name], Console()
     config, processes = _parse(flags, command.config(), name, command.about)
     if is_child():  # the parent has removed what was to be started over

@@ -20,6 +20,7 @@ from jax.experimental import multihost_utils
 
 from jaxqring import _checks as checks
 from jaxqring._types import PyTree
+from jaxqring.launch._supervisor import follow_parent
 
 #: Seconds of silence after which a process counts as lost.
 HEARTBEAT = 20
@@ -86,7 +87,8 @@ def initialize(heartbeat: int = HEARTBEAT) -> World:
     """Joins the other processes of the job that the environment names, if any.
 
     Call it before anything that touches a device. A process that is lost is noticed after
-    `heartbeat` seconds of silence; JAX then ends the others.
+    `heartbeat` seconds of silence; JAX then ends the others. A process that `supervise` has started
+    ends with its parent from here on.
 
     Args:
       heartbeat: in seconds, at least 1.
@@ -102,6 +104,7 @@ def initialize(heartbeat: int = HEARTBEAT) -> World:
     1
     """
     checks.integer("heartbeat", heartbeat)
+    follow_parent()
     place = world(os.environ)
     if place.count == 1:
         return place

@@ -41,7 +41,8 @@ def supervise(
     `jaxqring.launch.initialize`. The first one writes to the terminal, the others do not. When one
     ends with another status than 0, the rest are killed. All begin anew, and are to go on from
     their last checkpoint, unless the status is that of a refusal, 1 or 2, or `restarts` starts in
-    a row have brought no progress. No child outlives its parent, not even one that is killed.
+    a row have brought no progress. No child that has called `initialize` outlives its parent, not
+    even one that is killed.
 
     Args:
       command: the program and its arguments.
@@ -54,8 +55,7 @@ def supervise(
       0, or the status of the process that failed; 128 plus its number for a signal.
 
     Raises:
-      TypeError: if a count is not an integer.
-      ValueError: if `processes` is below 1 or `restarts` below 0.
+      ValueError: if a count is not an integer, `processes` is below 1, or `restarts` below 0.
 
     >>> supervise([sys.executable, "-c", "pass"], 2, progress=lambda: None)
     0
