@@ -84,7 +84,10 @@ def test_a_child_that_others_left_is_not_blamed():
 
 
 def test_no_child_outlives_a_parent_that_is_killed(tmp_path):
-    child = "from jaxqring.launch import initialize; initialize(); open(sys.argv[1] + '/' + rank, 'w').write(str(os.getpid())); time.sleep(120)"
+    child = (
+        "from jaxqring.launch import initialize; initialize();"
+        " open(sys.argv[1] + '/' + rank, 'w').write(str(os.getpid())); time.sleep(120)"
+    )
     parent = (
         "import sys; from jaxqring.launch import supervise;"
         " supervise(sys.argv[1:], 2, progress=lambda: None)"
