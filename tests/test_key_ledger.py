@@ -208,7 +208,8 @@ def ring_of(fidelity=0.9, bits=8, *, loss=0.0, **options):
 
 
 LEAKY = Retransmit(reed_solomon(15, 11, symbol_bits=4), 3, 2)
-FEW, COARSE, SPARSE = "_errors_of_few", "_coarse_errors", "_redraw.<locals>.redraw_batch"
+FEW, COARSE = "_errors_of_few", "_coarse_errors"
+SPARSE = "_redraw.<locals>.redraw_batch.<locals>.draw"
 DENSE, DENSE_SUMS = "through_all.<locals>.two_symbols", "all_sum_errors.<locals>.two_bits"
 WORDS, MASKS, SUMS = (
     "random_words",
