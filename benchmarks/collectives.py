@@ -7,6 +7,9 @@ The goal at 1e5 values is 3. Two rows say what bounds it: the hops alone, with a
 wire has and nothing done to them, and the plain ring, which reads, adds and collects as well.
 
 The last row has all nodes on one device, under `vmap`: the goal is 1.3 times the row "noise off".
+By processor time it is less; by the clock, part of the row is the system's, which takes blocks of
+more than 32 MB back after every call and clears new ones: MALLOC_MMAP_THRESHOLD_=4000000000 and
+MALLOC_TRIM_THRESHOLD_=8000000000 keep them, where malloc is that of glibc.
 """
 
 import functools

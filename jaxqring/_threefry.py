@@ -9,8 +9,8 @@ Bits depend on the key, a position and the number of a stream, and on nothing el
 implementation that made the key beyond its own words, nor on the mapping around the call.
 
 Fused rounds have a price where keys are made: a key is then made again by all that draws with it,
-in the loop over its words, and what LLVM does to such a loop took a quarter of the compilation of
-a protected ring. A key is therefore one array of two words, which ends in memory. Where keys are
+in the loop over its words, and what LLVM does to such a loop took a large part of the compilation
+of a protected ring. A key is therefore one array of two words, which ends in memory. Where keys are
 made for many nodes at once, the analysis by which LLVM finds what is the same along a row takes a
 time that doubles with every round. On CPUs such keys are made one by one, in a loop.
 """

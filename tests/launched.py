@@ -73,3 +73,12 @@ def finished(process):
     said, _ = process.communicate(timeout=500)
     assert process.returncode == 0, said
     return said
+
+
+def running(pid):
+    """True for a process that has not ended, a zombie not counted."""
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rsplit(")", 1)[1].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False

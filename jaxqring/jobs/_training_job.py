@@ -144,7 +144,7 @@ class _Begun(NamedTuple):
 
     Attributes:
       result: of a finished run; None for others.
-      state: the state dict of its last checkpoint; None without one.
+      state: the state dict of its last checkpoint; None without one, or where it is finished.
       step: the number of the steps behind it.
     """
 
@@ -155,9 +155,9 @@ class _Begun(NamedTuple):
 
 def _begun(run: RunConfig, folder: Path) -> _Begun:
     done = result_path(folder, run.name)
-    result = json.loads(done.read_text()) if done.exists() else None
-    state, step = load_state(checkpoint_path(folder, run.name))
-    return _Begun(result, state, step)
+    if done.exists():
+        return _Begun(json.loads(done.read_text()), None, 0)
+    return _Begun(None, *load_state(checkpoint_path(folder, run.name)))
 
 
 def _finished_before(run: RunConfig, begun: _Begun, say: Say) -> dict[str, Any] | None:
@@ -281,8 +281,12 @@ def _fetched(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
     All nodes have the same, of which a process takes those of its first.
     """
-    own = jax.tree.map(_of_process, lines)
-    return [{name: _plain(value) for name, value in line.items()} for line in jax.device_get(own)]
+    own = jax.device_get(jax.tree.map(_of_process, lines))
+    # In the order of the names that was given, which JAX does not keep.
+    return [
+        {name: _plain(values[name]) for name in line}
+        for line, values in zip(lines, own, strict=True)
+    ]
 
 
 def _of_process(value: Any) -> Any:

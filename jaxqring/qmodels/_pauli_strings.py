@@ -58,7 +58,8 @@ def tables(string: str) -> tuple[int, np.ndarray]:
 def apply_pauli(state: jax.Array, string: str) -> jax.Array:
     """P|psi> of states (..., 2^n)."""
     flips, phase = tables(string)
-    return jnp.asarray(phase, state.dtype) * state[..., np.arange(state.shape[-1]) ^ flips]
+    sources = np.arange(state.shape[-1], dtype=np.int32) ^ flips
+    return jnp.asarray(phase, state.dtype) * state[..., sources]
 
 
 def rotate(state: jax.Array, string: str, angle: jax.Array) -> jax.Array:

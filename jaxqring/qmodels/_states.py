@@ -146,8 +146,11 @@ def _phases(entangler: str, qubits: int) -> np.ndarray:
 
 @functools.cache
 def _sources(entangler: str, qubits: int) -> np.ndarray:
-    """(2^n,) the index from which each amplitude comes under the CNOT gates in order."""
-    index = np.arange(2**qubits)
+    """(2^n,) int32 the index from which each amplitude comes under the CNOT gates in order.
+
+    Not int64: beside tests that switch x64, JAX 0.12 was seen to refuse an index of that type.
+    """
+    index = np.arange(2**qubits, dtype=np.int32)
     for a, b in reversed(neighbours("ring" if entangler.endswith("ring") else "line", qubits)):
         control = (index >> (qubits - 1 - a)) & 1
         index = index ^ (control << (qubits - 1 - b))
@@ -163,7 +166,7 @@ def entangle(state: jax.Array, entangler: str, inverse: bool = False) -> jax.Arr
     if entangler.startswith("cz"):
         return state * _phases(entangler, qubits).astype(state.real.dtype)
     sources = _sources(entangler, qubits)
-    return state[..., np.argsort(sources) if inverse else sources]
+    return state[..., np.argsort(sources).astype(np.int32) if inverse else sources]
 
 
 def probabilities(state: jax.Array) -> jax.Array:

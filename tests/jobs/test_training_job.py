@@ -345,6 +345,7 @@ def test_metrics_are_fetched_some_steps_at_a_time(tmp_path, monkeypatch):
     assert fetched == [[1, 2, 3], [4, 5], [6, 7]]
     lines = metrics_of(job.folder)
     assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6, 7]
+    assert all(list(line)[:2] == ["run", "step"] for line in lines)
     assert [line["step"] for line in lines if "test_accuracy" in line] == [5, 7]
 
 
