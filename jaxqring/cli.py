@@ -40,8 +40,15 @@ from jaxqring.jobs import (
 from jaxqring.jobs._load import load_config, packaged_configs
 from jaxqring.jobs._security_curves import security_curves
 from jaxqring.jobs._training_config import TrainConfig
-from jaxqring.jobs._training_folder import finished_summary, forget, locked, resume_points
+from jaxqring.jobs._training_folder import (
+    check_folder,
+    finished_summary,
+    forget,
+    locked,
+    resume_points,
+)
 from jaxqring.launch._processes import initialize, is_first, world
+from jaxqring.launch._stopping import STOPPED, Stopped
 from jaxqring.launch._supervisor import LEFT, is_child, supervise
 from jaxqring.train._placement import check_processes
 
@@ -59,7 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command; returns the exit status.
 
     Errors are one sentence on the standard error stream: status 2 for a wrong request, 1 for a
-    missing package or a file that cannot be read or written, 130 for an interrupt.
+    missing package or a file that cannot be read or written, 130 for an interrupt, 143 where
+    SIGTERM has asked a training to stop.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
@@ -68,6 +76,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status = _fail(f"error: {error}", 2)
     except (MissingExtraError, OSError) as error:
         status = _fail(f"error: {error}", 1)
+    except Stopped as stop:
+        sentence = f"stopped on request after {stop.where}; the same command goes on from there"
+        status = _fail(sentence, STOPPED)
     except KeyboardInterrupt:
         status = _fail("interrupted; the same command goes on from the last checkpoint", 130)
     except RuntimeError:
@@ -98,11 +109,11 @@ def _run(arguments: list[str]) -> int:
     from rich.console import Console
 
     command, console = COMMANDS[name], Console()
-    config, processes = _parse(flags, command.config(), name, command.about)
+    config, processes, elastic = _parse(flags, command.config(), name, command.about)
     if is_child():  # the parent has removed what was to be started over
         config = dataclasses.replace(config, resume=True)
     elif processes > 1:
-        return _supervised(arguments, config, processes, console)
+        return _supervised(arguments, config, processes, elastic, console)
     tables, paths = command.run(config, console)
     for table in tables:
         console.print(table)
@@ -130,7 +141,7 @@ def _train(config: TrainConfig, console: "Console") -> "Output":
     check_processes(config.mapping, config.nodes, processes)
     if config.mapping != "vmap":
         _offer_host_devices(config.nodes // processes)
-    initialize()
+    initialize(preemption=True)
     console.quiet = not is_first()
     folder, finished = config.folder, finished_summary(config)
     if finished:
@@ -158,10 +169,17 @@ def _train(config: TrainConfig, console: "Console") -> "Output":
 
 
 def _supervised(
-    arguments: list[str], config: TrainConfig, processes: int, console: "Console"
+    arguments: list[str], config: TrainConfig, processes: int, elastic: bool, console: "Console"
 ) -> int:
     """Trains in several processes of this host, again and again until the job is finished."""
-    check_processes(config.mapping, config.nodes, processes)
+    nodes = config.nodes
+    check_processes(config.mapping, nodes, processes)
+    check_folder(config)
+
+    def fewer(count: int) -> int:
+        smaller = [each for each in range(1, count) if nodes % each == 0]
+        return smaller[-1] if elastic and smaller else count
+
     if not config.resume:
         with locked(config.folder):
             forget(config.folder)
@@ -169,6 +187,7 @@ def _supervised(
         [sys.executable, "-m", "jaxqring.cli", *arguments],
         processes,
         progress=lambda: resume_points(config),
+        fewer=fewer,
         say=lambda line: _say(console, line),
     )
 
@@ -254,8 +273,10 @@ COMMANDS = {
 }
 
 
-def _parse(arguments: list[str], default: Config, command: str, about: str) -> tuple[Config, int]:
-    """A configuration from `--config`, if given, and the flags beside it; `--processes`."""
+def _parse(
+    arguments: list[str], default: Config, command: str, about: str
+) -> tuple[Config, int, bool]:
+    """A configuration from `--config`, and the flags beside it; `--processes`; `--elastic`."""
     import tyro
 
     kind, flags, path = type(default), [], None
@@ -279,14 +300,18 @@ def _parse(arguments: list[str], default: Config, command: str, about: str) -> t
         help_processes = "of this host that carry the nodes together, equally many each."
         shown_as = tyro.conf.arg(help=help_processes)
         fields.append(("processes", Annotated[int, shown_as], 1))
+        help_elastic = "after the loss of a process, go on with fewer of them, and the same nodes."
+        switch = tyro.conf.arg(help=help_elastic), tyro.conf.FlagCreatePairsOff
+        fields.append(("elastic", Annotated[bool, *switch], False))
     without_prefix: Any = Annotated[kind, tyro.conf.arg(name="")]
     fields.append(("options", without_prefix, dataclasses.field(default_factory=lambda: default)))
     call = dataclasses.make_dataclass("Call", fields)
     found: Any = tyro.cli(call, args=flags, prog=f"jaxqring {command}", description=about)
     processes = checks.integer("processes", getattr(found, "processes", 1))
+    config, elastic = found.options, getattr(found, "elastic", False)
     if getattr(found, "restart", False):
-        return dataclasses.replace(found.options, resume=False), processes
-    return found.options, processes
+        config = dataclasses.replace(config, resume=False)
+    return config, processes, elastic
 
 
 def _offer_host_devices(num_nodes: int) -> None:

@@ -166,7 +166,7 @@ class TrainConfig:
       steps: updates of every run.
       learning_rate: at the first step; it falls to zero along half a cosine.
       seed: of the initial parameters, the order of the images and the noise.
-      eval_every: steps between two evaluations on the test set; each writes a checkpoint.
+      eval_every: steps between two evaluations on the test set.
       mapping: "pmap" or "shard_map", with a device for each node; "vmap", with all nodes on one;
         "auto" for "vmap" where there are accelerators, but fewer than nodes, else for "pmap".
         The same key gives the same errors under each; under "vmap" the compiler batches the
@@ -178,10 +178,15 @@ class TrainConfig:
       optimizer: "adam" or "sgd", after what the all-reduce delivers.
       momentum: of "sgd".
       quantum: the circuit of a quantum model; one of the default sizes if left out.
+      checkpoint_every: steps between two checkpoints; by default each evaluation is followed by
+        one.
+      mean_time_between_failures: in seconds, in place of `checkpoint_every`: the time between
+        checkpoints is then `jaxqring.launch.checkpoint_interval` of what the last one cost. A
+        checkpoint after 16 steps is the first to be measured.
 
     Raises:
-      TypeError: if `learning_rate` is not real.
-      ValueError: if it is not positive and finite, a choice is unknown, a count is below 1, `name`
+      TypeError: if `learning_rate` or `mean_time_between_failures` is not real.
+      ValueError: if one is not positive and finite, a choice is unknown, a count is below 1, `name`
         cannot be that of a file, runs are missing or share a name, N is too large for a wire, N is
         below 3 under masks, a run without "sgd" has a momentum, or the model cannot read the data.
     """
@@ -203,6 +208,8 @@ class TrainConfig:
     optimizer: OptimizerName = dataclasses.field(default="adam", metadata=LATER)
     momentum: float = dataclasses.field(default=0.9, metadata=LATER)
     quantum: QuantumConfig | None = dataclasses.field(default=None, metadata=LATER)
+    checkpoint_every: int | None = dataclasses.field(default=None, metadata=LATER)
+    mean_time_between_failures: float | None = dataclasses.field(default=None, metadata=LATER)
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -210,6 +217,12 @@ class TrainConfig:
         check_file_name("name", self.name)
         checks.open_interval("learning_rate", self.learning_rate, 0.0, math.inf)
         check_decay("momentum", self.momentum)
+        if self.mean_time_between_failures is not None:
+            name, seconds = "mean_time_between_failures", self.mean_time_between_failures
+            checks.open_interval(name, seconds, 0.0, math.inf)
+            if self.checkpoint_every is not None:
+                rule = f"be left out where {name} is given"
+                checks.refuse("checkpoint_every", rule, self.checkpoint_every)
         names = [run.name for run in self.runs]
         if not names or len(set(names)) < len(names):
             checks.refuse("runs", "hold at least one run, each with a name of its own", names)
