@@ -149,14 +149,9 @@ def holders(run: Sequence[Period], index: int) -> dict[int, int]:
     """
     held: dict[int, int] = {}
     for before, after in itertools.pairwise(period.nodes for period in run[: index + 1]):
+        held |= zip(before, (*before[1:], before[0]), strict=True)
         held = {
-            node: holder for node, holder in held.items() if holder in after and node not in after
-        }
-        following = (*before[1:], before[0])
-        held |= {
-            node: holder
-            for node, holder in zip(before, following, strict=True)
-            if holder in after and node not in after
+            node: holder for node, holder in held.items() if node not in after and holder in after
         }
     return held
 
@@ -207,7 +202,7 @@ def changed(
     if copies is not None:
         kept = rows | {int(node): copy for node, copy in copies.items()}
         copies = {str(node): kept[node] for node in holders(run, index)}
-        # The copies of those whose holder has left in this very change are lost.
+        # A copy whose holder leaves as its node comes back is lost.
         back = [n for n, holder in holders(run, index - 1).items() if {n, holder} <= set(after)]
         rows |= {node: kept[node] for node in back}
     fresh = compressor.own(compressor.init(_row(state.params, 0)))
