@@ -28,6 +28,7 @@ from jaxqring.jobs._security_config import SecurityConfig
 from jaxqring.ring import Ring
 from jaxqring.secure._security import MIN_PARTIES
 from jaxqring.train._datasets import DataConfig
+from jaxqring.train._membership import MembershipConfig, Period, periods
 from jaxqring.train._quantum_model import QuantumConfig, check_model
 
 
@@ -60,13 +61,17 @@ class RunConfig:
       momentum: of "sgd"; that of the job by default.
       learning_rate: at the first step; that of the job by default.
       sampler: of the ring: "sparse", "dense", or "auto" by the platform; see `jaxqring.transmit`.
+      membership: changes of the nodes that carry the run, by their steps; none by default.
+      memory: of a compressor, of a node that joins: "fresh", or "neighbour" for what it had when it
+        left, a copy of which the next node round the ring has kept.
 
     Raises:
       TypeError: if a parameter of the links is not real.
       ValueError: if one is out of range, a choice is unknown, `name` cannot be that of a file, or
         `Ring` refuses the wire, noise and protection; under masks or compression, if the run is
         classical or the wire not "fixed"; under masks, if the noise is neither "sampled" nor "off"
-        or the method does not sum what it sends.
+        or the method does not sum what it sends; if `memory` is not "fresh" without compression or
+        without changes of the nodes.
     """
 
     name: str = "ring-noisy"
@@ -91,6 +96,8 @@ class RunConfig:
     momentum: float | None = dataclasses.field(default=None, metadata=LATER)
     learning_rate: float | None = dataclasses.field(default=None, metadata=LATER)
     sampler: Sampler = dataclasses.field(default="auto", metadata=LATER)
+    membership: tuple[MembershipConfig, ...] = dataclasses.field(default=(), metadata=LATER)
+    memory: Literal["fresh", "neighbour"] = dataclasses.field(default="fresh", metadata=LATER)
 
     def __post_init__(self) -> None:
         check_fields(self, "runs.")
@@ -99,6 +106,9 @@ class RunConfig:
             checks.open_interval("runs.learning_rate", self.learning_rate, 0.0, math.inf)
         if self.momentum is not None:
             check_decay("runs.momentum", self.momentum)
+        if self.memory != "fresh" and (self.compress is None or not self.membership):
+            rule = 'be "fresh" without compression, or without changes of the nodes'
+            checks.refuse("runs.memory", rule, self.memory)
         # Refused here without touching a device: a job may still choose how many there are.
         check_link("runs.", self)
         Ring(wire=self.wire_format(), noise=self.noise, protection=self.protection_scheme())
@@ -188,7 +198,9 @@ class TrainConfig:
       TypeError: if `learning_rate` or `mean_time_between_failures` is not real.
       ValueError: if one is not positive and finite, a choice is unknown, a count is below 1, `name`
         cannot be that of a file, runs are missing or share a name, N is too large for a wire, N is
-        below 3 under masks, a run without "sgd" has a momentum, or the model cannot read the data.
+        below 3 under masks, a run without "sgd" has a momentum, a change of the nodes does not
+        come after the one before it and before the last step, changes nothing or leaves nobody, or
+        the model cannot read the data.
     """
 
     name: str = "train"
@@ -235,13 +247,22 @@ class TrainConfig:
             ]
             object.__setattr__(self, "runs", tuple(secured))
         for run in self.runs:
-            if run.security is not None and self.nodes < MIN_PARTIES:
-                checks.refuse("nodes", f"be at least {MIN_PARTIES} under masks", self.nodes)
+            sizes = self.sizes(run)
+            if run.security is not None and min(sizes) < MIN_PARTIES:
+                checks.refuse("nodes", f"be at least {MIN_PARTIES} under masks", min(sizes))
             if run.momentum is not None and (run.optimizer or self.optimizer) != "sgd":
                 checks.refuse("runs.momentum", 'be left out but for "sgd"', run.momentum)
             wire = run.wire_format()
             if run.collective == "ring" and isinstance(wire, FixedPoint):
-                wire.level_bits(self.nodes)
+                wire.level_bits(max(sizes))
+
+    def periods(self, run: RunConfig) -> tuple[Period, ...]:
+        """The periods of a run between the changes of its nodes."""
+        return periods(run.membership, self.nodes, self.steps)
+
+    def sizes(self, run: RunConfig) -> tuple[int, ...]:
+        """The numbers of nodes of a run, in the order of its periods."""
+        return tuple(len(period.nodes) for period in self.periods(run))
 
     @property
     def folder(self) -> Path:
