@@ -46,7 +46,9 @@ from jaxqring.jobs._training_folder import (
     forget,
     locked,
     resume_points,
+    sizes_ahead,
 )
+from jaxqring.jobs._training_losses import lose, with_losses
 from jaxqring.launch._processes import initialize, is_first, world
 from jaxqring.launch._stopping import STOPPED, Stopped
 from jaxqring.launch._supervisor import LEFT, is_child, supervise
@@ -109,11 +111,11 @@ def _run(arguments: list[str]) -> int:
     from rich.console import Console
 
     command, console = COMMANDS[name], Console()
-    config, processes, elastic = _parse(flags, command.config(), name, command.about)
+    config, switches = _parse(flags, command.config(), name, command.about)
     if is_child():  # the parent has removed what was to be started over
         config = dataclasses.replace(config, resume=True)
-    elif processes > 1:
-        return _supervised(arguments, config, processes, elastic, console)
+    elif switches.processes > 1:
+        return _supervised(arguments, config, switches, console)
     tables, paths = command.run(config, console)
     for table in tables:
         console.print(table)
@@ -138,9 +140,11 @@ def _train(config: TrainConfig, console: "Console") -> "Output":
     from jaxqring.show import _compression_figures, _security_figure, _tables, _training_figures
 
     processes = world(os.environ).count
-    check_processes(config.mapping, config.nodes, processes)
+    ahead = sizes_ahead(with_losses(config))
+    for nodes in ahead:
+        check_processes(config.mapping, nodes, processes)
     if config.mapping != "vmap":
-        _offer_host_devices(config.nodes // processes)
+        _offer_host_devices(ahead[0] // processes)
     initialize(preemption=True)
     console.quiet = not is_first()
     folder, finished = config.folder, finished_summary(config)
@@ -169,25 +173,32 @@ def _train(config: TrainConfig, console: "Console") -> "Output":
 
 
 def _supervised(
-    arguments: list[str], config: TrainConfig, processes: int, elastic: bool, console: "Console"
+    arguments: list[str], config: TrainConfig, flags: "_Flags", console: "Console"
 ) -> int:
     """Trains in several processes of this host, again and again until the job is finished."""
-    nodes = config.nodes
-    check_processes(config.mapping, nodes, processes)
     check_folder(config)
+    for nodes in sizes_ahead(with_losses(config)):
+        check_processes(config.mapping, nodes, flags.processes)
 
-    def fewer(count: int) -> int:
-        smaller = [each for each in range(1, count) if nodes % each == 0]
-        return smaller[-1] if elastic and smaller else count
+    def after(rank: int, processes: int) -> int:
+        if flags.lose_nodes and (lost := lose(config, rank, processes)):
+            nodes = ", ".join(map(str, lost))
+            _say(console, f"the nodes {nodes} are lost, and the run goes on without them")
+        elif not flags.elastic:
+            return processes
+        ahead = sizes_ahead(with_losses(config))
+        fitting = [each for each in range(1, processes) if not any(n % each for n in ahead)]
+        return fitting[-1] if fitting else processes
 
     if not config.resume:
         with locked(config.folder):
             forget(config.folder)
+        config = dataclasses.replace(config, resume=True)
     return supervise(
         [sys.executable, "-m", "jaxqring.cli", *arguments],
-        processes,
+        flags.processes,
         progress=lambda: resume_points(config),
-        fewer=fewer,
+        after=after,
         say=lambda line: _say(console, line),
     )
 
@@ -275,8 +286,8 @@ COMMANDS = {
 
 def _parse(
     arguments: list[str], default: Config, command: str, about: str
-) -> tuple[Config, int, bool]:
-    """A configuration from `--config`, and the flags beside it; `--processes`; `--elastic`."""
+) -> "tuple[Config, _Flags]":
+    """A configuration from `--config` and the flags of its fields, and the other flags."""
     import tyro
 
     kind, flags, path = type(default), [], None
@@ -301,17 +312,28 @@ def _parse(
         shown_as = tyro.conf.arg(help=help_processes)
         fields.append(("processes", Annotated[int, shown_as], 1))
         help_elastic = "after the loss of a process, go on with fewer of them, and the same nodes."
-        switch = tyro.conf.arg(help=help_elastic), tyro.conf.FlagCreatePairsOff
-        fields.append(("elastic", Annotated[bool, *switch], False))
+        help_lose = "after the loss of a process, go on without the nodes that it carried."
+        for name, text in (("elastic", help_elastic), ("lose_nodes", help_lose)):
+            switch = tyro.conf.arg(help=text), tyro.conf.FlagCreatePairsOff
+            fields.append((name, Annotated[bool, *switch], False))
     without_prefix: Any = Annotated[kind, tyro.conf.arg(name="")]
     fields.append(("options", without_prefix, dataclasses.field(default_factory=lambda: default)))
     call = dataclasses.make_dataclass("Call", fields)
     found: Any = tyro.cli(call, args=flags, prog=f"jaxqring {command}", description=about)
-    processes = checks.integer("processes", getattr(found, "processes", 1))
-    config, elastic = found.options, getattr(found, "elastic", False)
+    given = {name: getattr(found, name) for name in _Flags._fields if hasattr(found, name)}
+    checks.integer("processes", given.get("processes", 1))
+    config = found.options
     if getattr(found, "restart", False):
         config = dataclasses.replace(config, resume=False)
-    return config, processes, elastic
+    return config, _Flags(**given)
+
+
+class _Flags(NamedTuple):
+    """The flags of a command that are not fields of its configuration."""
+
+    processes: int = 1
+    elastic: bool = False
+    lose_nodes: bool = False
 
 
 def _offer_host_devices(num_nodes: int) -> None:
