@@ -5,6 +5,7 @@ import dataclasses
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import jax
@@ -34,6 +35,7 @@ name = "digits"
 
 def job(folder, runs, steps=6):
     """A job of some runs, as a file and as a configuration."""
+    folder.mkdir(exist_ok=True)
     path = folder / "job.toml"
     text = JOB.replace("steps = 6", f"steps = {steps}")
     path.write_text(text + "".join(f'[[runs]]\nname = "{run}"\n{RUNS[run]}\n' for run in runs))
@@ -54,9 +56,9 @@ def written(config):
 
 
 @contextlib.contextmanager
-def started(path, config, processes):
+def started(path, config, processes, *flags):
     """The job over several processes, which compile as this one does."""
-    arguments = ["train", "--config", str(path), "--out", config.out]
+    arguments = ["train", "--config", str(path), "--out", config.out, *flags]
     process = subprocess.Popen(
         [sys.executable, "-m", "jaxqring.cli", *arguments, "--processes", str(processes)],
         env={**os.environ, "JAX_PLATFORMS": "cpu", "COLUMNS": "200"},
@@ -75,6 +77,17 @@ def children(process):
     """The processes that a process has started."""
     path = Path(f"/proc/{process.pid}/task/{process.pid}/children")
     return [int(pid) for pid in path.read_text().split()]
+
+
+def wait_for(happened, process, seconds=300):
+    """Waits until something has happened; false if the process has ended before."""
+    deadline = time.monotonic() + seconds
+    while not happened():
+        if process.poll() is not None:
+            return False
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return True
 
 
 def finished(process):

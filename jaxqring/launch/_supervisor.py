@@ -74,8 +74,8 @@ def supervise(
         rank, status, asked = _once(command, processes, say)
         if status == 0 or status in FINAL or asked:
             return status
-        after = progress()
-        vain, before = (0 if after != before else vain + 1), after
+        reached = progress()
+        vain, before = (0 if reached != before else vain + 1), reached
         if vain > restarts:
             say(f"gave up after {restarts} restarts without progress")
             return status

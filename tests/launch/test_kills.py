@@ -6,11 +6,12 @@ import signal
 import time
 
 import pytest
-from launched import children, finished, job, running, started, written
+from launched import children, finished, job, running, started, wait_for, written
 
 from jaxqring.jobs import train
 
 KILLS = 6
+LAYOUTS = [1, 2, 4]
 
 
 def lines(config):
@@ -18,22 +19,12 @@ def lines(config):
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
-def wait_for(happened, process, seconds):
-    deadline = time.monotonic() + seconds
-    while not happened():
-        if process.poll() is not None:
-            return False
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    return True
-
-
 def killed_at_random(path, config, kills, dice, note=print):
     """Runs a job to its end and kills one of its processes, `kills` times; what it said last.
 
     A killed parent is followed by another, with another number of processes.
     """
-    processes, done, at = dice.choice([2, 4]), 0, None
+    processes, done, at = dice.choice(LAYOUTS), 0, None
     while True:
         with started(path, config, processes) as parent:
             while done < kills:
@@ -45,10 +36,11 @@ def killed_at_random(path, config, kills, dice, note=print):
                     at = None
                 time.sleep(dice.uniform(0, 0.3))
                 started_children = children(parent)
-                if parent.poll() is not None or len(started_children) < processes:
+                there = processes == 1 or len(started_children) == processes
+                if parent.poll() is not None or not there:
                     continue
                 done += 1
-                rank = dice.randrange(-1, processes)
+                rank = -1 if processes == 1 else dice.randrange(-1, processes)
                 victim = parent.pid if rank < 0 else started_children[rank]
                 at, seen = time.monotonic(), lines(config)
                 os.kill(victim, signal.SIGKILL)
@@ -61,7 +53,7 @@ def killed_at_random(path, config, kills, dice, note=print):
                 return finished(parent)
             if parent.poll() == 0:
                 raise AssertionError(f"ended after {done} of {kills} kills: make the job longer")
-        processes = dice.choice([2, 4])
+        processes = dice.choice(LAYOUTS)
 
 
 def wait_for_end(pids, since):

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -68,13 +69,56 @@ def test_all_start_again_until_there_is_no_progress(tmp_path):
     assert said[-1] == "gave up after 3 restarts without progress"
 
 
+def test_the_next_start_has_as_many_processes_as_is_said(tmp_path):
+    """The second of three dies, then the second of two; one alone ends well."""
+    note = (
+        "count = os.environ['WORLD_SIZE']; open(sys.argv[1] + '/' + count, 'a').write(rank);"
+        " os.kill(os.getpid(), signal.SIGKILL) if rank == '1' else"
+        " time.sleep(60 if count != '1' else 0)"
+    )
+    seen, said = [], []
+
+    def after(rank, processes):
+        seen.append((rank, processes))
+        return processes - 1
+
+    status = supervise(
+        [*command(note), str(tmp_path)], 3, progress=nothing, after=after, say=said.append
+    )
+    assert status == 0
+    assert seen == [(1, 3), (1, 2)]
+    assert (tmp_path / "1").read_text() == "0"
+    assert said[-1] == "one process starts again, from the last checkpoint"
+
+
+def test_sigterm_is_handed_on_and_nothing_starts_again(tmp_path):
+    child = (
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(7));"
+        " open(sys.argv[1] + '/' + rank, 'a').write('.'); time.sleep(60)"
+    )
+    files = [tmp_path / "0", tmp_path / "1"]
+
+    def ask():
+        while not all(file.exists() and file.read_text() for file in files):
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    assert supervise([*command(child), str(tmp_path)], 2, progress=nothing) == 7
+    thread.join()
+    assert [file.read_text() for file in files] == [".", "."]
+
+
 def test_a_child_that_others_left_is_not_blamed():
     class Ended:
         def __init__(self, status):
             self.poll = lambda: status
 
     assert _first_failure([Ended(LEFT), Ended(None), Ended(-9)]) == (2, -9)
-    assert _first_failure([Ended(None), Ended(LEFT)]) == (1, LEFT)
+    # The one that is still there, when those that it left have ended, hangs.
+    assert _first_failure([Ended(LEFT), Ended(-signal.SIGABRT), Ended(None)]) == (2, -9)
+    assert _first_failure([Ended(LEFT), Ended(LEFT)]) == (0, LEFT)
     assert _first_failure([Ended(0), Ended(0)]) == (0, 0)
 
 

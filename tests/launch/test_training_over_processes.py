@@ -4,10 +4,9 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
-from launched import RUNS, children, finished, job, started, written
+from launched import RUNS, children, finished, job, started, wait_for, written
 
 from jaxqring.jobs import train
 from jaxqring.jobs._training_folder import locked
@@ -20,11 +19,7 @@ def test_a_job_over_two_processes_one_of_which_is_killed_ends_in_the_bytes_of_on
     (tmp_path / "other").mkdir()
     path, config = job(tmp_path / "other", runs)
     with started(path, config, 2) as process:
-        deadline = time.monotonic() + 300
-        while not list(config.folder.glob("checkpoints/*")):
-            assert process.poll() is None, process.stdout.read()
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        assert wait_for(lambda: list(config.folder.glob("checkpoints/*/2")), process)
         os.kill(children(process)[1], signal.SIGKILL)
         said = finished(process)
     assert "process 1 of 2 was ended by SIGKILL" in said
