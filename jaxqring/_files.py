@@ -17,6 +17,26 @@ from flax import serialization
 
 from jaxqring._types import PyTree
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+
+def lock(file: int) -> bool:
+    """Takes an open file for its descriptor alone, until that is closed or the process ends.
+
+    Returns:
+      False if another descriptor has it, here or in another process. On Windows, which has no such
+      locks, always True.
+    """
+    try:
+        if fcntl is not None:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
 
 def write_whole(path: Path, content: bytes) -> None:
     """Writes a file so that a reader, or a crash, sees all of it or nothing."""
