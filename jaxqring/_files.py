@@ -8,6 +8,7 @@ results: `number` reads it as NaN.
 import json
 import math
 import os
+import secrets
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -38,10 +39,17 @@ def lock(file: int) -> bool:
     return True
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Writes a file so that a reader, or a crash, sees all of it or nothing."""
+def write_whole(path: Path, content: bytes, *, alone: bool = True) -> None:
+    """Writes a file so that a reader, or a crash, sees all of it or nothing.
+
+    Args:
+      path: of the file; its folder need not exist.
+      content: of it.
+      alone: False if another process may write the same file at this moment. The draft then has a
+        name of its own, and stays where a crash leaves it.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(path.name + ".tmp")
+    draft = path.with_name(path.name + ("" if alone else f".{secrets.token_hex(4)}") + ".tmp")
     with draft.open("wb") as file:
         file.write(content)
         file.flush()

@@ -8,6 +8,9 @@ value of it can be overridden by a flag:
     jaxqring train --config demo --processes 2
     jaxqring budget --config budget --hardware.length 20e3
     jaxqring sweep --config sweep_fidelity --seeds 2 --task.steps 100
+    jaxqring sweep --config sweep_fidelity --processes 4
+    jaxqring sweep --config sweep_fidelity --shard 2/3
+    jaxqring sweep --config sweep_fidelity --merge
     jaxqring sensitivity --config sensitivity --seeds 8
     jaxqring compression --config compression_noise --seeds 2
     jaxqring inversion --config inversion --images 4
@@ -41,8 +44,9 @@ from jaxqring.jobs._load import load_config, packaged_configs
 from jaxqring.jobs._security_curves import security_curves
 from jaxqring.jobs._training_config import TrainConfig
 from jaxqring.jobs._training_folder import finished_summary, forget, locked, resume_points
-from jaxqring.launch._processes import initialize, is_first, world
-from jaxqring.launch._supervisor import LEFT, is_child, supervise
+from jaxqring.launch._processes import World, initialize, is_first, world
+from jaxqring.launch._supervisor import LEFT, follow_parent, is_child, supervise
+from jaxqring.sweeps._points_folder import points_files
 from jaxqring.train._placement import check_processes
 
 if TYPE_CHECKING:
@@ -98,12 +102,16 @@ def _run(arguments: list[str]) -> int:
     from rich.console import Console
 
     command, console = COMMANDS[name], Console()
-    config, processes = _parse(flags, command.config(), name, command.about)
-    if is_child():  # the parent has removed what was to be started over
+    config, processes, share = _parse(flags, command.config(), name, command.about)
+    if name in SHARDED:
+        status = _by_processes(arguments, config.folder, processes, share, console)
+        if status:
+            return status
+    elif is_child():  # the parent has removed what was to be started over
         config = dataclasses.replace(config, resume=True)
     elif processes > 1:
         return _supervised(arguments, config, processes, console)
-    tables, paths = command.run(config, console)
+    tables, paths = command.run(config, console, **share)
     for table in tables:
         console.print(table)
     for path in paths:
@@ -173,6 +181,33 @@ def _supervised(
     )
 
 
+def _by_processes(
+    arguments: list[str], folder: Path, processes: int, share: dict[str, Any], console: "Console"
+) -> int:
+    """Has processes of this host compute the points of a shard, again and again until all are done.
+
+    What is left to the parent is to read them.
+    """
+    if is_child():
+        follow_parent()
+    elif processes > 1 and not share["merge"]:
+        return supervise(
+            [sys.executable, "-m", "jaxqring.cli", *arguments],
+            processes,
+            progress=lambda: [file.stat().st_size for file in points_files(folder)],
+            say=lambda line: _say(console, line),
+        )
+    return 0
+
+
+def _unfinished(folder: Path, table: dict[str, Any], console: "Console") -> bool:
+    """True where points are missing, or the parent of this process is to show them."""
+    if len(next(iter(table.values()))):
+        return is_child()
+    _say(console, f"this shard is done; {folder} waits for points of others")
+    return True
+
+
 def _budget(config: _budget_job.BudgetConfig, console: "Console") -> "Output":
     from jaxqring.show import _budget_figure, _tables
 
@@ -181,21 +216,27 @@ def _budget(config: _budget_job.BudgetConfig, console: "Console") -> "Output":
     return _tables.budget_tables(results), [config.folder / "budget.json", figure]
 
 
-def _sweep(config: _sweep_job.SweepConfig, console: "Console") -> "Output":
+def _sweep(config: _sweep_job.SweepConfig, console: "Console", **share: Any) -> "Output":
     from jaxqring.show import _sweep_figures, _tables
 
     _offer_cores(config.devices)
-    table = _sweep_job.run_sweep(config, console)
+    table = _sweep_job.run_sweep(config, console, **share)
+    if _unfinished(config.folder, table, console):
+        return [], []
     figures = _sweep_figures.draw_sweep(config.folder, table)
     title = f"{config.name}: {config.task.steps} steps"
     return [_tables.sweep_table(table, title)], [config.folder / "results.csv", *figures]
 
 
-def _sensitivity(config: _sensitivity_job.SensitivityConfig, console: "Console") -> "Output":
+def _sensitivity(
+    config: _sensitivity_job.SensitivityConfig, console: "Console", **share: Any
+) -> "Output":
     from jaxqring.show import _sensitivity_figure, _tables
 
     _offer_cores(config.devices)
-    table = _sensitivity_job.run_sensitivity(config, console)
+    table = _sensitivity_job.run_sensitivity(config, console, **share)
+    if _unfinished(config.folder, table, console):
+        return [], []
     draw = _sensitivity_figure.draw_sensitivity
     figures = [draw(config.folder, table, name) for name in config.outcomes]
     title = f"{config.name}: {config.task.steps} steps, {config.seeds} seeds, ± standard error"
@@ -225,7 +266,7 @@ class Command(NamedTuple):
 
     config: type
     about: str
-    run: "Callable[[Any, Console], Output]"
+    run: "Callable[..., Output]"
 
 
 COMMANDS = {
@@ -253,9 +294,18 @@ COMMANDS = {
     ),
 }
 
+#: Commands whose points several processes share.
+SHARDED = ("sweep", "sensitivity")
 
-def _parse(arguments: list[str], default: Config, command: str, about: str) -> tuple[Config, int]:
-    """A configuration from `--config`, if given, and the flags beside it; `--processes`."""
+
+def _parse(
+    arguments: list[str], default: Config, command: str, about: str
+) -> tuple[Config, int, dict[str, Any]]:
+    """A configuration from `--config`, if given, and the flags beside it; how it is spread.
+
+    Returns:
+      The configuration, `--processes`, and the arguments of the command for its share of a sweep.
+    """
     import tyro
 
     kind, flags, path = type(default), [], None
@@ -275,18 +325,38 @@ def _parse(arguments: list[str], default: Config, command: str, about: str) -> t
         help_restart = "start over, whatever there is of the job: the same as --no-resume."
         switch = tyro.conf.arg(help=help_restart), tyro.conf.FlagCreatePairsOff
         fields.append(("restart", Annotated[bool, *switch], False))
-    if command == "train":
-        help_processes = "of this host that carry the nodes together, equally many each."
-        shown_as = tyro.conf.arg(help=help_processes)
+    of_all = {"train": "carry the nodes together, equally many each"}
+    of_all |= dict.fromkeys(SHARDED, "share the points")
+    if command in of_all:
+        shown_as = tyro.conf.arg(help=f"of this host that {of_all[command]}.")
         fields.append(("processes", Annotated[int, shown_as], 1))
+    if command in SHARDED:
+        help_shard = "the K-th of N shares of the points, counted from 1; others do the rest."
+        shown_as = tyro.conf.arg(metavar="K/N", help=help_shard)
+        fields.append(("shard", Annotated[str, shown_as], "1/1"))
+        help_merge = "compute nothing, and take the points of all shards together."
+        switch = tyro.conf.arg(help=help_merge), tyro.conf.FlagCreatePairsOff
+        fields.append(("merge", Annotated[bool, *switch], False))
     without_prefix: Any = Annotated[kind, tyro.conf.arg(name="")]
     fields.append(("options", without_prefix, dataclasses.field(default_factory=lambda: default)))
     call = dataclasses.make_dataclass("Call", fields)
     found: Any = tyro.cli(call, args=flags, prog=f"jaxqring {command}", description=about)
     processes = checks.integer("processes", getattr(found, "processes", 1))
+    share = {}
+    if command in SHARDED:
+        share = {"shard": _shard(found.shard, world(os.environ)), "merge": found.merge}
     if getattr(found, "restart", False):
-        return dataclasses.replace(found.options, resume=False), processes
-    return found.options, processes
+        return dataclasses.replace(found.options, resume=False), processes, share
+    return found.options, processes, share
+
+
+def _shard(text: str, place: World) -> tuple[int, int]:
+    """The part of a shard "K/N" that falls to one of the processes of a job."""
+    k, _, n = text.partition("/")
+    if not (k.isdecimal() and n.isdecimal() and 1 <= int(k) <= int(n)):
+        checks.refuse("shard", "be K/N, the K-th of N shares, with 1 <= K <= N", text)
+    # Of every n-th point, every one in so many as there are processes.
+    return int(k) + int(n) * place.index, int(n) * place.count
 
 
 def _offer_host_devices(num_nodes: int) -> None:
@@ -296,8 +366,11 @@ def _offer_host_devices(num_nodes: int) -> None:
 
 
 def _offer_cores(devices: int | None) -> None:
-    """Makes a device for each core of the host: each carries a training of its own."""
-    cores = os.cpu_count() or 1
+    """Makes a device for each core of this process: each carries a training of its own."""
+    allowed = getattr(os, "sched_getaffinity", None)  # fewer than there are, as a scheduler says
+    cores = len(allowed(0)) if allowed else os.cpu_count() or 1
+    if is_child():  # all are on one host
+        cores = max(1, cores // world(os.environ).count)
     _offer_host_devices(min(cores, devices or cores))
 
 
