@@ -202,10 +202,10 @@ def _by_processes(
 
 def _unfinished(folder: Path, table: dict[str, Any], console: "Console") -> bool:
     """True where points are missing, or the parent of this process is to show them."""
-    if len(next(iter(table.values()))):
-        return is_child()
-    _say(console, f"this shard is done; {folder} waits for points of others")
-    return True
+    whole = len(next(iter(table.values()))) > 0
+    if not (whole or is_child()):
+        _say(console, f"this shard is done; {folder} waits for points of others")
+    return is_child() or not whole
 
 
 def _budget(config: _budget_job.BudgetConfig, console: "Console") -> "Output":
