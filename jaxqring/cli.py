@@ -325,10 +325,10 @@ def _parse(
         help_restart = "start over, whatever there is of the job: the same as --no-resume."
         switch = tyro.conf.arg(help=help_restart), tyro.conf.FlagCreatePairsOff
         fields.append(("restart", Annotated[bool, *switch], False))
-    of_all = {"train": "carry the nodes together, equally many each"}
-    of_all |= dict.fromkeys(SHARDED, "share the points")
-    if command in of_all:
-        shown_as = tyro.conf.arg(help=f"of this host that {of_all[command]}.")
+    together = {"train": "carry the nodes together, equally many each"}
+    together |= dict.fromkeys(SHARDED, "share the points")
+    if command in together:
+        shown_as = tyro.conf.arg(help=f"of this host that {together[command]}.")
         fields.append(("processes", Annotated[int, shown_as], 1))
     if command in SHARDED:
         help_shard = "the K-th of N shares of the points, counted from 1; others do the rest."

@@ -93,7 +93,9 @@ class PointsFolder:
         """
         found: Found = {}
         files: dict[int, str] = {}
-        for path in () if self.path is None else points_files(self.path):
+        paths = [] if self.path is None else points_files(self.path)
+        self.kinds = self._check()  # after that look: where there are points, there is the marker
+        for path in paths:
             content = path.read_bytes()
             whole = 0
             for line in content.split(b"\n")[:-1]:
@@ -115,10 +117,8 @@ class PointsFolder:
     def _point(self, entry: dict[str, Any], file: Path) -> int:
         """The number of a point, which is one of this sweep."""
         point = entry["point"]
-        known = point < len(self._points) and entry["at"] == json.loads(
-            _line(self._points.at(point))
-        )
-        if not known or set(entry["outcomes"]) != set(self.kinds or ()):
+        at = json.loads(_line(self._points.at(point))) if point < len(self._points) else None
+        if entry["at"] != at or set(entry["outcomes"]) != set(self.kinds or ()):
             checks.refuse("folder", _SAME, f"{file} with another point {point}")
         return point
 
@@ -127,10 +127,13 @@ class PointsFolder:
         values = [f"{name} = {value}" for name, value in self._points.at(point).items()]
         return f"point {point} ({', '.join(values)})"
 
-    def hold(self, create: int = 0) -> None:
+    def hold(self, *, new: bool = False) -> None:
         """Takes the points of this shard, if there are any, for this process alone, until `close`.
 
         Cuts the file where a line is cut short.
+
+        Args:
+          new: makes the file where there is none.
 
         Raises:
           ValueError: if another process has them, or has had them since they were read.
@@ -139,7 +142,8 @@ class PointsFolder:
             return
         path = self.path / self._name
         try:
-            self._file = os.open(path, os.O_WRONLY | os.O_APPEND | create, 0o666)
+            flags = os.O_WRONLY | os.O_APPEND | (os.O_CREAT if new else 0)
+            self._file = os.open(path, flags, 0o666)
         except FileNotFoundError:
             return
         size, whole = self._sizes
@@ -162,7 +166,7 @@ class PointsFolder:
             self.kinds = kinds
         elif self.kinds != kinds:
             checks.refuse("folder", _SAME, f"{self.path} with outcomes {self.kinds}")
-        self.hold(os.O_CREAT)
+        self.hold(new=True)
 
     def append(self, found: Found) -> None:
         """Adds points with a single write, and waits until the disk has them."""

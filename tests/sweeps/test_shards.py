@@ -218,6 +218,25 @@ def test_a_shard_at_work_is_refused_to_others_and_its_file_left_alone(shards):
     assert waves(shards, shard=(2, 3))["seed"].size == POINTS
 
 
+def test_shards_may_begin_while_others_do(whole, shards):
+    late = shards / "late"
+    points = points_of(GRID, 3, ["kind"])
+    kinds = json.loads((shards / "sweep.json").read_text())["outcomes"]
+    with contextlib.closing(PointsFolder(late, points, None, "cpu", (1, 3))) as first:
+        assert first.read() == {}
+        with contextlib.closing(PointsFolder(late, points, None, "cpu", (2, 3))) as second:
+            first.begin(kinds)
+            first.append({0: dict.fromkeys(kinds, 1)})
+            assert second.read() == {0: dict.fromkeys(kinds, 1)}
+            second.begin(kinds)
+            with pytest.raises(ValueError, match=r"with outcomes \{'height'"):
+                second.begin({"depth": "float32"})
+    assert sorted(path.name for path in late.iterdir()) == [
+        *("points.1-of-3.jsonl", "points.2-of-3.jsonl", "sweep.json")
+    ]
+    assert (late / "sweep.json").read_bytes() == (whole[0] / "sweep.json").read_bytes()
+
+
 @pytest.mark.parametrize("shard", [(0, 3), (4, 3), (1.5, 3), (1, POINTS + 1), (True, 2)])
 def test_a_shard_that_is_none_is_refused(shard, tmp_path):
     with pytest.raises(ValueError, match=r"^`shard` must be "):
