@@ -25,7 +25,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import jax
 
@@ -43,8 +43,15 @@ from jaxqring.jobs import (
 from jaxqring.jobs._load import load_config, packaged_configs
 from jaxqring.jobs._security_curves import security_curves
 from jaxqring.jobs._training_config import TrainConfig
-from jaxqring.jobs._training_folder import finished_summary, forget, locked, resume_points
+from jaxqring.jobs._training_folder import (
+    check_folder,
+    finished_summary,
+    forget,
+    locked,
+    resume_points,
+)
 from jaxqring.launch._processes import World, initialize, is_first, world
+from jaxqring.launch._stopping import STOPPED, Stopped
 from jaxqring.launch._supervisor import LEFT, follow_parent, is_child, supervise
 from jaxqring.sweeps._points_folder import points_files
 from jaxqring.train._placement import check_processes
@@ -56,14 +63,13 @@ if TYPE_CHECKING:
     #: The tables of a command and the files that it names.
     Output = tuple[list[Table], list[Path]]
 
-Config = TypeVar("Config")
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command; returns the exit status.
 
     Errors are one sentence on the standard error stream: status 2 for a wrong request, 1 for a
-    missing package or a file that cannot be read or written, 130 for an interrupt.
+    missing package or a file that cannot be read or written, 130 for an interrupt, 143 where
+    SIGTERM has asked a training to stop.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
@@ -72,6 +78,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status = _fail(f"error: {error}", 2)
     except (MissingExtraError, OSError) as error:
         status = _fail(f"error: {error}", 1)
+    except Stopped as stop:
+        sentence = f"stopped on request after {stop.where}; the same command goes on from there"
+        status = _fail(sentence, STOPPED)
     except KeyboardInterrupt:
         status = _fail("interrupted; the same command goes on from the last checkpoint", 130)
     except RuntimeError:
@@ -102,15 +111,17 @@ def _run(arguments: list[str]) -> int:
     from rich.console import Console
 
     command, console = COMMANDS[name], Console()
-    config, processes, share = _parse(flags, command.config(), name, command.about)
+    call = _parse(flags, command.config(), name, command.about)
+    config, share = call.options, {}
     if name in SHARDED:
-        status = _by_processes(arguments, config.folder, processes, share, console)
+        share = {"shard": _shard(call.shard, world(os.environ)), "merge": call.merge}
+        status = _by_processes(arguments, config.folder, call.processes, call.merge, console)
         if status:
             return status
     elif is_child():  # the parent has removed what was to be started over
         config = dataclasses.replace(config, resume=True)
-    elif processes > 1:
-        return _supervised(arguments, config, processes, console)
+    elif name == "train" and call.processes > 1:
+        return _supervised(arguments, config, call.processes, call.elastic, console)
     tables, paths = command.run(config, console, **share)
     for table in tables:
         console.print(table)
@@ -138,7 +149,7 @@ def _train(config: TrainConfig, console: "Console") -> "Output":
     check_processes(config.mapping, config.nodes, processes)
     if config.mapping != "vmap":
         _offer_host_devices(config.nodes // processes)
-    initialize()
+    initialize(preemption=True)
     console.quiet = not is_first()
     folder, finished = config.folder, finished_summary(config)
     if finished:
@@ -166,10 +177,17 @@ def _train(config: TrainConfig, console: "Console") -> "Output":
 
 
 def _supervised(
-    arguments: list[str], config: TrainConfig, processes: int, console: "Console"
+    arguments: list[str], config: TrainConfig, processes: int, elastic: bool, console: "Console"
 ) -> int:
     """Trains in several processes of this host, again and again until the job is finished."""
-    check_processes(config.mapping, config.nodes, processes)
+    nodes = config.nodes
+    check_processes(config.mapping, nodes, processes)
+    check_folder(config)
+
+    def fewer(count: int) -> int:
+        smaller = [each for each in range(1, count) if nodes % each == 0]
+        return smaller[-1] if elastic and smaller else count
+
     if not config.resume:
         with locked(config.folder):
             forget(config.folder)
@@ -177,12 +195,13 @@ def _supervised(
         [sys.executable, "-m", "jaxqring.cli", *arguments],
         processes,
         progress=lambda: resume_points(config),
+        fewer=fewer,
         say=lambda line: _say(console, line),
     )
 
 
 def _by_processes(
-    arguments: list[str], folder: Path, processes: int, share: dict[str, Any], console: "Console"
+    arguments: list[str], folder: Path, processes: int, merge: bool, console: "Console"
 ) -> int:
     """Has processes of this host compute the points of a shard, again and again until all are done.
 
@@ -190,7 +209,7 @@ def _by_processes(
     """
     if is_child():
         follow_parent()
-    elif processes > 1 and not share["merge"]:
+    elif processes > 1 and not merge:
         return supervise(
             [sys.executable, "-m", "jaxqring.cli", *arguments],
             processes,
@@ -298,13 +317,12 @@ COMMANDS = {
 SHARDED = ("sweep", "sensitivity")
 
 
-def _parse(
-    arguments: list[str], default: Config, command: str, about: str
-) -> tuple[Config, int, dict[str, Any]]:
-    """A configuration from `--config`, if given, and the flags beside it; how it is spread.
+def _parse(arguments: list[str], default: Any, command: str, about: str) -> Any:
+    """The flags of a command, by name.
 
     Returns:
-      The configuration, `--processes`, and the arguments of the command for its share of a sweep.
+      `options`, the configuration from `--config`, if given, with what the flags beside it change;
+      and the flags that are no part of it.
     """
     import tyro
 
@@ -337,17 +355,18 @@ def _parse(
         help_merge = "compute nothing, and take the points of all shards together."
         switch = tyro.conf.arg(help=help_merge), tyro.conf.FlagCreatePairsOff
         fields.append(("merge", Annotated[bool, *switch], False))
+    if command == "train":
+        help_elastic = "after the loss of a process, go on with fewer of them, and the same nodes."
+        switch = tyro.conf.arg(help=help_elastic), tyro.conf.FlagCreatePairsOff
+        fields.append(("elastic", Annotated[bool, *switch], False))
     without_prefix: Any = Annotated[kind, tyro.conf.arg(name="")]
     fields.append(("options", without_prefix, dataclasses.field(default_factory=lambda: default)))
     call = dataclasses.make_dataclass("Call", fields)
     found: Any = tyro.cli(call, args=flags, prog=f"jaxqring {command}", description=about)
-    processes = checks.integer("processes", getattr(found, "processes", 1))
-    share = {}
-    if command in SHARDED:
-        share = {"shard": _shard(found.shard, world(os.environ)), "merge": found.merge}
+    checks.integer("processes", getattr(found, "processes", 1))
     if getattr(found, "restart", False):
-        return dataclasses.replace(found.options, resume=False), processes, share
-    return found.options, processes, share
+        found.options = dataclasses.replace(found.options, resume=False)
+    return found
 
 
 def _shard(text: str, place: World) -> tuple[int, int]:

@@ -7,6 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
+from saved import last_state
+
 from jaxqring.jobs import TrainConfig, load_config
 
 RUNS = {
@@ -38,11 +41,16 @@ def job(folder, runs, steps=6):
 
 
 def written(config):
-    """The bytes of the metrics and of the last checkpoints of a finished job."""
-    files = [config.folder / "metrics.jsonl", *sorted(config.folder.glob("checkpoints/*"))]
+    """The bytes of the metrics and of the last states of a finished job."""
     assert (config.folder / "summary.json").exists()
-    assert not list(config.folder.rglob("*.tmp"))
-    return {file.name: file.read_bytes() for file in files}
+    assert not list(config.folder.rglob("*tmp*"))
+    found = {"metrics": (config.folder / "metrics.jsonl").read_bytes()}
+    for run in config.runs:
+        state, step = last_state(config, run.name)
+        assert step == config.steps
+        for place, leaf in jax.tree_util.tree_leaves_with_path(state):
+            found[run.name + jax.tree_util.keystr(place)] = leaf.tobytes()
+    return found
 
 
 @contextlib.contextmanager

@@ -40,6 +40,14 @@ class Compressor(abc.ABC):
     def init(self, tree: PyTree) -> PyTree:
         """The state before the first step, for a gradient of the shapes of `tree`, on one node."""
 
+    def own(self, state: PyTree) -> PyTree:
+        """The part of a state that each node has of its own, and all nodes do not have alike."""
+        return state
+
+    def joined(self, own: PyTree, state: PyTree) -> PyTree:
+        """A state of which this part is a node's own, and the rest is that of another node."""
+        return own
+
     @abc.abstractmethod
     def mean(self, tree: PyTree, state: PyTree, exchange: Exchange) -> tuple[PyTree, PyTree]:
         """One step: what is delivered in place of the mean, and the state after it.

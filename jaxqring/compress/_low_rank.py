@@ -115,6 +115,14 @@ class _LowRank(Compressor):
         errors = jax.tree.map(lambda leaf: jnp.zeros(jnp.shape(leaf), jnp.float32), tree)
         return LowRankState(errors, factors)
 
+    def own(self, state: LowRankState) -> PyTree:
+        """The errors: nodes whose factors differ could not add up what they send."""
+        return state.errors
+
+    def joined(self, own: PyTree, state: LowRankState) -> LowRankState:
+        """These errors, with the factors of another node."""
+        return LowRankState(own, state.factors)
+
     def _matrices(self, shapes: list[tuple[int, ...]]) -> list[Matrix | None]:
         """Each leaf as a matrix, None for those that are sent as they are."""
         seen = [matrix_of(shape) for shape in shapes]

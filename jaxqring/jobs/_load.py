@@ -79,5 +79,7 @@ def _first_sentence(error: "pydantic.ValidationError", path: str) -> str:
         return str(first["ctx"]["error"])
     if first["type"] == "unexpected_keyword_argument":
         return f"`config` must have no unknown keys, but got `{where}` in {path!r}."
+    if first["type"] == "missing":
+        return f"`{where}` must be given, but got {first['input']!r} in {path!r}."
     rule = first["msg"].removeprefix("Input should be ").replace("valid number", "float")
     return f"`{where}` must be {rule}, but got {first['input']!r} in {path!r}."

@@ -28,6 +28,7 @@ from jaxqring.jobs._security_config import SecurityConfig
 from jaxqring.ring import Ring
 from jaxqring.secure._security import MIN_PARTIES
 from jaxqring.train._datasets import DataConfig
+from jaxqring.train._membership import MembershipConfig, Period, periods
 from jaxqring.train._quantum_model import QuantumConfig, check_model
 
 
@@ -60,13 +61,17 @@ class RunConfig:
       momentum: of "sgd"; that of the job by default.
       learning_rate: at the first step; that of the job by default.
       sampler: of the ring: "sparse", "dense", or "auto" by the platform; see `jaxqring.transmit`.
+      membership: changes of the nodes that carry the run, by their steps; none by default.
+      memory: of a compressor, of a node that joins: "fresh", or "neighbour" for what it had when it
+        left, a copy of which the next node round the ring has kept.
 
     Raises:
       TypeError: if a parameter of the links is not real.
       ValueError: if one is out of range, a choice is unknown, `name` cannot be that of a file, or
         `Ring` refuses the wire, noise and protection; under masks or compression, if the run is
         classical or the wire not "fixed"; under masks, if the noise is neither "sampled" nor "off"
-        or the method does not sum what it sends.
+        or the method does not sum what it sends; if `memory` is not "fresh" without compression or
+        without changes of the nodes.
     """
 
     name: str = "ring-noisy"
@@ -91,6 +96,8 @@ class RunConfig:
     momentum: float | None = dataclasses.field(default=None, metadata=LATER)
     learning_rate: float | None = dataclasses.field(default=None, metadata=LATER)
     sampler: Sampler = dataclasses.field(default="auto", metadata=LATER)
+    membership: tuple[MembershipConfig, ...] = dataclasses.field(default=(), metadata=LATER)
+    memory: Literal["fresh", "neighbour"] = dataclasses.field(default="fresh", metadata=LATER)
 
     def __post_init__(self) -> None:
         check_fields(self, "runs.")
@@ -99,6 +106,9 @@ class RunConfig:
             checks.open_interval("runs.learning_rate", self.learning_rate, 0.0, math.inf)
         if self.momentum is not None:
             check_decay("runs.momentum", self.momentum)
+        if self.memory != "fresh" and (self.compress is None or not self.membership):
+            rule = 'be "fresh" without compression, or without changes of the nodes'
+            checks.refuse("runs.memory", rule, self.memory)
         # Refused here without touching a device: a job may still choose how many there are.
         check_link("runs.", self)
         Ring(wire=self.wire_format(), noise=self.noise, protection=self.protection_scheme())
@@ -166,7 +176,7 @@ class TrainConfig:
       steps: updates of every run.
       learning_rate: at the first step; it falls to zero along half a cosine.
       seed: of the initial parameters, the order of the images and the noise.
-      eval_every: steps between two evaluations on the test set; each writes a checkpoint.
+      eval_every: steps between two evaluations on the test set.
       mapping: "pmap" or "shard_map", with a device for each node; "vmap", with all nodes on one;
         "auto" for "vmap" where there are accelerators, but fewer than nodes, else for "pmap".
         The same key gives the same errors under each; under "vmap" the compiler batches the
@@ -178,12 +188,19 @@ class TrainConfig:
       optimizer: "adam" or "sgd", after what the all-reduce delivers.
       momentum: of "sgd".
       quantum: the circuit of a quantum model; one of the default sizes if left out.
+      checkpoint_every: steps between two checkpoints; by default each evaluation is followed by
+        one.
+      mean_time_between_failures: in seconds, in place of `checkpoint_every`: the time between
+        checkpoints is then `jaxqring.launch.checkpoint_interval` of what the last one cost. A
+        checkpoint after 16 steps is the first to be measured.
 
     Raises:
-      TypeError: if `learning_rate` is not real.
-      ValueError: if it is not positive and finite, a choice is unknown, a count is below 1, `name`
+      TypeError: if `learning_rate` or `mean_time_between_failures` is not real.
+      ValueError: if one is not positive and finite, a choice is unknown, a count is below 1, `name`
         cannot be that of a file, runs are missing or share a name, N is too large for a wire, N is
-        below 3 under masks, a run without "sgd" has a momentum, or the model cannot read the data.
+        below 3 under masks, a run without "sgd" has a momentum, a change of the nodes does not
+        come after the one before it and before the last step, changes nothing or leaves nobody, or
+        the model cannot read the data.
     """
 
     name: str = "train"
@@ -203,6 +220,8 @@ class TrainConfig:
     optimizer: OptimizerName = dataclasses.field(default="adam", metadata=LATER)
     momentum: float = dataclasses.field(default=0.9, metadata=LATER)
     quantum: QuantumConfig | None = dataclasses.field(default=None, metadata=LATER)
+    checkpoint_every: int | None = dataclasses.field(default=None, metadata=LATER)
+    mean_time_between_failures: float | None = dataclasses.field(default=None, metadata=LATER)
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -210,6 +229,12 @@ class TrainConfig:
         check_file_name("name", self.name)
         checks.open_interval("learning_rate", self.learning_rate, 0.0, math.inf)
         check_decay("momentum", self.momentum)
+        if self.mean_time_between_failures is not None:
+            name, seconds = "mean_time_between_failures", self.mean_time_between_failures
+            checks.open_interval(name, seconds, 0.0, math.inf)
+            if self.checkpoint_every is not None:
+                rule = f"be left out where {name} is given"
+                checks.refuse("checkpoint_every", rule, self.checkpoint_every)
         names = [run.name for run in self.runs]
         if not names or len(set(names)) < len(names):
             checks.refuse("runs", "hold at least one run, each with a name of its own", names)
@@ -222,13 +247,22 @@ class TrainConfig:
             ]
             object.__setattr__(self, "runs", tuple(secured))
         for run in self.runs:
-            if run.security is not None and self.nodes < MIN_PARTIES:
-                checks.refuse("nodes", f"be at least {MIN_PARTIES} under masks", self.nodes)
+            sizes = self.sizes(run)
+            if run.security is not None and min(sizes) < MIN_PARTIES:
+                checks.refuse("nodes", f"be at least {MIN_PARTIES} under masks", min(sizes))
             if run.momentum is not None and (run.optimizer or self.optimizer) != "sgd":
                 checks.refuse("runs.momentum", 'be left out but for "sgd"', run.momentum)
             wire = run.wire_format()
             if run.collective == "ring" and isinstance(wire, FixedPoint):
-                wire.level_bits(self.nodes)
+                wire.level_bits(max(sizes))
+
+    def periods(self, run: RunConfig) -> tuple[Period, ...]:
+        """The periods of a run between the changes of its nodes."""
+        return periods(run.membership, self.nodes, self.steps)
+
+    def sizes(self, run: RunConfig) -> tuple[int, ...]:
+        """The numbers of nodes of a run, in the order of its periods."""
+        return tuple(len(period.nodes) for period in self.periods(run))
 
     @property
     def folder(self) -> Path:

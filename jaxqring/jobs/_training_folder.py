@@ -3,6 +3,7 @@
 import contextlib
 import json
 import math
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from jaxqring import _checks as checks
 from jaxqring._fields import as_written
 from jaxqring._files import load_state, lock, to_json, write_whole
 from jaxqring.jobs._training_config import TrainConfig
+from jaxqring.launch._checkpoints import newest
 from jaxqring.train._placement import Placement
 
 
@@ -20,7 +22,12 @@ def result_path(folder: Path, run: str) -> Path:
 
 
 def checkpoint_path(folder: Path, run: str) -> Path:
-    """The file with the last checkpoint of a run."""
+    """The folder with the last checkpoint of a run."""
+    return folder / "checkpoints" / run
+
+
+def old_checkpoint_path(folder: Path, run: str) -> Path:
+    """The file in which earlier versions wrote the last checkpoint of a run."""
     return folder / "checkpoints" / f"{run}.msgpack"
 
 
@@ -36,21 +43,28 @@ def finished_summary(config: TrainConfig) -> dict[str, Any] | None:
     return json.loads(summary.read_text())
 
 
-def prepare_folder(config: TrainConfig, placement: Placement) -> bool:
-    """Marks the folder as that of this job, emptied of other results unless the job goes on.
+def check_folder(config: TrainConfig) -> None:
+    """Refuses a job whose folder holds another one, unless it is to start over.
 
-    Returns:
-      True if the folder held a job of another configuration.
+    Raises:
+      ValueError: if it does.
+    """
+    there, _ = _marker(config.folder)
+    if config.resume and there is not None and there != _identity(config):
+        rule = "hold no job of another configuration, unless this one is to replace it (--restart)"
+        checks.refuse("out", rule, str(config.folder))
+
+
+def prepare_folder(config: TrainConfig, placement: Placement) -> None:
+    """Marks the folder as that of this job, emptied of other results unless the job goes on.
 
     Raises:
       ValueError: if the job was cut off on another platform or under another mapping.
     """
     folder = config.folder
     there, where = _marker(folder)
-    wanted = _identity(config)
     here = {"platform": placement.platform, "mapping": placement.mapping}
-    same = there == wanted
-    goes_on = same and config.resume
+    goes_on = there is not None and config.resume
     # What "pmap" draws and adds up is what "shard_map" does, bit for bit.
     if goes_on and where and _alike(where) != _alike(here):
         rule = f"be {where['mapping']!r} on platform {where['platform']}, where the job was cut off"
@@ -58,17 +72,17 @@ def prepare_folder(config: TrainConfig, placement: Placement) -> bool:
         checks.refuse("mapping", f"{rule}, unless it starts over (--restart)", got)
     if not goes_on:
         forget(folder)
-    write_whole(folder / "config.json", to_json({**wanted, "placement": here}).encode())
-    return there is not None and not same
+    marker = {**_identity(config), "placement": here}
+    write_whole(folder / "config.json", to_json(marker).encode())
 
 
 def forget(folder: Path) -> None:
     """Removes all that a folder holds of a job."""
     # The marker first: once it is gone, whatever else is left, the job starts afresh.
-    stale = [*folder.glob("results/*.json"), *folder.glob("checkpoints/*.msgpack")]
-    names = ("metrics.jsonl", "summary.json")
-    for path in [folder / "config.json", *stale, *(folder / name for name in names)]:
+    names = ("config.json", "metrics.jsonl", "summary.json")
+    for path in [*(folder / name for name in names), *folder.glob("results/*.json")]:
         path.unlink(missing_ok=True)
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -95,16 +109,19 @@ def resume_points(config: TrainConfig) -> dict[str, float]:
     """The step of the checkpoint of each run, by name; infinity for a finished run."""
     points: dict[str, float] = {}
     for run in config.runs:
-        _, points[run.name] = load_state(checkpoint_path(config.folder, run.name))
-        if result_path(config.folder, run.name).exists():
-            points[run.name] = math.inf
+        step = newest(checkpoint_path(config.folder, run.name))
+        if step is None:
+            _, step = load_state(old_checkpoint_path(config.folder, run.name))
+        done = result_path(config.folder, run.name).exists()
+        points[run.name] = math.inf if done else step
     return points
 
 
 def _identity(config: TrainConfig) -> dict[str, Any]:
     """The part of a configuration that tells a job from others, as it is read back from JSON."""
     fields = as_written(config)
-    del fields["resume"]
+    for name in ("resume", "checkpoint_every", "mean_time_between_failures"):
+        fields.pop(name, None)
     return json.loads(to_json(fields))
 
 

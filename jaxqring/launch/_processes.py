@@ -83,7 +83,7 @@ def int_of(environment: Mapping[str, str], name: str, default: str | None = None
     return int(text)
 
 
-def initialize(heartbeat: int = HEARTBEAT) -> World:
+def initialize(heartbeat: int = HEARTBEAT, *, preemption: bool = False) -> World:
     """Joins the other processes of the job that the environment names, if any.
 
     Call it before anything that touches a device. A process that is lost is noticed after
@@ -92,6 +92,9 @@ def initialize(heartbeat: int = HEARTBEAT) -> World:
 
     Args:
       heartbeat: in seconds, at least 1.
+      preemption: if true, SIGTERM does not end a process that has joined others. It is taken for a
+        request that the program has to meet, as `jaxqring train` does, by
+        `jax.experimental.multihost_utils.reached_preemption_sync_point`.
 
     Returns:
       The place of this process.
@@ -108,8 +111,8 @@ def initialize(heartbeat: int = HEARTBEAT) -> World:
     place = world(os.environ)
     if place.count == 1:
         return place
-    # JAX would swallow SIGTERM to announce a preemption that nobody here waits for.
-    jax.config.update("jax_enable_preemption_service", False)
+    # With its service, JAX swallows SIGTERM even where nobody asks for preemptions.
+    jax.config.update("jax_enable_preemption_service", preemption)
     if place.address is None:
         jax.distributed.initialize(heartbeat_timeout_seconds=heartbeat)
         return place
@@ -142,6 +145,13 @@ def wait_for_all(name: str) -> None:
         multihost_utils.sync_global_devices(name)
 
 
+def of_first(value: int) -> int:
+    """The number that the first process has; all have to call it."""
+    if jax.process_count() == 1:
+        return value
+    return int(multihost_utils.broadcast_one_to_all(np.int32(value)))
+
+
 def gathered(tree: PyTree) -> PyTree:
     """NumPy arrays of the whole of every array, on every process.
 
@@ -152,8 +162,8 @@ def gathered(tree: PyTree) -> PyTree:
     # A device that ran ahead into the next collective could starve one that has not come here.
     jax.block_until_ready(tree)
 
-    def whole(leaf: jax.Array) -> np.ndarray:
-        if leaf.is_fully_addressable:
+    def whole(leaf: jax.Array | np.ndarray) -> np.ndarray:
+        if not isinstance(leaf, jax.Array) or leaf.is_fully_addressable:
             return np.asarray(leaf)
         return np.asarray(multihost_utils.process_allgather(leaf, tiled=True))
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from jaxqring import _checks as checks
+from jaxqring.launch._stopping import caught
 
 #: Names, for a child, the end of a pipe that closes when its parent ends.
 PARENT = "JAXQRING_PARENT"
@@ -33,6 +34,7 @@ def supervise(
     *,
     progress: Callable[[], Any],
     restarts: int = 3,
+    fewer: Callable[[int], int] = lambda processes: processes,
     say: Callable[[str], None] = lambda line: None,
 ) -> int:
     """Runs a command in several processes at once, and all of them again if one dies.
@@ -41,14 +43,16 @@ def supervise(
     `jaxqring.launch.initialize`. The first one writes to the terminal, the others do not. When one
     ends with another status than 0, the rest are killed. All begin anew, and are to go on from
     their last checkpoint, unless the status is that of a refusal, 1 or 2, or `restarts` starts in
-    a row have brought no progress. No child that has called `initialize` outlives its parent, not
-    even one that is killed.
+    a row have brought no progress. SIGTERM is handed on to all, and then nothing starts again. No
+    child that has called `initialize` outlives its parent, not even one that is killed.
 
     Args:
       command: the program and its arguments.
       processes: their number.
       progress: a value that is another one after every step worth keeping.
       restarts: without progress, after which it gives up.
+      fewer: takes the number of processes of which one has died to that of the next start; the same
+        by default.
       say: shows a line to the user.
 
     Returns:
@@ -64,22 +68,33 @@ def supervise(
     checks.integer("restarts", restarts, 0)
     before, vain = progress(), 0
     while True:
-        status = _once(command, processes, say)
-        if status == 0 or status in FINAL:
+        status, asked = _once(command, processes, say)
+        if status == 0 or status in FINAL or asked:
             return status
         after = progress()
         vain, before = (0 if after != before else vain + 1), after
         if vain > restarts:
             say(f"gave up after {restarts} restarts without progress")
             return status
-        say("all processes start again from the last checkpoint")
+        processes = fewer(processes)
+        again = "one process starts" if processes == 1 else f"{processes} processes start"
+        say(f"{again} again, from the last checkpoint")
 
 
-def _once(command: Sequence[str], processes: int, say: Callable[[str], None]) -> int:
-    """Starts the processes and ends with them; the status of the first one that fails."""
+def _once(command: Sequence[str], processes: int, say: Callable[[str], None]) -> tuple[int, bool]:
+    """Starts the processes and ends with them.
+
+    Returns:
+      The status of the first one that fails, and true if SIGTERM has come.
+    """
     port, (end, kept) = _free_port(), os.pipe()
     children: list[subprocess.Popen] = []
-    with tempfile.TemporaryDirectory() as folder:
+
+    def hand_on(number: int) -> None:
+        for child in children:
+            child.send_signal(number)
+
+    with tempfile.TemporaryDirectory() as folder, caught(hand_on) as asked:
         try:
             for rank in range(processes):
                 found = {"RANK": rank, "WORLD_SIZE": processes, "MASTER_ADDR": "127.0.0.1"}
@@ -103,9 +118,9 @@ def _once(command: Sequence[str], processes: int, say: Callable[[str], None]) ->
             if status:
                 say(f"process {rank} of {processes} {_in_words(status)}")
                 if rank and status in (*FINAL, LEFT):
-                    with open(os.path.join(folder, str(rank)), errors="replace") as errors:
-                        sys.stderr.write(errors.read())
-            return status if status >= 0 else 128 - status
+                    with open(os.path.join(folder, str(rank)), errors="replace") as said:
+                        sys.stderr.write(said.read())
+            return (status if status >= 0 else 128 - status), asked.is_set()
         finally:
             for child in children:
                 child.kill()

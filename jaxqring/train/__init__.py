@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from jaxqring._moved import moved
 from jaxqring.train._datasets import DataConfig, Dataset, load
+from jaxqring.train._membership import MembershipConfig, copies_lost
 from jaxqring.train._models import MODELS
 from jaxqring.train._quantum_model import QuantumConfig
 from jaxqring.train._task import TaskConfig, training
@@ -12,8 +13,10 @@ __all__ = [
     "MODELS",
     "DataConfig",
     "Dataset",
+    "MembershipConfig",
     "QuantumConfig",
     "TaskConfig",
+    "copies_lost",
     "load",
     "training",
 ]

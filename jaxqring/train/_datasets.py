@@ -192,6 +192,48 @@ def _labels(name: str, y: np.ndarray, count: int) -> np.ndarray:
     return y.astype(np.int32)
 
 
+class Consumed(NamedTuple):
+    """The images that a run has consumed after so many steps.
+
+    Attributes:
+      step: the number of the steps.
+      epoch: the number of the last one, from zero.
+      images: of the permutation of that epoch, from its beginning.
+    """
+
+    step: int
+    epoch: int
+    images: int
+
+    def until(self, step: int, num_nodes: int, per_node: int, have: int) -> "Consumed":
+        """The images consumed after further steps of equally many nodes.
+
+        An epoch ends when fewer images are left of it than a step needs.
+
+        Args:
+          step: the number of the steps from the beginning.
+          num_nodes: N, in all of those that are new.
+          per_node: images of a node in a step.
+          have: images of an epoch.
+
+        Raises:
+          ValueError: if one step needs more images than there are.
+        """
+        need, steps = num_nodes * per_node, step - self.step
+        if need > have:
+            rule = f"leave at most the {have} training images for one step of {num_nodes} nodes"
+            checks.refuse("batch_per_node", rule, per_node)
+        left = (have - self.images) // need
+        if steps <= left:
+            return Consumed(step, self.epoch, self.images + steps * need)
+        epochs, index = divmod(steps - left - 1, have // need)
+        return Consumed(step, self.epoch + 1 + epochs, (index + 1) * need)
+
+
+#: What is consumed before the first step.
+NOTHING = Consumed(0, 0, 0)
+
+
 def batches(
     data: Dataset,
     step: int,
@@ -199,6 +241,7 @@ def batches(
     num_nodes: int,
     per_node: int,
     rows: slice = slice(None),
+    before: Consumed = NOTHING,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The images and labels of one step, (N, batch, ...) each, or those of some nodes.
 
@@ -206,14 +249,20 @@ def batches(
     resumed run sees the images that an uninterrupted one would have seen. Images that do not fill
     a last step are left out of that epoch.
 
+    Args:
+      data: whose training images they are.
+      step: the number of the step, from zero.
+      seed: of the permutations.
+      num_nodes: N, in this step and in all since those of `before`.
+      per_node: images of a node.
+      rows: of the nodes to return.
+      before: what was consumed when the number of nodes was last another one.
+
     Raises:
       ValueError: if one step needs more images than there are.
     """
-    need, have = num_nodes * per_node, len(data.train_labels)
-    if need > have:
-        rule = f"leave at most the {have} training images for one step of {num_nodes} nodes"
-        checks.refuse("batch_per_node", rule, per_node)
-    epoch, index = divmod(step, have // need)
+    have = len(data.train_labels)
+    _, epoch, end = before.until(step + 1, num_nodes, per_node, have)
     order = np.random.default_rng((seed, epoch)).permutation(have)
-    chosen = order[index * need : (index + 1) * need].reshape(num_nodes, per_node)[rows]
+    chosen = order[end - num_nodes * per_node : end].reshape(num_nodes, per_node)[rows]
     return data.train_images[chosen], data.train_labels[chosen]

@@ -11,12 +11,14 @@ import pytest
 from compress_costs import scale_bits
 from flax import serialization
 from rich.console import Console
+from saved import last_state
 
-from jaxqring._files import load_state, read_metrics
+from jaxqring._files import read_metrics
 from jaxqring.jobs import CompressConfig, SecurityConfig, TrainConfig, train
 from jaxqring.jobs import _training_job as loop
 from jaxqring.jobs._code_config import CodeConfig
 from jaxqring.jobs._training_config import RunConfig
+from jaxqring.launch._checkpoints import Checkpoints
 from jaxqring.secure import Security, epsilon
 from jaxqring.show import _tables as tables
 from jaxqring.show._compression_figures import draw_compression
@@ -61,7 +63,7 @@ def job(tmp_path_factory):
 
 
 def saved_state(config, name):
-    state, step = load_state(config.folder / "checkpoints" / f"{name}.msgpack")
+    state, step = last_state(config, name)
     assert step == STEPS
     return state
 
@@ -130,13 +132,14 @@ def test_a_run_that_was_cut_off_goes_on_with_its_memory(job, tmp_path, monkeypat
     config, _, _, lines = job
     again = dataclasses.replace(config, runs=(NOISY,), out=str(tmp_path))
 
-    def cut(path, state, step):
-        save(path, state, step)
+    def cut(checkpoints, step, state):
+        save(checkpoints, step, state)
+        checkpoints.wait()
         raise CutError
 
-    save = loop.save_state
+    save = Checkpoints.save
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "save_state", cut)
+        patch.setattr(Checkpoints, "save", cut)
         with pytest.raises(CutError):
             train(again)
     train(again)
@@ -221,7 +224,7 @@ def test_masks_change_nothing_and_their_epsilons_add_up(masked, job):
 def test_an_aborted_step_leaves_the_memory_as_it_was(masked):
     config, runs = masked
     assert runs["aborted"]["security"]["aborted_steps"] == 2
-    saved, step = load_state(config.folder / "checkpoints" / "aborted.msgpack")
+    saved, step = last_state(config, "aborted")
     data = datasets.load(config.data)
     fresh = serialization.to_state_dict(loop._initial_state(config.runs[1], config, data))
     assert step == 2

@@ -6,14 +6,14 @@ import json
 import jax
 import numpy as np
 import pytest
+from saved import last_state
 
-from jaxqring._files import load_state, read_metrics
+from jaxqring._files import read_metrics
 from jaxqring.jobs import TrainConfig, train
 from jaxqring.jobs._code_config import CodeConfig
 from jaxqring.jobs._load import load_config
 from jaxqring.jobs._security_config import SecurityConfig
 from jaxqring.jobs._training_config import RunConfig
-from jaxqring.jobs._training_folder import checkpoint_path
 from jaxqring.ring import Ring
 from jaxqring.train import DataConfig, QuantumConfig, TaskConfig, load, training
 
@@ -62,10 +62,7 @@ def test_every_ring_trains_the_circuit(job):
 
 def test_protected_and_secure_rings_end_in_the_bits_of_the_ideal_one(job):
     config, results, lines = job
-    states = {
-        name: load_state(checkpoint_path(config.folder, name))[0]["params"]
-        for name in ("ideal", "protected")
-    }
+    states = {name: last_state(config, name)[0]["params"] for name in ("ideal", "protected")}
     jax.tree.map(np.testing.assert_array_equal, states["ideal"], states["protected"])
     for name in ("protected", "secure"):
         assert [line["loss"] for line in lines[name]] == [line["loss"] for line in lines["ideal"]]

@@ -27,10 +27,12 @@ from jaxqring.jobs._link_config import PARAMETERS, LinkConfig
 from jaxqring.jobs._load import packaged_configs
 from jaxqring.jobs._security_config import SecurityConfig
 from jaxqring.jobs._training_config import RunConfig
+from jaxqring.train import MembershipConfig
 from jaxqring.train._datasets import DataConfig
 
 DEMO = Path(__file__).parents[2] / "configs" / "demo.toml"
 
+CHANGE = "[[runs]]\n[[runs.membership]]\nstep = {}\nnodes = [{}]\n"
 # name: (TOML, words of the message)
 REFUSED = {
     "unknown key": ("stepz = 3", ["stepz"]),
@@ -153,6 +155,44 @@ REFUSED = {
         "[[runs]]\nresync_every = -1",
         ["runs.resync_every", "at least 0", "-1"],
     ),
+    "a change without nodes": (
+        "[[runs]]\n[[runs.membership]]\nstep = 3",
+        ["runs.0.membership.0.nodes", "be given", "{'step': 3}"],
+    ),
+    "a change before the first step": (CHANGE.format(0, "0, 1"), ["membership.step", "1", "0"]),
+    "a change after the last step": (
+        CHANGE.format(250, "0, 1"),
+        ["membership.step", "(0, 250)", "within the run", "250"],
+    ),
+    "a change before the last one": (
+        CHANGE.format(9, "0, 1") + CHANGE.format(9, "0, 1, 2").removeprefix("[[runs]]"),
+        ["membership.step", "(9, 250)", "after the change before it", "9"],
+    ),
+    "a change of nothing": (
+        CHANGE.format(9, "0, 1, 2, 3, 4, 5, 6, 7"),
+        ["membership.nodes", "differ", "(0, 1, 2, 3, 4, 5, 6, 7)"],
+    ),
+    "nobody stays": (CHANGE.format(9, "8, 9"), ["membership.nodes", "keep one", "(8, 9)"]),
+    "one node": (CHANGE.format(9, "0"), ["membership.nodes", "two or more", "(0,)"]),
+    "a node twice": (CHANGE.format(9, "1, 1"), ["membership.nodes", "different", "(1, 1)"]),
+    "nodes in disorder": (CHANGE.format(9, "2, 1"), ["membership.nodes", "ascending", "(2, 1)"]),
+    "a negative node": (CHANGE.format(9, "-1, 1"), ["membership.nodes", "at least 0", "-1"]),
+    "no guard bits for nodes that join": (
+        "nodes = 2\n" + CHANGE.format(9, "0, 1, 2, 3, 4").replace("]]", "]]\nbits = 4", 1),
+        ["bits", "5 nodes", "guard", "4"],
+    ),
+    "masks for the two that stay": (
+        "security = { bucket = 3 }\n" + CHANGE.format(9, "0, 1"),
+        ["nodes", "at least 3 under masks", "2"],
+    ),
+    "memory without a compressor": (
+        CHANGE.format(9, "0, 1").replace("[[runs]]", '[[runs]]\nmemory = "neighbour"'),
+        ["runs.memory", '"fresh" without compression', "neighbour"],
+    ),
+    "memory of nodes that stay": (
+        '[[runs]]\nmemory = "neighbour"\ncompress = { rank = 1 }',
+        ["runs.memory", "changes of the nodes", "neighbour"],
+    ),
     "nothing to test on": ("[data]\ntest_fraction = 0.0", ["test_fraction", "(0, 1)", "0.0"]),
 }
 
@@ -246,6 +286,9 @@ def test_every_field_can_be_said_in_a_file(tmp_path):
         readout_error = 0.04
         survival = 0.9
         sampler = "dense"
+        membership = [{ step = 2, nodes = [0, 2, 3] }, { step = 4, nodes = [0, 2, 7] }]
+        memory = "neighbour"
+        compress = { method = "topk" }
         [[runs]]
         name = "b"
         wire = "bfloat16"
@@ -279,6 +322,9 @@ def test_every_field_can_be_said_in_a_file(tmp_path):
         resync_every=10,
         survival=0.9,
         sampler="dense",
+        membership=(MembershipConfig(2, (0, 2, 3)), MembershipConfig(4, (0, 2, 7))),
+        memory="neighbour",
+        compress=CompressConfig("topk"),
         **devices,
     )
     assert run.ring().sampler == "dense"
@@ -339,6 +385,7 @@ def test_the_bits_of_a_run_of_two_parameters_are_those_of_its_two_channels():
 def test_files_leave_out_what_was_added_later_at_its_default():
     written = as_written(RunConfig())
     later = {*PARAMETERS[2:], "compress", "optimizer", "momentum", "learning_rate", "sampler"}
+    later |= {"membership", "memory"}
     assert written == {n: v for n, v in asdict(RunConfig()).items() if n not in later}
     assert {"fidelity", "error_prob", "bits", "protection"} <= set(written)
     assert as_written(RunConfig(survival=0.9)) == {**written, "survival": 0.9}
@@ -350,6 +397,8 @@ def test_files_leave_out_what_was_added_later_at_its_default():
     }
     assert not {"optimizer", "momentum", "quantum"} & as_written(TrainConfig()).keys()
     assert not {"validation", "features"} & as_written(DataConfig()).keys()
+    change = RunConfig(membership=(MembershipConfig(2, (0, 1)),))
+    assert as_written(change) == {**written, "membership": ({"step": 2, "nodes": (0, 1)},)}
     assert as_written(TrainConfig())["runs"][0]["protection"] == asdict(CodeConfig())
 
 
@@ -434,6 +483,19 @@ def test_guard_bits_are_asked_of_the_rings_alone():
     assert TrainConfig(runs=(RunConfig(collective="classical", bits=4),)).nodes == 8
     assert TrainConfig(runs=(RunConfig(wire="bfloat16", bits=4),)).nodes == 8
     assert TrainConfig(nodes=2, runs=(RunConfig(bits=4),)).nodes == 2
+
+
+def test_the_nodes_of_a_run_are_those_of_the_job_until_the_first_change():
+    changes = (MembershipConfig(100, (0, 1, 3, 4, 6, 7)), MembershipConfig(150, tuple(range(9))))
+    classical = RunConfig("classical", "classical", membership=changes)
+    config = TrainConfig(steps=200, runs=(classical, RunConfig()))
+    assert config.periods(classical) == (
+        (0, 100, tuple(range(8))),
+        (100, 150, (0, 1, 3, 4, 6, 7)),
+        (150, 200, tuple(range(9))),
+    )
+    assert config.sizes(classical) == (8, 6, 9)
+    assert config.periods(RunConfig()) == ((0, 200, tuple(range(8))),)
 
 
 def test_a_configuration_leaves_the_number_of_devices_to_be_chosen():

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,14 +18,19 @@ import jax
 import numpy as np
 import pytest
 from rich.console import Console
+from saved import last_state
 
 from jaxqring import superdense, werner
 from jaxqring._fields import as_written
-from jaxqring._files import load_state, read_metrics
+from jaxqring._files import read_metrics, save_state
 from jaxqring.jobs import TrainConfig, load_config, train
 from jaxqring.jobs import _training_job as loop
+from jaxqring.jobs import _training_loop as steps
 from jaxqring.jobs._code_config import CodeConfig
 from jaxqring.jobs._training_config import RunConfig
+from jaxqring.jobs._training_folder import _identity
+from jaxqring.launch._checkpoints import Checkpoints
+from jaxqring.train import _datasets as datasets
 from jaxqring.train._datasets import DataConfig
 from jaxqring.train._placement import Placement
 
@@ -137,14 +143,17 @@ def test_the_summary_is_what_train_returns(job):
 
 def test_no_draft_is_left_behind(job):
     config, _, _ = job
-    files = {str(path.relative_to(config.folder)) for path in config.folder.rglob("*.*")}
     names = [run.name for run in config.runs]
-    assert files == {
+    checkpoints = config.folder / "checkpoints"
+    assert {str(path.relative_to(checkpoints)) for path in checkpoints.glob("*/*")} == {
+        f"{name}/{STEPS}" for name in names
+    }
+    files = [path for path in config.folder.rglob("*.*") if checkpoints not in path.parents]
+    assert {str(path.relative_to(config.folder)) for path in files} == {
         "config.json",
         "metrics.jsonl",
         "summary.json",
         *(f"results/{name}.json" for name in names),
-        *(f"checkpoints/{name}.msgpack" for name in names),
     }
 
 
@@ -167,10 +176,7 @@ def test_the_traffic_is_that_of_a_ring_all_reduce(job):
 
 def test_protected_links_train_bit_for_bit_as_perfect_ones(job):
     config, summary, lines = job
-    saved = [
-        load_state(config.folder / "checkpoints" / f"{name}.msgpack")
-        for name in ("ideal", "protected")
-    ]
+    saved = [last_state(config, name) for name in ("ideal", "protected")]
     (ideal, end), (protected, same_end) = saved
     assert end == same_end == STEPS
     assert jax.tree.structure(ideal) == jax.tree.structure(protected)
@@ -330,14 +336,14 @@ def test_vmap_draws_the_errors_of_pmap_and_learns_the_same(job, tmp_path):
 
 
 def test_metrics_are_fetched_some_steps_at_a_time(tmp_path, monkeypatch):
-    fetched, get = [], loop._fetched
+    fetched, get = [], steps._fetched
 
     def counted(lines):
         fetched.append([line["step"] for line in lines])
         return get(lines)
 
-    monkeypatch.setattr(loop, "_fetched", counted)
-    monkeypatch.setattr(loop, "FETCHED_TOGETHER", 3)
+    monkeypatch.setattr(steps, "_fetched", counted)
+    monkeypatch.setattr(steps, "FETCHED_TOGETHER", 3)
     job = dataclasses.replace(
         SMALL, mapping="vmap", steps=7, eval_every=5, out=str(tmp_path), runs=(CLASSICAL,)
     )
@@ -352,9 +358,9 @@ def test_metrics_are_fetched_some_steps_at_a_time(tmp_path, monkeypatch):
 def test_a_step_waits_for_the_one_before_it_where_nodes_share_a_device(monkeypatch):
     waited = []
     monkeypatch.setattr(jax, "block_until_ready", waited.append)
-    monkeypatch.setattr(loop.datasets, "batches", lambda *args: None)
+    monkeypatch.setattr(datasets, "batches", lambda *args: None)
 
-    def steps(state, batch, key):
+    def step(state, batch, key):
         return state + 1, {"loss": state}
 
     device = jax.devices()[0]
@@ -362,7 +368,7 @@ def test_a_step_waits_for_the_one_before_it_where_nodes_share_a_device(monkeypat
     cases = (one, [None, {"loss": 0}]), (each, [(1, {"loss": 0}), (2, {"loss": 1})])
     for placement, expected in cases:
         waited.clear()
-        update = loop._updates(CLASSICAL, SMALL, None, steps, None, placement)
+        update = steps.updates(CLASSICAL, SMALL, None, step, None, placement)
         state, _ = update(0, 0)
         update(state, 1)
         assert waited == expected
@@ -400,11 +406,7 @@ def test_too_many_nodes_and_too_large_a_batch_are_refused_before_anything_is_wri
 
 # --- starting again, in this process ---
 
-CHECKPOINT, RESULT, SUMMARY = (
-    "checkpoints/classical.msgpack4",
-    "results/classical.json",
-    "train/summary.json",
-)
+CHECKPOINT, RESULT, SUMMARY = 4, "results/classical.json", "train/summary.json"
 
 
 @pytest.mark.parametrize(
@@ -420,21 +422,21 @@ CHECKPOINT, RESULT, SUMMARY = (
 def test_a_job_cut_off_at_a_write_ends_with_the_same_numbers(
     again, small, monkeypatch, when, place
 ):
-    def cut(function):
-        def writes(path, *rest):
-            # A checkpoint comes with its step.
-            now = place == f"{path.parent.name}/{path.name}" + "".join(map(str, rest[1:]))
+    def cut(function, where):
+        def writes(*arguments):
+            now = place == where(*arguments)
             if now and when == "before":
                 raise CutError
-            function(path, *rest)
+            function(*arguments)
             if now:
                 raise CutError
 
         return writes
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "save_state", cut(loop.save_state))
-        patch.setattr(loop, "write_whole", cut(loop.write_whole))
+        patch.setattr(Checkpoints, "save", cut(Checkpoints.save, lambda own, step, state: step))
+        named = cut(loop.write_whole, lambda path, content: f"{path.parent.name}/{path.name}")
+        patch.setattr(loop, "write_whole", named)
         with pytest.raises(CutError):
             train(again)
     assert not (again.folder / "summary.json").exists()
@@ -442,29 +444,34 @@ def test_a_job_cut_off_at_a_write_ends_with_the_same_numbers(
     assert outcome(again) == small
 
 
-def test_a_job_cut_off_goes_on_from_its_checkpoint(again, small, monkeypatch):
-    def cut(path, state, step):
-        save(path, state, step)
+def cut_after_its_first_checkpoint(config, monkeypatch):
+    def cut(checkpoints, step, state):
+        save(checkpoints, step, state)
+        checkpoints.wait()
         raise CutError
 
-    save = loop.save_state
+    save = Checkpoints.save
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "save_state", cut)
+        patch.setattr(Checkpoints, "save", cut)
         with pytest.raises(CutError):
-            train(again)
+            train(config)
+
+
+def test_a_job_cut_off_goes_on_from_its_checkpoint(again, small, monkeypatch):
+    cut_after_its_first_checkpoint(again, monkeypatch)
     # A process that died later left lines that no checkpoint speaks of, the last one cut short.
     with (again.folder / "metrics.jsonl").open("a") as file:
         file.write('{"run": "classical", "step": 3, "loss": -1}\n{"run": "classi')
-    steps = []
-    batches = loop.datasets.batches
+    seen = []
+    batches = datasets.batches
 
     def counted(data, step, *rest):
-        steps.append(step)
+        seen.append(step)
         return batches(data, step, *rest)
 
-    monkeypatch.setattr(loop.datasets, "batches", counted)
+    monkeypatch.setattr(datasets, "batches", counted)
     train(again)
-    assert steps[1:] == [2, 3]  # the first is the check of the batch size
+    assert seen[1:] == [2, 3]  # the first is the check of the batch size
     assert outcome(again) == small
 
 
@@ -472,16 +479,13 @@ def test_a_job_cut_off_by_an_earlier_version_goes_on(tmp_path, monkeypatch):
     run = RunConfig("noisy", fidelity=0.95)
     config = dataclasses.replace(SMALL, runs=(run,), out=str(tmp_path))
 
-    def cut(path, state, step):
-        save(path, state, step)
-        raise CutError
-
-    save = loop.save_state
-    with monkeypatch.context() as patch:
-        patch.setattr(loop, "save_state", cut)
-        with pytest.raises(CutError):
-            train(config)
-    # Metrics of before there were codewords or a drift, and a configuration of before links had
+    cut_after_its_first_checkpoint(config, monkeypatch)
+    # A file for all of a checkpoint,
+    state, step = last_state(config, "noisy")
+    shutil.rmtree(config.folder / "checkpoints" / "noisy")
+    before = config.folder / "checkpoints" / "noisy.msgpack"
+    save_state(before, state, step)
+    # metrics of before there were codewords or a drift, and a configuration of before links had
     # more than two parameters.
     metrics = config.folder / "metrics.jsonl"
     new = ("retransmissions", "repeated_qubits", "undelivered", "replica_drift")
@@ -497,6 +501,15 @@ def test_a_job_cut_off_by_an_earlier_version_goes_on(tmp_path, monkeypatch):
     assert result["online_qubits_per_link_step"] == run.ring().cost(result["parameters"], 2).qubits
     there = [name in line for line in metrics_of(config.folder) for name in new]
     assert there == [False] * 8 + [True] * 8
+    assert not before.exists()
+    whole = dataclasses.replace(config, out=str(tmp_path / "whole"))
+    train(whole)
+    for found, wanted in zip(
+        jax.tree.leaves(last_state(config, "noisy")),
+        jax.tree.leaves(last_state(whole, "noisy")),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(found, wanted)
 
 
 @pytest.mark.matrix
@@ -540,31 +553,42 @@ def test_a_job_cut_off_elsewhere_is_refused_until_it_starts_over(again, small):
     assert outcome(again) == small
 
 
-@pytest.mark.parametrize(
-    "reason",
-    [
-        pytest.param("resume is off", marks=pytest.mark.matrix),
-        pytest.param("it is finished and resume is off", marks=pytest.mark.matrix),
-        "another configuration",
-    ],
-)
 @pytest.mark.matrix
-def test_a_job_starts_afresh_if(again, small, reason):
-    train(again if reason != "another configuration" else dataclasses.replace(again, seed=1))
-    if reason == "another configuration":
-        assert outcome(dataclasses.replace(again, seed=1)) != small
-    if "finished" not in reason:
+@pytest.mark.parametrize("finished", [False, True])
+def test_a_job_starts_afresh_if_resume_is_off(again, small, finished):
+    train(again)
+    if not finished:
         (again.folder / "summary.json").unlink()
     mark(again)
     (again.folder / "results" / "other.json").write_text("{}")
     (again.folder / "checkpoints" / "other.msgpack").write_bytes(b"")
-    said = io.StringIO()
-    resume = "resume is off" not in reason
-    train(dataclasses.replace(again, resume=resume), Console(file=said, width=300))
+    train(dataclasses.replace(again, resume=False))
     assert outcome(again) == small
-    assert ("held a job of another configuration" in said.getvalue()) == resume
     assert not list(again.folder.rglob("other.*"))
-    assert json.loads((again.folder / "config.json").read_text())["seed"] == 0
+
+
+def test_a_folder_with_another_job_is_refused_and_left_as_it_is(again):
+    there = again.folder / "checkpoints" / "classical" / "2" / "some"
+    there.parent.mkdir(parents=True)
+    there.write_text("bytes")
+    config = {**as_written(dataclasses.replace(again, seed=1)), "placement": {}}
+    (again.folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=r"^`out` must hold no job of another configuration, .*"):
+        train(again)
+    assert there.read_text() == "bytes"
+
+
+def test_a_checkpoint_of_another_model_is_refused(again):
+    other = dataclasses.replace(again, model="cnn", steps=2, eval_every=2)
+    train(other)
+    config = {**_identity(again), "placement": {"platform": "cpu", "mapping": "pmap"}}
+    (again.folder / "config.json").write_text(json.dumps(config))
+    (again.folder / "summary.json").unlink()
+    (again.folder / "results" / "classical.json").unlink()
+    with pytest.raises(
+        ValueError, match=r"^`out` must hold checkpoints of this job, but got '.*2'"
+    ):
+        train(again)
 
 
 @pytest.mark.matrix
