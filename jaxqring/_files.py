@@ -103,6 +103,7 @@ class MetricsLog:
     def __init__(self, path: Path, keep: Callable[[dict[str, Any]], bool]) -> None:
         there = [line for line in read_metrics(path) if keep(line)]
         write_whole(path, "".join(to_json(line) + "\n" for line in there).encode())
+        self.path = path
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND)
 
     def write(self, line: Mapping[str, Any]) -> None:

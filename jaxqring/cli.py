@@ -25,12 +25,11 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 
 import jaxqring
-from jaxqring import _checks as checks
 from jaxqring._extras import MissingExtraError, needs
 from jaxqring.jobs import (
     _budget_job,
@@ -40,7 +39,7 @@ from jaxqring.jobs import (
     _sweep_job,
     _training_job,
 )
-from jaxqring.jobs._load import load_config, packaged_configs
+from jaxqring.jobs._flags import SHARDED, Flags, parse, shard_of
 from jaxqring.jobs._security_curves import security_curves
 from jaxqring.jobs._training_config import TrainConfig
 from jaxqring.jobs._training_folder import (
@@ -49,8 +48,10 @@ from jaxqring.jobs._training_folder import (
     forget,
     locked,
     resume_points,
+    sizes_ahead,
 )
-from jaxqring.launch._processes import World, initialize, is_first, world
+from jaxqring.jobs._training_losses import lose, with_losses
+from jaxqring.launch._processes import initialize, is_first, world
 from jaxqring.launch._stopping import STOPPED, Stopped
 from jaxqring.launch._supervisor import LEFT, follow_parent, is_child, supervise
 from jaxqring.sweeps._points_folder import points_files
@@ -111,17 +112,18 @@ def _run(arguments: list[str]) -> int:
     from rich.console import Console
 
     command, console = COMMANDS[name], Console()
-    call = _parse(flags, command.config(), name, command.about)
-    config, share = call.options, {}
+    config, switches = parse(flags, command.config(), name, command.about)
+    share: dict[str, Any] = {}
     if name in SHARDED:
-        share = {"shard": _shard(call.shard, world(os.environ)), "merge": call.merge}
-        status = _by_processes(arguments, config.folder, call.processes, call.merge, console)
+        shard, merge = shard_of(switches.shard, world(os.environ)), switches.merge
+        share = {"shard": shard, "merge": merge}
+        status = _by_processes(arguments, config.folder, switches.processes, merge, console)
         if status:
             return status
     elif is_child():  # the parent has removed what was to be started over
         config = dataclasses.replace(config, resume=True)
-    elif name == "train" and call.processes > 1:
-        return _supervised(arguments, config, call.processes, call.elastic, console)
+    elif switches.processes > 1:
+        return _supervised(arguments, config, switches, console)
     tables, paths = command.run(config, console, **share)
     for table in tables:
         console.print(table)
@@ -146,9 +148,11 @@ def _train(config: TrainConfig, console: "Console") -> "Output":
     from jaxqring.show import _compression_figures, _security_figure, _tables, _training_figures
 
     processes = world(os.environ).count
-    check_processes(config.mapping, config.nodes, processes)
+    ahead = sizes_ahead(with_losses(config))
+    for nodes in ahead:
+        check_processes(config.mapping, nodes, processes)
     if config.mapping != "vmap":
-        _offer_host_devices(config.nodes // processes)
+        _offer_host_devices(ahead[0] // processes)
     initialize(preemption=True)
     console.quiet = not is_first()
     folder, finished = config.folder, finished_summary(config)
@@ -177,25 +181,32 @@ def _train(config: TrainConfig, console: "Console") -> "Output":
 
 
 def _supervised(
-    arguments: list[str], config: TrainConfig, processes: int, elastic: bool, console: "Console"
+    arguments: list[str], config: TrainConfig, flags: "Flags", console: "Console"
 ) -> int:
     """Trains in several processes of this host, again and again until the job is finished."""
-    nodes = config.nodes
-    check_processes(config.mapping, nodes, processes)
     check_folder(config)
+    for nodes in sizes_ahead(with_losses(config)):
+        check_processes(config.mapping, nodes, flags.processes)
 
-    def fewer(count: int) -> int:
-        smaller = [each for each in range(1, count) if nodes % each == 0]
-        return smaller[-1] if elastic and smaller else count
+    def after(rank: int, processes: int) -> int:
+        if flags.lose_nodes and (lost := lose(config, rank, processes)):
+            nodes = ", ".join(map(str, lost))
+            _say(console, f"the nodes {nodes} are lost, and the run goes on without them")
+        elif not flags.elastic:
+            return processes
+        ahead = sizes_ahead(with_losses(config))
+        fitting = [each for each in range(1, processes) if not any(n % each for n in ahead)]
+        return fitting[-1] if fitting else processes
 
     if not config.resume:
         with locked(config.folder):
             forget(config.folder)
+        config = dataclasses.replace(config, resume=True)
     return supervise(
         [sys.executable, "-m", "jaxqring.cli", *arguments],
-        processes,
+        flags.processes,
         progress=lambda: resume_points(config),
-        fewer=fewer,
+        after=after,
         say=lambda line: _say(console, line),
     )
 
@@ -312,70 +323,6 @@ COMMANDS = {
         _inversion,
     ),
 }
-
-#: Commands whose points several processes share.
-SHARDED = ("sweep", "sensitivity")
-
-
-def _parse(arguments: list[str], default: Any, command: str, about: str) -> Any:
-    """The flags of a command, by name.
-
-    Returns:
-      `options`, the configuration from `--config`, if given, with what the flags beside it change;
-      and the flags that are no part of it.
-    """
-    import tyro
-
-    kind, flags, path = type(default), [], None
-    rest = iter(arguments)
-    for argument in rest:
-        if argument == "--config" or argument.startswith("--config="):
-            path = argument[9:] if "=" in argument else next(rest, "")
-            default = load_config(path, kind)
-        else:
-            flags.append(argument)
-    # Read above, wherever it stands, as it has the defaults of the others; here it is listed.
-    names = ", ".join(packaged_configs())
-    help_config = f"a TOML file, or the name of one that comes with the package: {names}."
-    shown = tyro.conf.arg(metavar="FILE|NAME", help=help_config)
-    fields: list[Any] = [("config", Annotated[str | None, shown], path)]
-    if hasattr(default, "resume"):
-        help_restart = "start over, whatever there is of the job: the same as --no-resume."
-        switch = tyro.conf.arg(help=help_restart), tyro.conf.FlagCreatePairsOff
-        fields.append(("restart", Annotated[bool, *switch], False))
-    together = {"train": "carry the nodes together, equally many each"}
-    together |= dict.fromkeys(SHARDED, "share the points")
-    if command in together:
-        shown_as = tyro.conf.arg(help=f"of this host that {together[command]}.")
-        fields.append(("processes", Annotated[int, shown_as], 1))
-    if command in SHARDED:
-        help_shard = "the K-th of N shares of the points, counted from 1; others do the rest."
-        shown_as = tyro.conf.arg(metavar="K/N", help=help_shard)
-        fields.append(("shard", Annotated[str, shown_as], "1/1"))
-        help_merge = "compute nothing, and take the points of all shards together."
-        switch = tyro.conf.arg(help=help_merge), tyro.conf.FlagCreatePairsOff
-        fields.append(("merge", Annotated[bool, *switch], False))
-    if command == "train":
-        help_elastic = "after the loss of a process, go on with fewer of them, and the same nodes."
-        switch = tyro.conf.arg(help=help_elastic), tyro.conf.FlagCreatePairsOff
-        fields.append(("elastic", Annotated[bool, *switch], False))
-    without_prefix: Any = Annotated[kind, tyro.conf.arg(name="")]
-    fields.append(("options", without_prefix, dataclasses.field(default_factory=lambda: default)))
-    call = dataclasses.make_dataclass("Call", fields)
-    found: Any = tyro.cli(call, args=flags, prog=f"jaxqring {command}", description=about)
-    checks.integer("processes", getattr(found, "processes", 1))
-    if getattr(found, "restart", False):
-        found.options = dataclasses.replace(found.options, resume=False)
-    return found
-
-
-def _shard(text: str, place: World) -> tuple[int, int]:
-    """The part of a shard "K/N" that falls to one of the processes of a job."""
-    k, _, n = text.partition("/")
-    if not (k.isdecimal() and n.isdecimal() and 1 <= int(k) <= int(n)):
-        checks.refuse("shard", "be K/N, the K-th of N shares, with 1 <= K <= N", text)
-    # Of every n-th point, every one in so many as there are processes.
-    return int(k) + int(n) * place.index, int(n) * place.count
 
 
 def _offer_host_devices(num_nodes: int) -> None:

@@ -3,19 +3,17 @@
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
-import numpy as np
 import scipy  # whose subpackages load when they are first used
 
 from jaxqring import _checks as checks
 from jaxqring._fields import check_fields, no_other_keys
-from jaxqring._files import total
 from jaxqring.codes import bch
 from jaxqring.physics.channels import dephasing, depolarizing
 from jaxqring.physics.ghz import GHZSource, fused
 from jaxqring.physics.pairs import werner
-from jaxqring.secure import Security, epsilon, plan
+from jaxqring.secure import Security, plan
 
 
 @no_other_keys
@@ -122,42 +120,3 @@ class SecurityConfig:
             correction=self._configured().correction,
             attempts=self.attempts,
         )
-
-
-def guarantees(
-    security: Security,
-    source: GHZSource,
-    sums: Sequence[tuple[int, int]],
-    lines: list[dict[str, Any]],
-) -> dict[str, Any]:
-    """The secrecy that a run guarantees, and the copies, attempts and sums that it took.
-
-    Args:
-      security: of the run.
-      source: of its states.
-      sums: sizes of the collectives of a step and bits of their wires; their epsilons add up.
-      lines: its metrics, one for each step.
-    """
-    steps = max(len(lines), 1)
-    sizes, bits = zip(*sums, strict=True)
-    count = steps * max(sum(sizes), 1)
-    bound = epsilon(security, sizes, source, bits=bits, steps=steps)
-    return {
-        "epsilon_per_step": bound.per_step,
-        "epsilon_total": bound.total,
-        "is_vacuous": bound.is_vacuous,
-        "ghz_fidelity": float(source.fidelity),
-        "amplification": security.amplification,
-        "bucket": security.summed,
-        "test_ratio": security.test_ratio,
-        "tolerance": security.tolerance,
-        "overhead": bound.overhead,
-        "copies": total(lines, "ghz_copies"),
-        "copies_per_step": float(np.mean([line.get("ghz_copies", 0) for line in lines])),
-        "attempts": total(lines, "attempts"),
-        "aborted_steps": total(lines, "aborted"),
-        "skip_rate": bound.skip_rate,
-        "abort_rate": bound.abort_rate,
-        "wrong_sum_rate": total(lines, "wrong_sums") / count,
-        "uncorrected_sum_rate": total(lines, "uncorrected_sums") / count,
-    }

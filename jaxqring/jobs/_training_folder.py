@@ -31,6 +31,11 @@ def old_checkpoint_path(folder: Path, run: str) -> Path:
     return folder / "checkpoints" / f"{run}.msgpack"
 
 
+def losses_path(folder: Path) -> Path:
+    """The file with the nodes that runs have lost."""
+    return folder / "losses.json"
+
+
 def finished_summary(config: TrainConfig) -> dict[str, Any] | None:
     """The contents of `summary.json` of a finished job; None if it is to be trained.
 
@@ -79,7 +84,7 @@ def prepare_folder(config: TrainConfig, placement: Placement) -> None:
 def forget(folder: Path) -> None:
     """Removes all that a folder holds of a job."""
     # The marker first: once it is gone, whatever else is left, the job starts afresh.
-    names = ("config.json", "metrics.jsonl", "summary.json")
+    names = ("config.json", "metrics.jsonl", "summary.json", "losses.json")
     for path in [*(folder / name for name in names), *folder.glob("results/*.json")]:
         path.unlink(missing_ok=True)
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
@@ -115,6 +120,18 @@ def resume_points(config: TrainConfig) -> dict[str, float]:
         done = result_path(config.folder, run.name).exists()
         points[run.name] = math.inf if done else step
     return points
+
+
+def sizes_ahead(config: TrainConfig) -> list[int]:
+    """The numbers of nodes that the runs of a job are yet to have, largest first."""
+    done = resume_points(config) if config.resume else {}
+    sizes = {
+        len(period.nodes)
+        for run in config.runs
+        for period in config.periods(run)
+        if period.end > done.get(run.name, 0)
+    }
+    return sorted(sizes or {config.nodes}, reverse=True)
 
 
 def _identity(config: TrainConfig) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import contextlib
 import functools
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,6 @@ from flax.training.train_state import TrainState
 from jaxqring._fields import as_written
 from jaxqring._files import MetricsLog, read_metrics, to_json, write_whole
 from jaxqring._progress import Advance, progress_bars
-from jaxqring.jobs._security_config import guarantees
 from jaxqring.jobs._training_config import RunConfig, TrainConfig
 from jaxqring.jobs._training_folder import (
     check_folder,
@@ -27,23 +26,29 @@ from jaxqring.jobs._training_folder import (
     prepare_folder,
     result_path,
     resume_points,
+    sizes_ahead,
 )
-from jaxqring.jobs._training_loop import restored, trained, updates
-from jaxqring.jobs._training_results import cost_of, of_compression, resync_bits, summarize, sums_of
+from jaxqring.jobs._training_loop import Due, Loop, restored
+from jaxqring.jobs._training_losses import with_losses
+from jaxqring.jobs._training_programs import programs_of, updates
+from jaxqring.jobs._training_results import (
+    guarantees,
+    of_compression,
+    parts_of,
+    resync_bits,
+    summarize,
+    terms_of,
+)
 from jaxqring.launch._checkpoints import Checkpoints
 from jaxqring.launch._processes import gathered, is_first, wait_for_all
-from jaxqring.physics.ghz import GHZSource
-from jaxqring.ring import replica_agreement
-from jaxqring.secure import Security
 from jaxqring.train import _datasets as datasets
-from jaxqring.train._objective import AXIS, exact, initial_params, model_for, schedule
-from jaxqring.train._placement import Placement, place
-from jaxqring.train._step import CompressedState, node_correct, node_resync, node_step, over_nodes
+from jaxqring.train._membership import changed, consumed, copy_bits, reached
+from jaxqring.train._objective import exact, initial_params, model_for, schedule
+from jaxqring.train._placement import Placement, check_processes, place
+from jaxqring.train._step import CompressedState
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-TEST_BATCH = 1000
 
 #: Shows a line to the user.
 Say = Callable[[str], None]
@@ -79,10 +84,12 @@ def train(config: TrainConfig, console: "Console | None" = None) -> dict[str, An
     if before := finished_summary(config):
         return before
     check_folder(config)
-    placement = place(config.mapping, config.nodes)
+    given, config = config, with_losses(config)
+    ahead = sizes_ahead(config)
+    placement = place(config.mapping, max(ahead))
+    for nodes in ahead:
+        check_processes(config.mapping, nodes, placement.processes)
     data = datasets.load(config.data)
-    # Refuses too large a batch, or what a run cannot send, before anything is written.
-    datasets.batches(data, 0, config.seed, config.nodes, config.batch_per_node)
     _check_costs(config, data)
     if not is_first():
         console = None
@@ -93,7 +100,7 @@ def train(config: TrainConfig, console: "Console | None" = None) -> dict[str, An
         log = None
         if is_first():
             stack.enter_context(locked(folder))
-            prepare_folder(config, placement)
+            prepare_folder(given, placement)
             points = resume_points(config)
             log = MetricsLog(
                 folder / "metrics.jsonl",
@@ -124,16 +131,17 @@ def train(config: TrainConfig, console: "Console | None" = None) -> dict[str, An
 
 
 def _check_costs(config: TrainConfig, data: datasets.Dataset) -> None:
-    """Refuses a compressor that cannot send the gradients over the links of its run.
+    """Refuses too large a batch, and what a run cannot send or mask, on all its numbers of nodes.
 
     Raises:
-      ValueError: as `Compressor.cost`.
+      ValueError: as `consumed` and `terms_of`.
     """
     model, key = model_for(config.model, data, config.quantum), jax.random.key(0)
     params = jax.eval_shape(lambda: initial_params(model, key, data))
     for run in config.runs:
-        if run.compress is not None:
-            cost_of(run.ring(), run.compressor(), params, config.nodes)
+        consumed(config.periods(run), config.batch_per_node, len(data.train_labels))
+        for nodes in set(config.sizes(run)):
+            terms_of(run, config, params, nodes)
 
 
 def _say(console: "Console", line: str) -> None:
@@ -158,71 +166,60 @@ def _finish(
     bar: Callable[..., Advance],
 ) -> dict[str, Any]:
     """Trains a run to its end and writes its result, on the process that has a log to write."""
-    folder = config.folder
     start = time.monotonic()
-    ring, compressor = run.ring(), run.compressor()
+    compressor, periods = run.compressor(), config.periods(run)
     initial = _initial_state(run, config, data)
     params = jax.tree.map(lambda leaf: leaf[0], initial.params)
-    count = sum(leaf.size for leaf in jax.tree.leaves(params))
-    cost = cost_of(ring, compressor, params, config.nodes)
-    sums = sums_of(run, params, config.nodes)
-    source, security = _masking(run, config, sums)
-    over = functools.partial(over_nodes, mapping=placement.mapping, devices=placement.devices)
-    with_shots = config.quantum is not None and config.quantum.shots is not None
-    sampled = model_for(config.model, data, config.quantum).apply if with_shots else None
-    step_fn = over(node_step(ring, source, security, compressor, sampled), shared=(2,))
-    resync_fn = over(node_resync, shared=())
-    update = updates(run, config, data, step_fn, resync_fn, placement)
-    accuracy_of = functools.partial(_test_accuracy, over(node_correct, shared=(1, 2)), data)
-    checkpoints = Checkpoints(checkpoint_path(folder, run.name))
-    state, first = restored(run, config, initial, placement, checkpoints)
-    advance = bar(run.name, total=config.steps, done=first, note="compiling")
-    state, accuracy = trained(
-        run, config, state, first, update, accuracy_of, checkpoints, log, advance
+    checkpoints = Checkpoints(checkpoint_path(config.folder, run.name))
+    point = restored(run, config, initial, placement, checkpoints)
+    advance = bar(run.name, total=config.steps, done=point.done, note="compiling")
+    loop = Loop(run, config, checkpoints, Due(config, point.done), log, advance)
+    # Once for each number of nodes, also where it comes back.
+    terms = functools.cache(lambda nodes: terms_of(run, config, params, nodes))
+    programs = functools.cache(
+        lambda nodes: programs_of(run, config, data, terms(nodes), placement.of(nodes))
     )
-
-    agreement_fn = over(lambda tree: replica_agreement(tree, AXIS), shared=())
-    agreement = gathered(agreement_fn(state.params))
+    have, per_node = len(data.train_labels), config.batch_per_node
+    for index in range(reached(periods, point.done), len(periods)):
+        period = periods[index]
+        if index and point.done == period.first:
+            state, copies = changed(gathered(point.state), point.copies, periods, index, compressor)
+            point = point._replace(state=state, copies=copies)
+        if point.done == period.end < config.steps:
+            continue
+        here = programs(len(period.nodes))
+        before = consumed(periods[:index], per_node, have)
+        update = updates(run, config, data, here, before)
+        point = loop.steps(point, period.end, update, here.accuracy)
+    checkpoints.close()
+    accuracy, agreement = here.accuracy(point.state), here.agreement(point.state)
+    count = sum(leaf.size for leaf in jax.tree.leaves(params))
     if log is None:
         return {"parameters": count}
-    lines = [line for line in read_metrics(folder / "metrics.jsonl") if line["run"] == run.name]
-    resyncs = config.steps // run.resync_every if run.resync_every else 0
+    lines = [line for line in read_metrics(log.path) if line["run"] == run.name]
+    parts = parts_of(run, config, lines, terms)
     result = {
         "name": run.name,
         "test_accuracy": float(accuracy.mean()),
         "test_accuracy_worst_node": float(accuracy.min()),
-        **summarize(lines, ring, cost, resync_bits(state, config.nodes, resyncs)),
-        "parameter_agreement": float(agreement[0]),
+        **summarize(run, parts, resync_bits(run, periods, point.state)),
+        "parameter_agreement": agreement,
         "parameters": count,
         "steps": len(lines),
         "seconds": round(time.monotonic() - start, 2),
     }
     if compressor is not None:
-        result |= of_compression(lines, cost)
-    if source is not None and security is not None:
-        result["security"] = guarantees(security, source, sums, lines)
-    write_whole(result_path(folder, run.name), (to_json(result) + "\n").encode())
+        result |= of_compression(parts)
+        if run.memory == "neighbour":
+            result["copy_bits_per_link_step"] = copy_bits(compressor, params)
+    if run.security is not None:
+        result["security"] = guarantees(parts)
+    write_whole(result_path(config.folder, run.name), (to_json(result) + "\n").encode())
     return result
 
 
-def _masking(
-    run: RunConfig, config: TrainConfig, sums: Sequence[tuple[int, int]]
-) -> tuple[GHZSource | None, Security | None]:
-    """The GHZ states of a secure run and their verification; None for other runs.
-
-    Args:
-      run: of the job.
-      config: the job.
-      sums: the sizes of the collectives of a step, and their bits.
-    """
-    if run.security is None:
-        return None, None
-    source = run.security.source(config.nodes, run.fidelity)
-    return source, run.security.build(source, sums, config.steps)
-
-
 def _initial_state(run: RunConfig, config: TrainConfig, data: datasets.Dataset) -> TrainState:
-    """The same parameters on every node, with a leading axis of nodes."""
+    """The state of one node before the first step, with a leading axis of one."""
     model = model_for(config.model, data, config.quantum)
     params = initial_params(model, jax.random.fold_in(jax.random.key(config.seed), 0), data)
     parts: dict[str, Any] = {
@@ -236,12 +233,12 @@ def _initial_state(run: RunConfig, config: TrainConfig, data: datasets.Dataset) 
     else:
         state = CompressedState.create(**parts, memory=compressor.init(params))
 
-    def of_nodes(leaf: Any) -> np.ndarray:
+    def with_axis(leaf: Any) -> np.ndarray:
         # Python's numbers in the type that they have on the devices.
         array = np.asarray(leaf, jax.dtypes.canonicalize_dtype(jnp.result_type(leaf)))
-        return np.broadcast_to(array, (config.nodes, *array.shape))
+        return array[None]
 
-    return jax.tree.map(of_nodes, state)
+    return jax.tree.map(with_axis, state)
 
 
 def _optimizer(run: RunConfig, config: TrainConfig) -> optax.GradientTransformation:
@@ -250,14 +247,3 @@ def _optimizer(run: RunConfig, config: TrainConfig) -> optax.GradientTransformat
         return optax.adam(rate)
     momentum = config.momentum if run.momentum is None else run.momentum
     return optax.sgd(rate, momentum or None)
-
-
-def _test_accuracy(correct_fn: Callable, data: datasets.Dataset, state: TrainState) -> np.ndarray:
-    """(N,) accuracy of each node's replica on the whole test set."""
-    total = len(data.test_labels)
-    correct = np.zeros(jax.tree.leaves(state.params)[0].shape[0])
-    for start in range(0, total, TEST_BATCH):
-        images = data.test_images[start : start + TEST_BATCH]
-        labels = data.test_labels[start : start + TEST_BATCH]
-        correct += gathered(correct_fn(state, images, labels))
-    return correct / total

@@ -1,9 +1,8 @@
 """The loop of a run: steps, lines of metrics, evaluations, and checkpoints."""
 
-import functools
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -12,16 +11,39 @@ from flax.training.train_state import TrainState
 
 from jaxqring._files import MetricsLog, load_state
 from jaxqring._progress import Advance
+from jaxqring._types import PyTree
 from jaxqring.jobs._training_config import RunConfig, TrainConfig
 from jaxqring.jobs._training_folder import checkpoint_path, old_checkpoint_path
 from jaxqring.launch._checkpoints import Checkpoints, checkpoint_interval, newest
 from jaxqring.launch._processes import is_first, of_first, wait_for_all
 from jaxqring.launch._stopping import Stopped, stopping
-from jaxqring.train import _datasets as datasets
+from jaxqring.train._membership import fresh_copies, reached
 from jaxqring.train._placement import Placement
 
 #: Steps whose metrics are fetched at once, unless an evaluation or a checkpoint comes before.
 FETCHED_TOGETHER = 16
+
+
+class Reached(NamedTuple):
+    """The point that a run has come to.
+
+    Attributes:
+      state: of its nodes.
+      copies: of the memory of nodes that are away, by their numbers; None if there are none ever.
+      done: the number of the steps behind it.
+    """
+
+    state: TrainState
+    copies: dict[str, PyTree] | None
+    done: int
+
+    def saved(self) -> PyTree:
+        """The pytree that a checkpoint holds, every array with a leading axis."""
+        tree = serialization.to_state_dict(self.state)
+        if self.copies:
+            rows = jax.tree.map(lambda leaf: np.asarray(leaf)[None], self.copies)
+            tree["copies"] = serialization.to_state_dict(rows)
+        return tree
 
 
 def restored(
@@ -30,74 +52,113 @@ def restored(
     initial: TrainState,
     placement: Placement,
     checkpoints: Checkpoints,
-) -> tuple[TrainState, int]:
-    """The state of the last checkpoint, or the initial one, and the number of the steps behind it.
+) -> Reached:
+    """The point of the last checkpoint, or the begin of the run.
 
     The file of an earlier version is read once more, and then written anew.
+
+    Args:
+      run: of the job.
+      config: the job.
+      initial: the state of one node before the first step, with a leading axis of one.
+      placement: of the nodes.
+      checkpoints: of the run.
     """
+    folder = checkpoint_path(config.folder, run.name)
     old = old_checkpoint_path(config.folder, run.name)
     if old.exists():
-        if newest(checkpoint_path(config.folder, run.name)) is None:
+        if newest(folder) is None:
             saved, step = load_state(old)
             checkpoints.save(step, saved)
             checkpoints.wait()
         wait_for_all("old checkpoint")
         if is_first():
             old.unlink()
-    sharding = placement.sharding if placement.processes > 1 else None
-    state, step = checkpoints.restore(serialization.to_state_dict(initial), sharding)
-    return serialization.from_state_dict(initial, state), step
+    periods, done = config.periods(run), newest(folder) or 0
+    index = reached(periods, done)
+    nodes = len(periods[index].nodes)
+    state = jax.tree.map(lambda leaf: np.broadcast_to(leaf, (nodes, *leaf.shape[1:])), initial)
+    copies: dict[str, PyTree] | None = None
+    if (compressor := run.compressor()) is not None and run.memory == "neighbour":
+        params = jax.tree.map(lambda leaf: leaf[0], initial.params)
+        copies = jax.device_get(fresh_copies(compressor, params, periods, index))
+    like = Reached(state, copies, done)
+    # Of processes that share the nodes no more, each reads all.
+    shares = placement.processes > 1 and nodes % placement.processes == 0
+    sharding = placement.of(nodes).sharding if shares else None
+    tree, done = checkpoints.restore(like.saved(), sharding)
+    if copies:
+        rows = jax.tree.map(lambda leaf: np.asarray(leaf)[0], tree.pop("copies"))
+        copies = serialization.from_state_dict(copies, rows)
+    return Reached(serialization.from_state_dict(state, tree), copies, done)
 
 
-def trained(
-    run: RunConfig,
-    config: TrainConfig,
-    state: TrainState,
-    first: int,
-    update: Callable[[TrainState, int], tuple[TrainState, dict[str, jax.Array]]],
-    accuracy_of: Callable[[TrainState], np.ndarray],
-    checkpoints: Checkpoints,
-    log: MetricsLog | None,
-    advance: Advance,
-) -> tuple[TrainState, np.ndarray]:
-    """Trains to the last step, with a checkpoint of it.
+class Loop(NamedTuple):
+    """What the steps of a run have in common.
 
-    Returns:
-      The state, and (N,) the accuracy of each node's replica on the test set.
-
-    Raises:
-      Stopped: after the checkpoint of the step at which SIGTERM has come.
+    Attributes:
+      run: of the job.
+      config: the job.
+      checkpoints: of the run.
+      due: says after which steps one is written.
+      log: of the metrics; None on other processes than the first.
+      advance: the progress bar.
     """
-    due, accuracy, waiting = _Due(config, first), None, []
-    with stopping() as asked:
-        for step in range(first, config.steps):
-            state, metrics = update(state, step)
-            waiting.append({"run": run.name, "step": step + 1, **metrics})
-            note, stops = None, asked()
-            evaluates = step + 1 == config.steps or (step + 1) % config.eval_every == 0
-            saves = stops or due(step + 1)
-            if evaluates or saves or len(waiting) == FETCHED_TOGETHER:
-                lines, waiting = _fetched(waiting), []
-                if evaluates:
-                    accuracy = accuracy_of(state)
-                    lines[-1]["test_accuracy"] = float(accuracy.mean())
-                    note = f"loss {lines[-1]['loss']:.3f}, test accuracy {accuracy.mean():.3f}"
-                if log is not None:
-                    for line in lines:
-                        log.write(line)
-            if saves:  # after its lines: a checkpoint never speaks of lines that are not there
-                checkpoints.save(step + 1, serialization.to_state_dict(state))
-                due.saved(step + 1, checkpoints.cost)
-            advance(1, note)
-            if stops:
-                checkpoints.close()
-                raise Stopped(f"{run.name}, step {step + 1}")
-    checkpoints.close()
-    # None where it was cut off between the last checkpoint and the result.
-    return state, accuracy_of(state) if accuracy is None else accuracy
+
+    run: RunConfig
+    config: TrainConfig
+    checkpoints: Checkpoints
+    due: "Due"
+    log: MetricsLog | None
+    advance: Advance
+
+    def steps(
+        self,
+        point: Reached,
+        end: int,
+        update: Callable[[TrainState, int], tuple[TrainState, dict[str, jax.Array]]],
+        accuracy_of: Callable[[TrainState], np.ndarray],
+    ) -> Reached:
+        """Trains up to a step.
+
+        Args:
+          point: from which on.
+          end: the number of the steps that are to be done.
+          update: takes a state and the number of the step to the next state and its metrics.
+          accuracy_of: (N,) the accuracy of each node's replica on the test set.
+
+        Raises:
+          Stopped: after the checkpoint of the step at which SIGTERM has come.
+        """
+        (state, copies, done), config = point, self.config
+        waiting: list[dict[str, Any]] = []
+        with stopping() as asked:
+            for step in range(done, end):
+                state, metrics = update(state, step)
+                waiting.append({"run": self.run.name, "step": step + 1, **metrics})
+                note, stops = None, asked()
+                evaluates = step + 1 == config.steps or (step + 1) % config.eval_every == 0
+                saves = self.due(step + 1) or stops
+                if evaluates or saves or step + 1 == end or len(waiting) == FETCHED_TOGETHER:
+                    lines, waiting = _fetched(waiting), []
+                    if evaluates:
+                        accuracy = accuracy_of(state)
+                        lines[-1]["test_accuracy"] = float(accuracy.mean())
+                        note = f"loss {lines[-1]['loss']:.3f}, test accuracy {accuracy.mean():.3f}"
+                    if self.log is not None:
+                        for line in lines:
+                            self.log.write(line)
+                if saves:  # after its lines: a checkpoint never speaks of lines that are not there
+                    self.checkpoints.save(step + 1, Reached(state, copies, step + 1).saved())
+                    self.due.saved(step + 1, self.checkpoints.cost)
+                self.advance(1, note)
+                if stops:
+                    self.checkpoints.close()
+                    raise Stopped(f"{self.run.name}, step {step + 1}")
+        return Reached(state, copies, end)
 
 
-class _Due:
+class Due:
     """Says after which steps a checkpoint is written; the same on all processes."""
 
     def __init__(self, config: TrainConfig, first: int) -> None:
@@ -123,39 +184,6 @@ class _Due:
         steps = checkpoint_interval(cost, self._mean_time) / max(each, 1e-9)
         self._next = done + of_first(max(1, min(round(steps), self._last)))
         self._since = done, now
-
-
-def updates(
-    run: RunConfig,
-    config: TrainConfig,
-    data: datasets.Dataset,
-    step_fn: Callable,
-    resync_fn: Callable,
-    placement: Placement,
-) -> Callable[[TrainState, int], tuple[TrainState, dict[str, jax.Array]]]:
-    """A function `update(state, step)` that returns the next state and its metrics, on the devices.
-
-    Where the devices run ahead, it returns once the step before the one that it begins is done.
-    """
-    key = jax.random.fold_in(jax.random.key(config.seed), 1)
-    nodes, rows, runs_ahead = config.nodes, placement.rows, placement.runs_ahead
-    spread = functools.partial(jax.make_array_from_process_local_data, placement.sharding)
-    before: Any = None
-
-    def update(state: TrainState, step: int) -> tuple[TrainState, dict[str, jax.Array]]:
-        nonlocal before
-        batch = datasets.batches(data, step, config.seed, nodes, config.batch_per_node, rows)
-        if placement.processes > 1:
-            batch = jax.tree.map(spread, batch)
-        state, metrics = step_fn(state, batch, key)
-        jax.block_until_ready(before if runs_ahead else (state, metrics))
-        if run.resync_every and (step + 1) % run.resync_every == 0:
-            state = resync_fn(state)
-            jax.block_until_ready(None if runs_ahead else state)
-        before = metrics
-        return state, metrics
-
-    return update
 
 
 def _fetched(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -27,6 +27,9 @@ LEFT = 70
 #: Seconds between two looks at the children.
 _INTERVAL = 0.05
 
+#: Seconds after which a child that has not failed with those that it left is taken to hang.
+_PATIENCE = 1.0
+
 
 def supervise(
     command: Sequence[str],
@@ -34,7 +37,7 @@ def supervise(
     *,
     progress: Callable[[], Any],
     restarts: int = 3,
-    fewer: Callable[[int], int] = lambda processes: processes,
+    after: Callable[[int, int], int] = lambda rank, processes: processes,
     say: Callable[[str], None] = lambda line: None,
 ) -> int:
     """Runs a command in several processes at once, and all of them again if one dies.
@@ -51,8 +54,8 @@ def supervise(
       processes: their number.
       progress: a value that is another one after every step worth keeping.
       restarts: without progress, after which it gives up.
-      fewer: takes the number of processes of which one has died to that of the next start; the same
-        by default.
+      after: takes the number of the process that has died, counted from 0, and that of all to that
+        of the processes of the next start; as many by default.
       say: shows a line to the user.
 
     Returns:
@@ -68,7 +71,7 @@ def supervise(
     checks.integer("restarts", restarts, 0)
     before, vain = progress(), 0
     while True:
-        status, asked = _once(command, processes, say)
+        rank, status, asked = _once(command, processes, say)
         if status == 0 or status in FINAL or asked:
             return status
         after = progress()
@@ -76,16 +79,18 @@ def supervise(
         if vain > restarts:
             say(f"gave up after {restarts} restarts without progress")
             return status
-        processes = fewer(processes)
+        processes = after(rank, processes)
         again = "one process starts" if processes == 1 else f"{processes} processes start"
         say(f"{again} again, from the last checkpoint")
 
 
-def _once(command: Sequence[str], processes: int, say: Callable[[str], None]) -> tuple[int, bool]:
+def _once(
+    command: Sequence[str], processes: int, say: Callable[[str], None]
+) -> tuple[int, int, bool]:
     """Starts the processes and ends with them.
 
     Returns:
-      The status of the first one that fails, and true if SIGTERM has come.
+      The number and the status of the one that failed, and true if SIGTERM has come.
     """
     port, (end, kept) = _free_port(), os.pipe()
     children: list[subprocess.Popen] = []
@@ -115,12 +120,12 @@ def _once(command: Sequence[str], processes: int, say: Callable[[str], None]) ->
                         )
                     )
             rank, status = _first_failure(children)
-            if status:
+            if status and not asked.is_set():
                 say(f"process {rank} of {processes} {_in_words(status)}")
                 if rank and status in (*FINAL, LEFT):
                     with open(os.path.join(folder, str(rank)), errors="replace") as said:
                         sys.stderr.write(said.read())
-            return (status if status >= 0 else 128 - status), asked.is_set()
+            return rank, status if status >= 0 else 128 - status, asked.is_set()
         finally:
             for child in children:
                 child.kill()
@@ -131,16 +136,25 @@ def _once(command: Sequence[str], processes: int, say: Callable[[str], None]) ->
 
 
 def _first_failure(children: Sequence[subprocess.Popen]) -> tuple[int, int]:
-    """The number and the status of the first child to fail; (0, 0) once all have ended well."""
+    """The number and the status of the child that failed; (0, 0) once all have ended well.
+
+    A child that was left by another one fails soon after it, or before it where the other one
+    hangs: that is then still there.
+    """
+    patience = _PATIENCE
     while True:
         statuses = [child.poll() for child in children]
         failed = [(rank, status) for rank, status in enumerate(statuses) if status]
-        if failed:
-            # One that was left fails soon after the one that left it.
-            return min(failed, key=lambda one: one[1] == LEFT)
-        if all(status == 0 for status in statuses):
+        by_itself = [one for one in failed if one[1] not in (LEFT, -signal.SIGABRT)]
+        if by_itself:
+            return by_itself[0]
+        if failed and patience <= 0:
+            hangs = [rank for rank, status in enumerate(statuses) if status is None]
+            return (hangs[0], -signal.SIGKILL) if hangs else failed[0]
+        if not failed and all(status == 0 for status in statuses):
             return 0, 0
         time.sleep(_INTERVAL)
+        patience -= _INTERVAL if failed else 0
 
 
 def _in_words(status: int) -> str:

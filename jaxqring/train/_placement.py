@@ -59,6 +59,14 @@ class Placement:
             return None
         return NamedSharding(Mesh(np.array(self.devices), (AXIS,)), PartitionSpec(AXIS))
 
+    def of(self, nodes: int) -> "Placement":
+        """The placement of fewer nodes, on the first devices of each process."""
+        if self.mapping == "vmap":
+            return dataclasses.replace(self, nodes=nodes)
+        have, each = self.nodes // self.processes, nodes // self.processes
+        devices = [self.devices[p * have + i] for p in range(self.processes) for i in range(each)]
+        return dataclasses.replace(self, nodes=nodes, devices=tuple(devices))
+
     def __str__(self) -> str:
         kind = self.devices[0].device_kind
         named = "" if kind == self.platform else f" ({kind})"

@@ -18,6 +18,7 @@ from launched import children, finished
 
 import jaxqring as jq
 from jaxqring import cli
+from jaxqring.jobs._flags import shard_of
 from jaxqring.jobs._sweep_job import SweepConfig
 from jaxqring.launch import World
 from jaxqring.launch._supervisor import PARENT
@@ -126,7 +127,7 @@ def test_the_shares_hold_every_point_once_and_differ_by_one_at_most(n):
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
     # The processes of a job divide a share among them in the same way.
     for k, count in itertools.product(range(1, n + 1), (1, 2, 3)):
-        parts = [cli._shard(f"{k}/{n}", World(index, count)) for index in range(count)]
+        parts = [shard_of(f"{k}/{n}", World(index, count)) for index in range(count)]
         if n * count <= POINTS:
             together = itertools.chain(*(points.share(*part) for part in parts))
             assert sorted(together) == shares[k - 1]
