@@ -8,6 +8,7 @@ results: `number` reads it as NaN.
 import json
 import math
 import os
+import secrets
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,38 @@ from flax import serialization
 
 from jaxqring._types import PyTree
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Writes a file so that a reader, or a crash, sees all of it or nothing."""
+
+def lock(file: int) -> bool:
+    """Takes an open file for its descriptor alone, until that is closed or the process ends.
+
+    Returns:
+      False if another descriptor has it, here or in another process. On Windows, which has no such
+      locks, always True.
+    """
+    try:
+        if fcntl is not None:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def write_whole(path: Path, content: bytes, *, alone: bool = True) -> None:
+    """Writes a file so that a reader, or a crash, sees all of it or nothing.
+
+    Args:
+      path: of the file; its folder need not exist.
+      content: of it.
+      alone: False if another process may write the same file at this moment. The draft then has a
+        name of its own, and stays where a crash leaves it.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(path.name + ".tmp")
+    draft = path.with_name(path.name + ("" if alone else f".{secrets.token_hex(4)}") + ".tmp")
     with draft.open("wb") as file:
         file.write(content)
         file.flush()

@@ -8,6 +8,9 @@ value of it can be overridden by a flag:
     jaxqring train --config demo --processes 2
     jaxqring budget --config budget --hardware.length 20e3
     jaxqring sweep --config sweep_fidelity --seeds 2 --task.steps 100
+    jaxqring sweep --config sweep_fidelity --processes 4
+    jaxqring sweep --config sweep_fidelity --shard 2/3
+    jaxqring sweep --config sweep_fidelity --merge
     jaxqring sensitivity --config sensitivity --seeds 8
     jaxqring compression --config compression_noise --seeds 2
     jaxqring inversion --config inversion --images 4
@@ -22,12 +25,11 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 
 import jaxqring
-from jaxqring import _checks as checks
 from jaxqring._extras import MissingExtraError, needs
 from jaxqring.jobs import (
     _budget_job,
@@ -37,7 +39,7 @@ from jaxqring.jobs import (
     _sweep_job,
     _training_job,
 )
-from jaxqring.jobs._load import load_config, packaged_configs
+from jaxqring.jobs._flags import SHARDED, Flags, parse, shard_of
 from jaxqring.jobs._security_curves import security_curves
 from jaxqring.jobs._training_config import TrainConfig
 from jaxqring.jobs._training_folder import (
@@ -51,7 +53,8 @@ from jaxqring.jobs._training_folder import (
 from jaxqring.jobs._training_losses import lose, with_losses
 from jaxqring.launch._processes import initialize, is_first, world
 from jaxqring.launch._stopping import STOPPED, Stopped
-from jaxqring.launch._supervisor import LEFT, is_child, supervise
+from jaxqring.launch._supervisor import LEFT, follow_parent, is_child, supervise
+from jaxqring.sweeps._points_folder import points_files
 from jaxqring.train._placement import check_processes
 
 if TYPE_CHECKING:
@@ -60,8 +63,6 @@ if TYPE_CHECKING:
 
     #: The tables of a command and the files that it names.
     Output = tuple[list[Table], list[Path]]
-
-Config = TypeVar("Config")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -111,12 +112,19 @@ def _run(arguments: list[str]) -> int:
     from rich.console import Console
 
     command, console = COMMANDS[name], Console()
-    config, switches = _parse(flags, command.config(), name, command.about)
-    if is_child():  # the parent has removed what was to be started over
+    config, switches = parse(flags, command.config(), name, command.about)
+    share: dict[str, Any] = {}
+    if name in SHARDED:
+        shard, merge = shard_of(switches.shard, world(os.environ)), switches.merge
+        share = {"shard": shard, "merge": merge}
+        status = _by_processes(arguments, config.folder, switches.processes, merge, console)
+        if status:
+            return status
+    elif is_child():  # the parent has removed what was to be started over
         config = dataclasses.replace(config, resume=True)
     elif switches.processes > 1:
         return _supervised(arguments, config, switches, console)
-    tables, paths = command.run(config, console)
+    tables, paths = command.run(config, console, **share)
     for table in tables:
         console.print(table)
     for path in paths:
@@ -173,7 +181,7 @@ def _train(config: TrainConfig, console: "Console") -> "Output":
 
 
 def _supervised(
-    arguments: list[str], config: TrainConfig, flags: "_Flags", console: "Console"
+    arguments: list[str], config: TrainConfig, flags: "Flags", console: "Console"
 ) -> int:
     """Trains in several processes of this host, again and again until the job is finished."""
     check_folder(config)
@@ -203,6 +211,33 @@ def _supervised(
     )
 
 
+def _by_processes(
+    arguments: list[str], folder: Path, processes: int, merge: bool, console: "Console"
+) -> int:
+    """Has processes of this host compute the points of a shard, again and again until all are done.
+
+    What is left to the parent is to read them.
+    """
+    if is_child():
+        follow_parent()
+    elif processes > 1 and not merge:
+        return supervise(
+            [sys.executable, "-m", "jaxqring.cli", *arguments],
+            processes,
+            progress=lambda: [file.stat().st_size for file in points_files(folder)],
+            say=lambda line: _say(console, line),
+        )
+    return 0
+
+
+def _unfinished(folder: Path, table: dict[str, Any], console: "Console") -> bool:
+    """True where points are missing, or the parent of this process is to show them."""
+    whole = len(next(iter(table.values()))) > 0
+    if not (whole or is_child()):
+        _say(console, f"this shard is done; {folder} waits for points of others")
+    return is_child() or not whole
+
+
 def _budget(config: _budget_job.BudgetConfig, console: "Console") -> "Output":
     from jaxqring.show import _budget_figure, _tables
 
@@ -211,21 +246,27 @@ def _budget(config: _budget_job.BudgetConfig, console: "Console") -> "Output":
     return _tables.budget_tables(results), [config.folder / "budget.json", figure]
 
 
-def _sweep(config: _sweep_job.SweepConfig, console: "Console") -> "Output":
+def _sweep(config: _sweep_job.SweepConfig, console: "Console", **share: Any) -> "Output":
     from jaxqring.show import _sweep_figures, _tables
 
     _offer_cores(config.devices)
-    table = _sweep_job.run_sweep(config, console)
+    table = _sweep_job.run_sweep(config, console, **share)
+    if _unfinished(config.folder, table, console):
+        return [], []
     figures = _sweep_figures.draw_sweep(config.folder, table)
     title = f"{config.name}: {config.task.steps} steps"
     return [_tables.sweep_table(table, title)], [config.folder / "results.csv", *figures]
 
 
-def _sensitivity(config: _sensitivity_job.SensitivityConfig, console: "Console") -> "Output":
+def _sensitivity(
+    config: _sensitivity_job.SensitivityConfig, console: "Console", **share: Any
+) -> "Output":
     from jaxqring.show import _sensitivity_figure, _tables
 
     _offer_cores(config.devices)
-    table = _sensitivity_job.run_sensitivity(config, console)
+    table = _sensitivity_job.run_sensitivity(config, console, **share)
+    if _unfinished(config.folder, table, console):
+        return [], []
     draw = _sensitivity_figure.draw_sensitivity
     figures = [draw(config.folder, table, name) for name in config.outcomes]
     title = f"{config.name}: {config.task.steps} steps, {config.seeds} seeds, ± standard error"
@@ -255,7 +296,7 @@ class Command(NamedTuple):
 
     config: type
     about: str
-    run: "Callable[[Any, Console], Output]"
+    run: "Callable[..., Output]"
 
 
 COMMANDS = {
@@ -284,58 +325,6 @@ COMMANDS = {
 }
 
 
-def _parse(
-    arguments: list[str], default: Config, command: str, about: str
-) -> "tuple[Config, _Flags]":
-    """A configuration from `--config` and the flags of its fields, and the other flags."""
-    import tyro
-
-    kind, flags, path = type(default), [], None
-    rest = iter(arguments)
-    for argument in rest:
-        if argument == "--config" or argument.startswith("--config="):
-            path = argument[9:] if "=" in argument else next(rest, "")
-            default = load_config(path, kind)
-        else:
-            flags.append(argument)
-    # Read above, wherever it stands, as it has the defaults of the others; here it is listed.
-    names = ", ".join(packaged_configs())
-    help_config = f"a TOML file, or the name of one that comes with the package: {names}."
-    shown = tyro.conf.arg(metavar="FILE|NAME", help=help_config)
-    fields: list[Any] = [("config", Annotated[str | None, shown], path)]
-    if hasattr(default, "resume"):
-        help_restart = "start over, whatever there is of the job: the same as --no-resume."
-        switch = tyro.conf.arg(help=help_restart), tyro.conf.FlagCreatePairsOff
-        fields.append(("restart", Annotated[bool, *switch], False))
-    if command == "train":
-        help_processes = "of this host that carry the nodes together, equally many each."
-        shown_as = tyro.conf.arg(help=help_processes)
-        fields.append(("processes", Annotated[int, shown_as], 1))
-        help_elastic = "after the loss of a process, go on with fewer of them, and the same nodes."
-        help_lose = "after the loss of a process, go on without the nodes that it carried."
-        for name, text in (("elastic", help_elastic), ("lose_nodes", help_lose)):
-            switch = tyro.conf.arg(help=text), tyro.conf.FlagCreatePairsOff
-            fields.append((name, Annotated[bool, *switch], False))
-    without_prefix: Any = Annotated[kind, tyro.conf.arg(name="")]
-    fields.append(("options", without_prefix, dataclasses.field(default_factory=lambda: default)))
-    call = dataclasses.make_dataclass("Call", fields)
-    found: Any = tyro.cli(call, args=flags, prog=f"jaxqring {command}", description=about)
-    given = {name: getattr(found, name) for name in _Flags._fields if hasattr(found, name)}
-    checks.integer("processes", given.get("processes", 1))
-    config = found.options
-    if getattr(found, "restart", False):
-        config = dataclasses.replace(config, resume=False)
-    return config, _Flags(**given)
-
-
-class _Flags(NamedTuple):
-    """The flags of a command that are not fields of its configuration."""
-
-    processes: int = 1
-    elastic: bool = False
-    lose_nodes: bool = False
-
-
 def _offer_host_devices(num_nodes: int) -> None:
     """Makes a device of the host for each node, for machines with fewer accelerators."""
     if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
@@ -343,8 +332,11 @@ def _offer_host_devices(num_nodes: int) -> None:
 
 
 def _offer_cores(devices: int | None) -> None:
-    """Makes a device for each core of the host: each carries a training of its own."""
-    cores = os.cpu_count() or 1
+    """Makes a device for each core of this process: each carries a training of its own."""
+    allowed = getattr(os, "sched_getaffinity", None)  # fewer than there are, as a scheduler says
+    cores = len(allowed(0)) if allowed else os.cpu_count() or 1
+    if is_child():  # all are on one host
+        cores = max(1, cores // world(os.environ).count)
     _offer_host_devices(min(cores, devices or cores))
 
 

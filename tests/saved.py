@@ -1,4 +1,4 @@
-"""What a training job has saved, for the tests of jobs."""
+"""The states that a training job has saved, for the tests of jobs."""
 
 import jax
 from flax import serialization

@@ -16,6 +16,7 @@ from flax.training.train_state import TrainState
 from jaxqring._files import (
     MetricsLog,
     load_state,
+    lock,
     number,
     read_metrics,
     save_state,
@@ -81,6 +82,29 @@ def test_the_content_reaches_the_disk_before_the_name(tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "replace", lambda a, b: (calls.append("replace"), replace(a, b)))
     write_whole(tmp_path / "file", b"content")
     assert calls == ["fsync", "replace"]
+
+
+def test_writers_of_one_file_at_once_have_drafts_of_their_own(tmp_path, monkeypatch):
+    path, fsync = tmp_path / "shared", os.fsync
+
+    def other_meanwhile(file):
+        monkeypatch.setattr(os, "fsync", fsync)
+        write_whole(path, b"other", alone=False)
+        assert path.read_bytes() == b"other"
+
+    monkeypatch.setattr(os, "fsync", other_meanwhile)
+    write_whole(path, b"mine", alone=False)
+    assert path.read_bytes() == b"mine"
+    assert os.listdir(tmp_path) == ["shared"]
+
+
+def test_a_file_is_locked_for_one_descriptor_until_it_is_closed(tmp_path):
+    path = tmp_path / "file"
+    with path.open("w") as first, path.open("w") as second:
+        assert lock(first.fileno())
+        assert not lock(second.fileno())
+        first.close()
+        assert lock(second.fileno())
 
 
 def test_numbers_that_are_not_finite_become_strings():

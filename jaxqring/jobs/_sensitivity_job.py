@@ -97,7 +97,11 @@ class SensitivityConfig:
 
 
 def run_sensitivity(
-    config: SensitivityConfig, console: "Console | None" = None
+    config: SensitivityConfig,
+    console: "Console | None" = None,
+    *,
+    shard: tuple[int, int] = (1, 1),
+    merge: bool = False,
 ) -> dict[str, np.ndarray]:
     """Estimates the derivatives, or goes on where an earlier call was cut off.
 
@@ -107,15 +111,18 @@ def run_sensitivity(
     Args:
       config: the study.
       console: that shows progress; None for silence.
+      shard: (k, n) for the k-th of n shares of the estimates.
+      merge: computes nothing, and takes the estimates of all shards from the folder.
 
     Returns:
       The tidy table of `jaxqring.sweeps.sensitivity`.
 
     Raises:
       ValueError: if there are fewer devices than `config.devices`, the data cannot be loaded, the
-        estimator cannot give the derivative, or the folder holds another study.
+        estimator cannot give the derivative, the folder holds another study, or as
+        `jaxqring.sweeps.sweep` for a shard or a merge.
     """
-    devices = used_devices(config.devices)
+    devices = None if merge else used_devices(config.devices)
     task = config.task
     train = training(task)
 
@@ -141,5 +148,7 @@ def run_sensitivity(
         folder=config.folder,
         devices=devices,
         about={name: fields[name] for name in names if name in fields},
+        shard=shard,
+        merge=merge,
         console=console,
     )

@@ -110,7 +110,13 @@ def _check_values(name: str, values: Any) -> None:
         checks.refuse(f"grid.{name}", "hold positive whole numbers", values)
 
 
-def run_sweep(config: SweepConfig, console: "Console | None" = None) -> dict[str, np.ndarray]:
+def run_sweep(
+    config: SweepConfig,
+    console: "Console | None" = None,
+    *,
+    shard: tuple[int, int] = (1, 1),
+    merge: bool = False,
+) -> dict[str, np.ndarray]:
     """Trains at every setting and with every seed, or goes on where an earlier call was cut off.
 
     Files under `config.folder`: `sweep.json`, `points.jsonl`, which grows as trainings finish,
@@ -119,15 +125,17 @@ def run_sweep(config: SweepConfig, console: "Console | None" = None) -> dict[str
     Args:
       config: the sweep.
       console: that shows progress; None for silence.
+      shard: (k, n) for the k-th of n shares of the trainings.
+      merge: trains nothing, and takes the outcomes of all shards from the folder.
 
     Returns:
       The tidy table of `jaxqring.sweeps.sweep`.
 
     Raises:
       ValueError: if there are fewer devices than `config.devices`, the data cannot be loaded,
-        or the folder holds another sweep.
+        the folder holds another sweep, or as `jaxqring.sweeps.sweep` for a shard or a merge.
     """
-    devices = used_devices(config.devices)
+    devices = None if merge else used_devices(config.devices)
     grid = {
         name: [int(value) for value in values] if name in STATIC else list(values)
         for name, values in config.grid.items()
@@ -143,5 +151,7 @@ def run_sweep(config: SweepConfig, console: "Console | None" = None) -> dict[str
         folder=config.folder,
         devices=devices,
         about={name: fields[name] for name in names if name in fields},
+        shard=shard,
+        merge=merge,
         console=console,
     )

@@ -10,15 +10,10 @@ from typing import Any
 
 from jaxqring import _checks as checks
 from jaxqring._fields import as_written
-from jaxqring._files import load_state, to_json, write_whole
+from jaxqring._files import load_state, lock, to_json, write_whole
 from jaxqring.jobs._training_config import TrainConfig
 from jaxqring.launch._checkpoints import newest
 from jaxqring.train._placement import Placement
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
 
 
 def result_path(folder: Path, run: str) -> Path:
@@ -106,10 +101,7 @@ def locked(folder: Path) -> Iterator[None]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("w") as file:
-        try:
-            if fcntl is not None:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not lock(file.fileno()):
             checks.refuse("out", "name a folder in which no other process works", str(folder))
         yield
 

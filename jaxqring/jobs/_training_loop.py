@@ -94,7 +94,7 @@ def restored(
 
 
 class Loop(NamedTuple):
-    """What the steps of a run have in common.
+    """The steps of a run, with the checkpoints, the log and the bar that they share.
 
     Attributes:
       run: of the job.

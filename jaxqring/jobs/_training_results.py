@@ -23,7 +23,7 @@ Lines = list[dict[str, Any]]
 
 
 class Terms(NamedTuple):
-    """What a step of a run costs on N nodes, and what masks it.
+    """The cost of a step of a run on N nodes, and the masks on what it sends.
 
     Attributes:
       cost: of a step.

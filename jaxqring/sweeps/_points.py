@@ -1,13 +1,8 @@
-"""The points of a sweep, settings times seeds, and the folder with their outcomes."""
+"""The points of a sweep, settings times seeds, their shares, and the table of their outcomes."""
 
-import csv
 import dataclasses
-import io
 import itertools
-import json
-import os
-from collections.abc import Hashable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -15,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxqring import _checks as checks
-from jaxqring._files import number, to_json, write_whole
 
 Grid = Mapping[str, Sequence[Any]] | Sequence[Mapping[str, Any]]
 #: Outcomes by the number of their point: Python numbers, which hold every float32 exactly.
@@ -48,6 +42,23 @@ class Points:
     def seed(self, point: int) -> int:
         """The seed of a point."""
         return self.seeds[point % len(self.seeds)]
+
+    def share(self, k: int, n: int) -> range:
+        """The k-th of n shares, counted from 1: every n-th point, so that each has dear settings.
+
+        Raises:
+          ValueError: if there is no such share, or one of the n would have no point.
+        """
+        for value in (k, n):
+            checks.integer("shard", value)
+        if not k <= n <= len(self):
+            rule = f"be (k, n) with 1 <= k <= n, and n at most the number of points, {len(self)}"
+            checks.refuse("shard", rule, (k, n))
+        return range(k - 1, len(self), n)
+
+    def at(self, point: int) -> dict[str, Any]:
+        """The setting and the seed of a point."""
+        return {**self.setting(point), "seed": self.seed(point)}
 
     def groups(self, points: Sequence[int]) -> list[list[int]]:
         """These points in groups; those of a group have all static values in common."""
@@ -128,8 +139,11 @@ def _seeds(seeds: int | Sequence[int]) -> tuple[int, ...]:
 
 
 def table_of(points: Points, found: Found, kinds: Mapping[str, str]) -> dict[str, np.ndarray]:
-    """The tidy table: a column for each parameter, the seed and each outcome, a row for a point."""
-    every = range(len(points))
+    """The tidy table: a column for each parameter, the seed and each outcome.
+
+    It has a row for each point that was found, in the order of their numbers.
+    """
+    every = sorted(found)
     settings = [points.setting(point) for point in every]
     table = {name: _column([setting[name] for setting in settings]) for name in points.names}
     table["seed"] = np.array([points.seed(point) for point in every])
@@ -144,113 +158,3 @@ def _column(values: list[Any]) -> np.ndarray:
     column = np.empty(len(values), object)
     column[:] = values
     return column
-
-
-class PointsFolder:
-    """The files of a sweep: `sweep.json`, `points.jsonl` and, at its end, `results.csv`.
-
-    Args:
-      path: of the folder, which need not exist; None for no files.
-      points: of the sweep.
-      about: whatever else tells it from others, as JSON.
-      platform: of the devices, "cpu" or another.
-
-    Raises:
-      ValueError: if the folder holds another sweep.
-    """
-
-    def __init__(
-        self, path: str | Path | None, points: Points, about: Any = None, platform: str = "cpu"
-    ) -> None:
-        self.path = None if path is None else Path(path)
-        self._points = points
-        self._what = {
-            "about": about,
-            "names": points.names,
-            "settings": points.settings,
-            "seeds": points.seeds,
-            "static": points.static,
-            # The bits of a result are those of one version on one kind of device.
-            "jax": jax.__version__,
-            "platform": platform,
-        }
-        self.kinds: dict[str, str] | None = None
-        if self.path is not None:
-            self.kinds = self._check(self.path)
-
-    def _check(self, path: Path) -> dict[str, str] | None:
-        """The outcomes of the sweep that the folder holds, if it is this one."""
-        marker, rule = path / "sweep.json", "be empty or hold the same sweep"
-        if not marker.exists():
-            for name in ("points.jsonl", "results.csv"):
-                if (path / name).exists():
-                    checks.refuse("folder", rule, f"{path} with {name} alone")
-            return None
-        there, here = json.loads(marker.read_text()), json.loads(_line(self._what))
-        for name, value in here.items():
-            if there.get(name) != value:
-                checks.refuse("folder", rule, f"{path} with other {name}")
-        return there["outcomes"]
-
-    def begin(self, kinds: dict[str, str]) -> None:
-        """Writes `sweep.json`, now that the outcomes are known.
-
-        Raises:
-          ValueError: if the folder holds a sweep with other outcomes.
-        """
-        if self.path is None:
-            return
-        if self.kinds is not None and self.kinds != kinds:
-            rule = "be empty or hold the same sweep"
-            checks.refuse("folder", rule, f"{self.path} with outcomes {self.kinds}")
-        write_whole(self.path / "sweep.json", _line({**self._what, "outcomes": kinds}).encode())
-
-    def read(self) -> Found:
-        """Reads the outcomes of earlier runs; cuts the file where a line is cut short."""
-        file = None if self.path is None else self.path / "points.jsonl"
-        if file is None or not file.exists():
-            return {}
-        found: Found = {}
-        whole = 0
-        for line in file.read_bytes().split(b"\n")[:-1]:
-            try:
-                entry = json.loads(line)
-            except ValueError:  # the disk lost power, say
-                break
-            whole += len(line) + 1
-            found[entry["point"]] = {n: number(v) for n, v in entry["outcomes"].items()}
-        os.truncate(file, whole)
-        return found
-
-    def append(self, found: Found) -> None:
-        """Adds points with a single write, and waits until the disk has them."""
-        if self.path is None:
-            return
-        text = "".join(self._lines(found)).encode()
-        file = os.open(self.path / "points.jsonl", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
-        try:
-            if os.write(file, text) < len(text):
-                raise OSError(f"{self.path / 'points.jsonl'} could not be written: disk full")
-            os.fsync(file)
-        finally:
-            os.close(file)
-
-    def _lines(self, found: Found) -> Iterator[str]:
-        for point, outcomes in found.items():
-            at = {**self._points.setting(point), "seed": self._points.seed(point)}
-            yield _line({"point": point, "at": at, "outcomes": outcomes})
-
-    def finish(self, table: Mapping[str, np.ndarray]) -> None:
-        """Writes the table as `results.csv`, whole; numbers as Python would read them back."""
-        if self.path is None:
-            return
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(table)
-        writer.writerows(zip(*(column.tolist() for column in table.values()), strict=True))
-        write_whole(self.path / "results.csv", text.getvalue().encode())
-
-
-def _line(value: Any) -> str:
-    """A line of JSON, in which static values that JSON does not know stand as their `repr`."""
-    return to_json(value, default=repr) + "\n"

@@ -66,6 +66,8 @@ def sensitivity(
     folder: str | Path | None = None,
     devices: Sequence[jax.Device] | None = None,
     about: Any = None,
+    shard: tuple[int, int] = (1, 1),
+    merge: bool = False,
     console: "Console | None" = None,
 ) -> dict[str, np.ndarray]:
     """Derivatives of the outcomes of a training with respect to every physical parameter.
@@ -98,12 +100,14 @@ def sensitivity(
         `jaxqring.sweeps.sweep`.
       devices: to spread the seeds over; all local ones by default.
       about: whatever else tells this study from others; see `jaxqring.sweeps.sweep`.
+      shard: (k, n) for the k-th of n shares of the estimates; see `jaxqring.sweeps.sweep`.
+      merge: computes nothing, and takes the estimates of all shards from the folder.
       console: that shows progress; None for silence.
 
     Returns:
       A tidy table: columns "estimator", "outcome", "parameter", "link" (-1 for all links in one),
       "value" of the parameter, "derivative", "standard_error", "low" and "high" ends of the
-      interval.
+      interval. For a shard, it has no rows while estimates of others are missing.
 
     Raises:
       TypeError, ValueError: as `jaxqring.expected` and `jaxqring.sweeps.sweep`; for no parameters,
@@ -165,8 +169,12 @@ def sensitivity(
             "mode": "forward" if forward else "reverse",
             "job": about,
         },
+        shard=shard,
+        merge=merge,
         console=console,
     )
+    if not table["seed"].size:
+        return {name: np.array([]) for name in COLUMNS}
     return _summary(table, at, labels, confidence)
 
 

@@ -1,5 +1,6 @@
 """Sweeps: one pure training at many settings and seeds, compiled once and resumable."""
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,7 +16,8 @@ from jax.sharding import Mesh, PartitionSpec
 from jaxqring import _checks as checks
 from jaxqring._progress import progress_bars
 from jaxqring.sweeps._memory import free_bytes, needed_bytes
-from jaxqring.sweeps._points import Found, Grid, Points, PointsFolder, points_of, table_of
+from jaxqring.sweeps._points import Found, Grid, Points, points_of, table_of
+from jaxqring.sweeps._points_folder import PointsFolder
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -38,6 +40,8 @@ def sweep(
     batch: int | None = None,
     memory: int | None = None,
     about: Any = None,
+    shard: tuple[int, int] = (1, 1),
+    merge: bool = False,
     console: "Console | None" = None,
 ) -> dict[str, np.ndarray]:
     """Evaluates a function at every setting of a grid, with every seed.
@@ -51,6 +55,10 @@ def sweep(
     next one starts. A sweep that was cut off goes on from there when it is called again, even
     after a crash, and its `results.csv` is that of one that was not. A change of `train_fn` cannot
     be noticed: say in `about` what it depends on.
+
+    Several processes share a sweep by `shard`, on one host or on any that see the folder. They need
+    not know of each other: each may come and go as it likes, and the one that finds every point
+    done at its end writes `results.csv`. With `batch` = 1 its bytes are those of one process.
 
     Args:
       train_fn: `train_fn(setting, key) -> outcomes`, pure. `setting` has a () float32 for each
@@ -70,16 +78,21 @@ def sweep(
       memory: bytes that a device may use for the sweep; by default half of the free ones. The
         need of a program is XLA's count and its constants, known before anything runs.
       about: whatever else tells this sweep from others, as JSON, stored in the folder.
+      shard: (k, n) for the k-th of n shares of the points, counted from 1: every n-th, less those
+        that are done already, under whatever split.
+      merge: computes nothing, and writes `results.csv` from the points of all shards.
       console: that shows progress; None for silence.
 
     Returns:
       A tidy table: a column (points,) for each parameter, "seed" and each outcome, with settings
-      outermost in the order given.
+      outermost in the order given. For a shard, it has no rows while points of others are missing.
 
     Raises:
       TypeError: if a value of the grid or an outcome is not a real number.
-      ValueError: if there is nothing to do, the folder holds another sweep, `chunk` and `batch`
-        do not fit the devices, or one point does not fit the memory.
+      ValueError: if there is nothing to do, the folder holds another sweep or a point twice,
+        `chunk` and `batch` do not fit the devices, or one point does not fit the memory; for a
+        shard, if there is no such share, no folder, or another process works on it; for a merge,
+        if points are missing.
 
     >>> def parabola(setting, key):
     ...     return {"height": setting["x"] ** 2 + 0 * jax.random.normal(key)}
@@ -87,31 +100,57 @@ def sweep(
     array([0.  , 0.  , 0.25, 0.25], dtype=float32)
     """
     points = points_of(grid, seeds, static)
+    own = points.share(*shard)
+    if folder is None and (merge or len(own) < len(points)):
+        checks.refuse("folder", "be given for a shard or a merge", folder)
+    if merge:
+        return _merged(PointsFolder(folder, points, about), points)
     chosen = list(jax.local_devices() if devices is None else devices)
     if not chosen:
         checks.refuse("devices", "hold at least one device", devices)
     platform = chosen[0].platform
     batch = 1 if batch is None and platform == "cpu" else batch
     _check_counts(len(chosen), chunk, batch, memory)
-    store = PointsFolder(folder, points, about, platform)
+    with contextlib.closing(PointsFolder(folder, points, about, platform, shard)) as store:
+        found = store.read()
+        missing = [point for point in own if point not in found]
+        if missing:
+            store.hold()
+        traces = [_trace(train_fn, points, group) for group in points.groups(missing)]
+        kinds = _same_kinds([traced.kinds for traced in traces], store.kinds)
+        # Of all points with their static values in common: every call of a sweep has the same.
+        largest = max(map(len, points.groups(range(len(points)))))
+        per_device = -(-largest // len(chosen))
+        free = free_bytes(chosen) if memory is None else memory
+        works = [_plan(traced, chosen, per_device, chunk, batch, free) for traced in traces]
+        if missing:
+            store.begin(kinds)
+        with progress_bars(console) as bar:
+            done = len(own) - len(missing)  # in earlier runs, too
+            advance = bar("points", total=len(own), done=done)
+            for work in works:
+                for outcomes in _chunks(work, points):
+                    store.append(outcomes)
+                    found |= outcomes
+                    advance(len(outcomes))
+        found |= store.read()  # of other shards, meanwhile
+        whole = len(found) == len(points)
+        table = table_of(points, found if whole else {}, kinds)
+        if whole:
+            store.finish(table)
+        return table
+
+
+def _merged(store: PointsFolder, points: Points) -> dict[str, np.ndarray]:
+    """The table of a sweep whose points are all there."""
     found = store.read()
-    groups = points.groups([point for point in range(len(points)) if point not in found])
-    traces = [_trace(train_fn, points, group) for group in groups]
-    kinds = _same_kinds([traced.kinds for traced in traces], store.kinds)
-    # Of all points with their static values in common, so that a sweep that goes on has the same.
-    largest = max(map(len, points.groups(range(len(points)))))
-    per_device = -(-largest // len(chosen))
-    free = free_bytes(chosen) if memory is None else memory
-    works = [_plan(traced, chosen, per_device, chunk, batch, free) for traced in traces]
-    store.begin(kinds)
-    with progress_bars(console) as bar:
-        advance = bar("points", total=len(points), done=len(found))  # those of earlier runs, too
-        for work in works:
-            for outcomes in _chunks(work, points):
-                store.append(outcomes)
-                found |= outcomes
-                advance(len(outcomes))
-    table = table_of(points, found, kinds)
+    missing = [point for point in range(len(points)) if point not in found]
+    if missing:
+        first = store.in_words(missing[0])
+        got = f"{store.path} without {len(missing)} of {len(points)}, the first {first}"
+        checks.refuse("folder", "hold every point of the sweep", got)
+    assert store.kinds is not None  # as there are points
+    table = table_of(points, found, store.kinds)
     store.finish(table)
     return table
 

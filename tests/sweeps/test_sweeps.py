@@ -27,7 +27,7 @@ from jaxqring.jobs._load import load_config
 from jaxqring.jobs._sweep_job import SweepConfig, run_sweep
 from jaxqring.show._sweep_figures import draw_sweep
 from jaxqring.show._tables import sweep_table
-from jaxqring.sweeps._points import PointsFolder
+from jaxqring.sweeps._points_folder import PointsFolder
 from jaxqring.sweeps._sweep import _widest, sweep
 from jaxqring.train._datasets import DataConfig
 from jaxqring.train._task import TaskConfig
