@@ -163,7 +163,7 @@ def mesh(size: int) -> Mesh:
         return Mesh(np.array(jax.local_devices()[:size]), (AXIS,))
     shares = [size // count + (process < size % count) for process in range(count)]
     owned = [jax.local_devices(process)[:share] for process, share in enumerate(shares)]
-    return Mesh(np.array(sum(owned, [])), (AXIS,))
+    return Mesh(np.concatenate(owned), (AXIS,))
 
 
 @dataclasses.dataclass(frozen=True)
