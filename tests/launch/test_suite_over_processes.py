@@ -9,7 +9,7 @@ import os
 
 import jax
 import pytest
-from launched import suite
+from suites import suite
 
 HERE = "tests/launch/test_suite_over_processes.py::test_nodes_are_spread_over_all_processes"
 RECORD = "tests/test_golden.py::test_every_mapping_gives_the_same_bits"
