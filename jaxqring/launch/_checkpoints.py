@@ -1,6 +1,7 @@
 """Checkpoints of a run by Orbax: whole or not there, and the same on any layout."""
 
 import hashlib
+import logging
 import math
 import shutil
 import time
@@ -71,6 +72,7 @@ class Checkpoints:
     def __init__(self, folder: Path) -> None:
         import orbax.checkpoint as ocp
 
+        logging.getLogger("absl").addFilter(_is_not_raised)
         self.cost = 0.0
         self._folder = folder.absolute()
         self._orbax = ocp.StandardCheckpointer()
@@ -96,7 +98,10 @@ class Checkpoints:
         Raises:
           OSError: if it cannot be written.
         """
-        self._orbax.wait_until_finished()
+        try:
+            self._orbax.wait_until_finished()
+        except ValueError as error:  # of TensorStore, which has no others
+            raise OSError(f"a checkpoint could not be written: {error}") from error
         if is_first():
             self._remove_old()
 
@@ -140,6 +145,11 @@ class Checkpoints:
         for path in self._folder.glob("*"):
             if path.name != str(last):
                 shutil.rmtree(path)
+
+
+def _is_not_raised(record: logging.LogRecord) -> bool:
+    """False for the tracebacks that Orbax logs, of errors that it raises later."""
+    return not record.exc_info
 
 
 def _places(tree: PyTree) -> list[tuple]:

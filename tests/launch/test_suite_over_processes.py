@@ -56,4 +56,4 @@ def test_a_few_collectives_give_the_same_bits_over_four_processes(tmp_path):
 @pytest.mark.parametrize("room", MANY)
 def test_collectives_pass_their_tests_over_two_processes(tmp_path, room):
     files, selected = MANY[room]
-    suite(tmp_path, 2, HERE, files, "-k", f"spread or {selected}", seconds=1500)
+    suite(tmp_path, 2, HERE, files, "-k", f"over_all_processes or {selected}", seconds=1500)
