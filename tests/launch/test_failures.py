@@ -17,7 +17,7 @@ from jaxqring.launch._processes import HEARTBEAT
 
 
 def whole(folder, runs, steps):
-    """What a job in one process writes, and the same job in a folder of its own."""
+    """The bytes that a job in one process writes, and the same job in a folder of its own."""
     _, config = job(folder, runs, steps)
     train(config)
     (folder / "other").mkdir()
