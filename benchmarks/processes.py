@@ -71,7 +71,7 @@ def measure(options, nodes):
 
 def main():
     options = parser(__doc__)
-    options.set_defaults(repeats=31)
+    options.set_defaults(repeats=151)
     options.add_argument("--sizes", type=float, nargs="+", default=[1e6])
     options.add_argument("--processes", type=int, default=2)
     options = options.parse_args()
