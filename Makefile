@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 # Two workers: the suite is sized for two cores.
-BENCHMARKS := transport collectives transition training compiling estimators sweep secure compressors circuits plans
+BENCHMARKS := transport collectives processes transition training compiling estimators sweep secure compressors circuits plans
 # Neighbouring tests share compiled programs: each worker takes a half, and then what is left over.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 

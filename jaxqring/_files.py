@@ -5,6 +5,7 @@ JSON is strict. A number that is not finite is a string that Python reads back, 
 results: `number` reads it as NaN.
 """
 
+import errno
 import json
 import math
 import os
@@ -107,7 +108,9 @@ class MetricsLog:
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND)
 
     def write(self, line: Mapping[str, Any]) -> None:
-        os.write(self._file, (to_json(line) + "\n").encode())
+        text = (to_json(line) + "\n").encode()
+        if os.write(self._file, text) < len(text):  # the next call would say so, and spoil the line
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def close(self) -> None:
         os.close(self._file)

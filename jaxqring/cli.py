@@ -20,6 +20,7 @@ value of it can be overridden by a flag:
 
 import dataclasses
 import importlib
+import logging
 import os
 import sys
 import traceback
@@ -153,6 +154,8 @@ def _train(config: TrainConfig, console: "Console") -> "Output":
         check_processes(config.mapping, nodes, processes)
     if config.mapping != "vmap":
         _offer_host_devices(ahead[0] // processes)
+    # Orbax logs the tracebacks of errors that it raises later.
+    logging.getLogger("absl").addFilter(lambda record: not record.exc_info)
     initialize(preemption=True)
     console.quiet = not is_first()
     folder, finished = config.folder, finished_summary(config)

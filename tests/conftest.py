@@ -47,10 +47,16 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import Mesh, PartitionSpec
+
+from jaxqring.launch import initialize
+from jaxqring.launch._processes import gathered
+
+initialize()  # before a test, or a plugin of pytest, touches a device
 
 # Bytes in memory: 1.1e9 are some 15,000 maps.
 KEPT, AIM, MOST = 1.1e9, 2.5e9, 3.5e9
@@ -84,6 +90,8 @@ def _mapped(name: str, function: Callable, size: int, shared: int) -> Callable:
             check_vma=name == "shard_map_checked",
         )(*arguments)
 
+    if name != "vmap" and jax.process_count() > 1:
+        return _whole(jax.jit(call))
     if name != "pmap":
         return jax.jit(call)
     compiled: dict[Any, Callable] = {}
@@ -103,6 +111,18 @@ def _mapped(name: str, function: Callable, size: int, shared: int) -> Callable:
         return compiled[treedef](*leaves)
 
     return parallel
+
+
+def _whole(run: Callable) -> Callable:
+    """A function on the nodes of all processes, with results that each of them can read."""
+
+    def call(*arguments: Any) -> Any:
+        found = run(*arguments)
+        if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(found)):
+            return found
+        return jax.tree.map(jnp.asarray, gathered(found))
+
+    return call
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -134,8 +154,30 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def mesh(size: int) -> Mesh:
-    """The first `size` devices along one automatic axis."""
-    return Mesh(np.array(jax.devices()[:size]), (AXIS,))
+    """`size` devices along one automatic axis: the first ones, equally many of every process.
+
+    One process has them all where there are more processes than devices.
+    """
+    count = jax.process_count()
+    if size < count:
+        return Mesh(np.array(jax.local_devices()[:size]), (AXIS,))
+    shares = [size // count + (process < size % count) for process in range(count)]
+    owned = [jax.local_devices(process)[:share] for process, share in enumerate(shares)]
+    return Mesh(np.concatenate(owned), (AXIS,))
+
+
+def _connect() -> None:
+    """Connects the processes for meshes of the usual sizes, while they keep step.
+
+    JAX waits 30 seconds for the others when devices meet for the first time, and for ever later.
+    """
+    for size in (2, 3, 4, 5, 8):
+        total = _mapped("shard_map_checked", lambda x: jax.lax.psum(x, AXIS), size, 0)
+        jax.block_until_ready(total(np.zeros((size, 1), np.float32)))
+
+
+if jax.process_count() > 1:
+    _connect()
 
 
 @dataclasses.dataclass(frozen=True)

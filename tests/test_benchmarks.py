@@ -21,6 +21,7 @@ BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
             ["stim, 2 cores", "x copy", "0.001"],
         ),
         ("collectives", ["--sizes", "64", "6400"], ["lax.pmean", "noise off", "protected"]),
+        ("processes", ["--sizes", "64", "6400"], ["over 2 processes", "lax.pmean", "noise off"]),
         ("transition", ["--batch", "16"], ["TensorCircuit-NG", "with Jacobian"]),
         ("training", ["--steps", "1"], ["classical", "ring-protected", "error 1e-3"]),
         ("compiling", ["--nodes", "2", "--size", "1e3"], ["lax.pmean", "2 nodes: first"]),

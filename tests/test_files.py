@@ -162,10 +162,18 @@ def test_metrics_are_strict_json_a_line_each(tmp_path):
 def test_a_line_is_written_with_a_single_call(tmp_path, monkeypatch):
     log = MetricsLog(tmp_path / "metrics.jsonl", keep_all)
     written = []
-    monkeypatch.setattr(os, "write", lambda _, content: written.append(content))
+    monkeypatch.setattr(os, "write", lambda _, line: written.append(line) or len(line))
     log.write({"step": 1})
     log.close()
     assert written == [b'{"step": 1}\n']
+
+
+def test_a_line_that_is_cut_off_by_a_full_disk_is_an_error(tmp_path, monkeypatch):
+    log = MetricsLog(tmp_path / "metrics.jsonl", keep_all)
+    monkeypatch.setattr(os, "write", lambda _, line: len(line) - 1)
+    with pytest.raises(OSError, match="No space left"):
+        log.write({"step": 1})
+    log.close()
 
 
 @pytest.mark.parametrize("cut", [1, 5, 13])

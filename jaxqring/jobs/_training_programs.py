@@ -5,12 +5,13 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax.training.train_state import TrainState
 
 from jaxqring.jobs._training_config import RunConfig, TrainConfig
 from jaxqring.jobs._training_results import Terms
-from jaxqring.launch._processes import gathered
+from jaxqring.launch._processes import gathered, wait_for_all
 from jaxqring.ring import replica_agreement
 from jaxqring.train import _datasets as datasets
 from jaxqring.train._objective import AXIS, model_for
@@ -46,6 +47,7 @@ def programs_of(
     placement: Placement,
 ) -> Programs:
     """The programs of a run, which compile when they are first called."""
+    _meet(placement)
     over = functools.partial(over_nodes, mapping=placement.mapping, devices=placement.devices)
     with_shots = config.quantum is not None and config.quantum.shots is not None
     sampled = model_for(config.model, data, config.quantum).apply if with_shots else None
@@ -59,6 +61,21 @@ def programs_of(
         functools.partial(_test_accuracy, correct, data),
         lambda state: float(gathered(agreement(state.params))[0]),
     )
+
+
+def _meet(placement: Placement) -> None:
+    """Connects the processes of some nodes while they are in step.
+
+    When devices meet for the first time, gloo waits 30 seconds for them, which is less than a
+    process may compile longer than another one; later it waits for as long as it takes.
+    """
+    if placement.processes == 1:
+        return
+    wait_for_all(f"{placement.nodes} nodes")
+    ones = jax.make_array_from_callback(
+        (placement.nodes,), placement.sharding, lambda index: np.ones(1, np.float32)
+    )
+    jax.block_until_ready(jax.jit(jnp.sum)(ones))
 
 
 def _test_accuracy(correct_fn: Callable, data: datasets.Dataset, state: TrainState) -> np.ndarray:

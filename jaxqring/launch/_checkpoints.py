@@ -86,8 +86,7 @@ class Checkpoints:
         """
         begin = time.monotonic()
         self.wait()
-        _, tree = _split(state)
-        self._orbax.save(self._folder / str(step), tree)
+        self._orbax.save(self._folder / str(step), _split(state))
         self.cost = time.monotonic() - begin
 
     def wait(self) -> None:
@@ -96,7 +95,10 @@ class Checkpoints:
         Raises:
           OSError: if it cannot be written.
         """
-        self._orbax.wait_until_finished()
+        try:
+            self._orbax.wait_until_finished()
+        except ValueError as error:  # of TensorStore, which has no others
+            raise OSError(f"a checkpoint could not be written: {error}") from error
         if is_first():
             self._remove_old()
 
@@ -154,8 +156,8 @@ def _rows(leaf: Any, shape: tuple[int, ...]) -> Any:
     return leaf if leaf.shape == shape else np.broadcast_to(leaf, shape)
 
 
-def _split(state: PyTree) -> tuple[list[bool], PyTree]:
-    """Which arrays are the same on all nodes, bit for bit; the state with these once, as NumPy."""
+def _split(state: PyTree) -> PyTree:
+    """The state with arrays that are the same on all nodes, bit for bit, once and as NumPy's."""
     leaves, treedef = jax.tree.flatten(state)
     own = [_own_rows(leaf) for leaf in leaves]
     alike = _alike(own)
@@ -165,7 +167,7 @@ def _split(state: PyTree) -> tuple[list[bool], PyTree]:
         else (rows if getattr(leaf, "is_fully_addressable", True) else leaf)
         for leaf, rows, same in zip(leaves, own, alike, strict=True)
     ]
-    return alike, jax.tree.unflatten(treedef, kept)
+    return jax.tree.unflatten(treedef, kept)
 
 
 def _own_rows(leaf: Any) -> np.ndarray:
@@ -177,6 +179,7 @@ def _own_rows(leaf: Any) -> np.ndarray:
 
 
 def _alike(own: list[np.ndarray]) -> list[bool]:
+    """True for each array of which all rows, on all processes, are the same bits."""
     rows_alike = [all(row.tobytes() == rows[0].tobytes() for row in rows[1:]) for rows in own]
     if jax.process_count() == 1:
         return rows_alike
