@@ -69,11 +69,12 @@ def _meet(placement: Placement) -> None:
     When devices meet for the first time, gloo waits 30 seconds for them, which is less than a
     process may compile longer than another one; later it waits for as long as it takes.
     """
-    if placement.processes == 1:
+    sharding = placement.sharding
+    if placement.processes == 1 or sharding is None:
         return
     wait_for_all(f"{placement.nodes} nodes")
     ones = jax.make_array_from_callback(
-        (placement.nodes,), placement.sharding, lambda index: np.ones(1, np.float32)
+        (placement.nodes,), sharding, lambda index: np.ones(1, np.float32)
     )
     jax.block_until_ready(jax.jit(jnp.sum)(ones))
 
