@@ -112,6 +112,10 @@ class MetricsLog:
         if os.write(self._file, text) < len(text):  # the next call would say so, and spoil the line
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
+    def sync(self) -> None:
+        """Waits until the disk has all lines."""
+        os.fsync(self._file)
+
     def close(self) -> None:
         os.close(self._file)
 
@@ -140,7 +144,7 @@ def save_state(path: Path, state: PyTree, step: int) -> None:
 
 def load_state(path: Path) -> tuple[PyTree, int]:
     """The state dict and the step of a checkpoint; None and 0 where there is no checkpoint."""
-    if not path.exists():
+    if not path.is_file():
         return None, 0
     saved = serialization.msgpack_restore(path.read_bytes())
     return saved["state"], int(saved["step"])

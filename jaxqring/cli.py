@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 
 import jaxqring
+from jaxqring import _checks as checks
 from jaxqring._extras import MissingExtraError, needs
 from jaxqring.jobs import (
     _budget_job,
@@ -49,9 +50,8 @@ from jaxqring.jobs._training_folder import (
     forget,
     locked,
     resume_points,
-    sizes_ahead,
 )
-from jaxqring.jobs._training_losses import lose, with_losses
+from jaxqring.jobs._training_losses import lose, sizes_ahead
 from jaxqring.launch._processes import initialize, is_first, world
 from jaxqring.launch._stopping import STOPPED, Stopped
 from jaxqring.launch._supervisor import LEFT, follow_parent, is_child, supervise
@@ -85,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status = _fail(sentence, STOPPED)
     except KeyboardInterrupt:
         status = _fail("interrupted; the same command goes on from the last checkpoint", 130)
-    except RuntimeError:
+    except Exception:
         if not jax.distributed.is_initialized():
             raise
         traceback.print_exc()
@@ -121,6 +121,9 @@ def _run(arguments: list[str]) -> int:
         status = _by_processes(arguments, config.folder, switches.processes, merge, console)
         if status:
             return status
+    elif (switches.elastic or switches.lose_nodes) and switches.processes == 1:
+        rule = "be at least 2 with --elastic or --lose-nodes"
+        checks.refuse("processes", rule, switches.processes)
     elif is_child():  # the parent has removed what was to be started over
         config = dataclasses.replace(config, resume=True)
     elif switches.processes > 1:
@@ -149,13 +152,12 @@ def _train(config: TrainConfig, console: "Console") -> "Output":
     from jaxqring.show import _compression_figures, _security_figure, _tables, _training_figures
 
     processes = world(os.environ).count
-    ahead = sizes_ahead(with_losses(config))
+    ahead = sizes_ahead(config)
     for nodes in ahead:
         check_processes(config.mapping, nodes, processes)
     if config.mapping != "vmap":
-        _offer_host_devices(ahead[0] // processes)
-    # Orbax logs the tracebacks of errors that it raises later.
-    logging.getLogger("absl").addFilter(lambda record: not record.exc_info)
+        _offer_host_devices(max(ahead, default=processes) // processes)
+    logging.getLogger("absl").addFilter(_is_not_raised)
     initialize(preemption=True)
     console.quiet = not is_first()
     folder, finished = config.folder, finished_summary(config)
@@ -183,12 +185,17 @@ def _train(config: TrainConfig, console: "Console") -> "Output":
     return tables, [folder / "summary.json", *paths]
 
 
+def _is_not_raised(record: logging.LogRecord) -> bool:
+    """False for the tracebacks that Orbax logs, of errors that it raises later."""
+    return not record.exc_info
+
+
 def _supervised(
     arguments: list[str], config: TrainConfig, flags: "Flags", console: "Console"
 ) -> int:
     """Trains in several processes of this host, again and again until the job is finished."""
     check_folder(config)
-    for nodes in sizes_ahead(with_losses(config)):
+    for nodes in sizes_ahead(config):
         check_processes(config.mapping, nodes, flags.processes)
 
     def after(rank: int, processes: int) -> int:
@@ -197,9 +204,9 @@ def _supervised(
             _say(console, f"the nodes {nodes} are lost, and the run goes on without them")
         elif not flags.elastic:
             return processes
-        ahead = sizes_ahead(with_losses(config))
-        fitting = [each for each in range(1, processes) if not any(n % each for n in ahead)]
-        return fitting[-1] if fitting else processes
+        ahead = sizes_ahead(config)
+        fewer = [each for each in range(1, processes) if not any(n % each for n in ahead)]
+        return max(fewer, default=processes)
 
     if not config.resume:
         with locked(config.folder):

@@ -18,6 +18,8 @@ RUNS = {
     "ideal": 'noise = "off"\nbits = 32',
     "protected": "fidelity = 0.99\nprotection = {}",
     "secure": 'noise = "off"\nsecurity = {}',
+    "changing": "fidelity = 0.99\nresync_every = 4\n"
+    "membership = [{ step = 2, nodes = [0, 2] }, { step = 4, nodes = [0, 1, 2, 3] }]",
     "compressed": 'fidelity = 0.99\ncompress = { method = "topk" }',
 }
 JOB = """

@@ -28,7 +28,7 @@ from jaxqring.jobs._security_config import SecurityConfig
 from jaxqring.ring import Ring
 from jaxqring.secure._security import MIN_PARTIES
 from jaxqring.train._datasets import DataConfig
-from jaxqring.train._membership import MembershipConfig, Period, periods
+from jaxqring.train._membership import MembershipConfig, Period, periods_of
 from jaxqring.train._quantum_model import QuantumConfig, check_model
 
 
@@ -258,7 +258,7 @@ class TrainConfig:
 
     def periods(self, run: RunConfig) -> tuple[Period, ...]:
         """The periods of a run between the changes of its nodes."""
-        return periods(run.membership, self.nodes, self.steps)
+        return periods_of(run.membership, self.nodes, self.steps)
 
     def sizes(self, run: RunConfig) -> tuple[int, ...]:
         """The numbers of nodes of a run, in the order of its periods."""

@@ -12,7 +12,7 @@ from jaxqring import _checks as checks
 from jaxqring._fields import as_written
 from jaxqring._files import load_state, lock, to_json, write_whole
 from jaxqring.jobs._training_config import TrainConfig
-from jaxqring.launch._checkpoints import newest
+from jaxqring.launch._checkpoints import checkpoints_in, newest
 from jaxqring.train._placement import Placement
 
 
@@ -42,10 +42,12 @@ def finished_summary(config: TrainConfig) -> dict[str, Any] | None:
     A job is trained if it is not finished, or if `config.resume` is off.
     """
     summary = config.folder / "summary.json"
-    there, _ = _marker(config.folder)
-    if not config.resume or there != _identity(config) or not summary.exists():
-        return None
-    return json.loads(summary.read_text())
+    return json.loads(summary.read_text()) if goes_on(config) and summary.exists() else None
+
+
+def goes_on(config: TrainConfig) -> bool:
+    """True if the folder holds this job, and it is not to start over."""
+    return config.resume and _marker(config.folder)[0] == _identity(config)
 
 
 def check_folder(config: TrainConfig) -> None:
@@ -87,7 +89,13 @@ def forget(folder: Path) -> None:
     names = ("config.json", "metrics.jsonl", "summary.json", "losses.json")
     for path in [*(folder / name for name in names), *folder.glob("results/*.json")]:
         path.unlink(missing_ok=True)
-    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    for run in folder.glob("checkpoints/*"):
+        if run.suffix == ".msgpack" and run.is_file():
+            run.unlink()
+        for path in checkpoints_in(run):
+            shutil.rmtree(path)
+        with contextlib.suppress(OSError):  # what others have put there stays
+            run.rmdir()
 
 
 @contextlib.contextmanager
@@ -120,18 +128,6 @@ def resume_points(config: TrainConfig) -> dict[str, float]:
         done = result_path(config.folder, run.name).exists()
         points[run.name] = math.inf if done else step
     return points
-
-
-def sizes_ahead(config: TrainConfig) -> list[int]:
-    """The numbers of nodes that the runs of a job are yet to have, largest first."""
-    done = resume_points(config) if config.resume else {}
-    sizes = {
-        len(period.nodes)
-        for run in config.runs
-        for period in config.periods(run)
-        if period.end > done.get(run.name, 0)
-    }
-    return sorted(sizes or {config.nodes}, reverse=True)
 
 
 def _identity(config: TrainConfig) -> dict[str, Any]:

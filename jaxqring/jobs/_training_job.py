@@ -26,10 +26,9 @@ from jaxqring.jobs._training_folder import (
     prepare_folder,
     result_path,
     resume_points,
-    sizes_ahead,
 )
 from jaxqring.jobs._training_loop import Due, Loop, restored
-from jaxqring.jobs._training_losses import with_losses
+from jaxqring.jobs._training_losses import sizes_ahead, with_losses
 from jaxqring.jobs._training_programs import programs_of, updates
 from jaxqring.jobs._training_results import (
     guarantees,
@@ -40,7 +39,8 @@ from jaxqring.jobs._training_results import (
     terms_of,
 )
 from jaxqring.launch._checkpoints import Checkpoints
-from jaxqring.launch._processes import gathered, is_first, wait_for_all
+from jaxqring.launch._processes import gathered, is_first, of_first, wait_for_all
+from jaxqring.launch._stopping import stopping
 from jaxqring.train import _datasets as datasets
 from jaxqring.train._membership import changed, consumed, copy_bits, reached
 from jaxqring.train._objective import exact, initial_params, model_for, schedule
@@ -84,9 +84,8 @@ def train(config: TrainConfig, console: "Console | None" = None) -> dict[str, An
     if before := finished_summary(config):
         return before
     check_folder(config)
-    given, config = config, with_losses(config)
-    ahead = sizes_ahead(config)
-    placement = place(config.mapping, max(ahead))
+    given, config, ahead = config, with_losses(config), sizes_ahead(config)
+    placement = place(config.mapping, max(ahead, default=jax.process_count()))
     for nodes in ahead:
         check_processes(config.mapping, nodes, placement.processes)
     data = datasets.load(config.data)
@@ -98,6 +97,8 @@ def train(config: TrainConfig, console: "Console | None" = None) -> dict[str, An
     folder = config.folder
     with contextlib.ExitStack() as stack:
         log = None
+        # All have read by then what there was before.
+        wait_for_all("read")
         if is_first():
             stack.enter_context(locked(folder))
             prepare_folder(given, placement)
@@ -109,16 +110,17 @@ def train(config: TrainConfig, console: "Console | None" = None) -> dict[str, An
             stack.callback(log.close)
         # The others read what there is after that, and nothing is written before they have.
         wait_for_all("folder")
-        before = {run.name: _finished_before(run, folder, say) for run in config.runs}
+        finished = [_finished_before(run, folder, say) for run in config.runs]
         wait_for_all("finished before")
+        asked = stack.enter_context(stopping())
         with progress_bars(console) as bar:
             results = [
-                before[run.name] or _finish(run, config, data, placement, log, bar)
-                for run in config.runs
+                _finish(run, config, data, placement, log, bar, asked) if done is None else done
+                for run, done in zip(config.runs, finished, strict=True)
             ]
     summary = {
         "name": config.name,
-        "parameters": results[0]["parameters"],
+        "parameters": results[0].get("parameters"),
         "platform": placement.platform,
         "mapping": placement.mapping,
         "jax": jax.__version__,
@@ -151,10 +153,10 @@ def _say(console: "Console", line: str) -> None:
 def _finished_before(run: RunConfig, folder: Path, say: Say) -> dict[str, Any] | None:
     """The result of a run that was finished before the job was cut off; None for other runs."""
     done = result_path(folder, run.name)
-    if not done.exists():
+    if not of_first(done.exists()):
         return None
     say(f"{run.name}: finished before, left as it is")
-    return json.loads(done.read_text())
+    return json.loads(done.read_text()) if is_first() else {}
 
 
 def _finish(
@@ -164,6 +166,7 @@ def _finish(
     placement: Placement,
     log: MetricsLog | None,
     bar: Callable[..., Advance],
+    asked: Callable[[], bool],
 ) -> dict[str, Any]:
     """Trains a run to its end and writes its result, on the process that has a log to write."""
     start = time.monotonic()
@@ -173,7 +176,7 @@ def _finish(
     checkpoints = Checkpoints(checkpoint_path(config.folder, run.name))
     point = restored(run, config, initial, placement, checkpoints)
     advance = bar(run.name, total=config.steps, done=point.done, note="compiling")
-    loop = Loop(run, config, checkpoints, Due(config, point.done), log, advance)
+    loop = Loop(run, config, checkpoints, Due(config, point.done), log, advance, asked)
     # Once for each number of nodes, also where it comes back.
     terms = functools.cache(lambda nodes: terms_of(run, config, params, nodes))
     programs = functools.cache(
@@ -195,7 +198,7 @@ def _finish(
     accuracy, agreement = here.accuracy(point.state), here.agreement(point.state)
     count = sum(leaf.size for leaf in jax.tree.leaves(params))
     if log is None:
-        return {"parameters": count}
+        return {}
     lines = [line for line in read_metrics(log.path) if line["run"] == run.name]
     parts = parts_of(run, config, lines, terms)
     result = {

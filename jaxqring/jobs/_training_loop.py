@@ -13,10 +13,10 @@ from jaxqring._files import MetricsLog, load_state
 from jaxqring._progress import Advance
 from jaxqring._types import PyTree
 from jaxqring.jobs._training_config import RunConfig, TrainConfig
-from jaxqring.jobs._training_folder import checkpoint_path, old_checkpoint_path
-from jaxqring.launch._checkpoints import Checkpoints, checkpoint_interval, newest
+from jaxqring.jobs._training_folder import old_checkpoint_path
+from jaxqring.launch._checkpoints import Checkpoints, checkpoint_interval
 from jaxqring.launch._processes import is_first, of_first, wait_for_all
-from jaxqring.launch._stopping import Stopped, stopping
+from jaxqring.launch._stopping import Stopped
 from jaxqring.train._membership import fresh_copies, reached
 from jaxqring.train._placement import Placement
 
@@ -64,17 +64,16 @@ def restored(
       placement: of the nodes.
       checkpoints: of the run.
     """
-    folder = checkpoint_path(config.folder, run.name)
-    old = old_checkpoint_path(config.folder, run.name)
-    if old.exists():
-        if newest(folder) is None:
-            saved, step = load_state(old)
-            checkpoints.save(step, saved)
+    done, old = checkpoints.step(), old_checkpoint_path(config.folder, run.name)
+    if of_first(old.is_file()):
+        if not done:
+            saved, done = load_state(old)
+            checkpoints.save(done, saved)
             checkpoints.wait()
         wait_for_all("old checkpoint")
         if is_first():
             old.unlink()
-    periods, done = config.periods(run), newest(folder) or 0
+    periods = config.periods(run)
     index = reached(periods, done)
     nodes = len(periods[index].nodes)
     state = jax.tree.map(lambda leaf: np.broadcast_to(leaf, (nodes, *leaf.shape[1:])), initial)
@@ -83,10 +82,13 @@ def restored(
         params = jax.tree.map(lambda leaf: leaf[0], initial.params)
         copies = jax.device_get(fresh_copies(compressor, params, periods, index))
     like = Reached(state, copies, done)
-    # Of processes that share the nodes no more, each reads all.
-    shares = placement.processes > 1 and nodes % placement.processes == 0
+    if not done:
+        return like
+    # Where the processes cannot carry the nodes of the checkpoint, each reads the whole of it.
+    shares = 1 < placement.processes <= nodes <= placement.nodes
+    shares = shares and nodes % placement.processes == 0
     sharding = placement.of(nodes).sharding if shares else None
-    tree, done = checkpoints.restore(like.saved(), sharding)
+    tree = checkpoints.restore(done, like.saved(), sharding)
     if copies:
         rows = jax.tree.map(lambda leaf: np.asarray(leaf)[0], tree.pop("copies"))
         copies = serialization.from_state_dict(copies, rows)
@@ -103,6 +105,7 @@ class Loop(NamedTuple):
       due: says after which steps one is written.
       log: of the metrics; None on other processes than the first.
       advance: the progress bar.
+      asked: true after a step at which SIGTERM asks to stop; called once after each step.
     """
 
     run: RunConfig
@@ -111,6 +114,7 @@ class Loop(NamedTuple):
     due: "Due"
     log: MetricsLog | None
     advance: Advance
+    asked: Callable[[], bool]
 
     def steps(
         self,
@@ -132,34 +136,35 @@ class Loop(NamedTuple):
         """
         (state, copies, done), config = point, self.config
         waiting: list[dict[str, Any]] = []
-        with stopping() as asked:
-            for step in range(done, end):
-                state, metrics = update(state, step)
-                waiting.append({"run": self.run.name, "step": step + 1, **metrics})
-                note, stops = None, asked()
-                evaluates = step + 1 == config.steps or (step + 1) % config.eval_every == 0
-                saves = self.due(step + 1) or stops
-                if evaluates or saves or step + 1 == end or len(waiting) == FETCHED_TOGETHER:
-                    lines, waiting = _fetched(waiting), []
-                    if evaluates:
-                        accuracy = accuracy_of(state)
-                        lines[-1]["test_accuracy"] = float(accuracy.mean())
-                        note = f"loss {lines[-1]['loss']:.3f}, test accuracy {accuracy.mean():.3f}"
-                    if self.log is not None:
-                        for line in lines:
-                            self.log.write(line)
-                if saves:  # after its lines: a checkpoint never speaks of lines that are not there
-                    self.checkpoints.save(step + 1, Reached(state, copies, step + 1).saved())
-                    self.due.saved(step + 1, self.checkpoints.cost)
-                self.advance(1, note)
-                if stops:
-                    self.checkpoints.close()
-                    raise Stopped(f"{self.run.name}, step {step + 1}")
+        for step in range(done, end):
+            state, metrics = update(state, step)
+            waiting.append({"run": self.run.name, "step": step + 1, **metrics})
+            note, stops = None, self.asked()
+            evaluates = step + 1 == config.steps or (step + 1) % config.eval_every == 0
+            saves = self.due(step + 1) or stops
+            if evaluates or saves or step + 1 == end or len(waiting) == FETCHED_TOGETHER:
+                lines, waiting = _fetched(waiting), []
+                if evaluates:
+                    accuracy = accuracy_of(state)
+                    lines[-1]["test_accuracy"] = float(accuracy.mean())
+                    note = f"loss {lines[-1]['loss']:.3f}, test accuracy {accuracy.mean():.3f}"
+                if self.log is not None:
+                    for line in lines:
+                        self.log.write(line)
+            if saves:
+                if self.log is not None:  # a checkpoint never speaks of lines that are not there
+                    self.log.sync()
+                self.checkpoints.save(step + 1, Reached(state, copies, step + 1).saved())
+                self.due.saved(step + 1, self.checkpoints.cost)
+            self.advance(1, note)
+            if stops:
+                self.checkpoints.close()
+                raise Stopped(f"{self.run.name}, step {step + 1}")
         return Reached(state, copies, end)
 
 
 class Due:
-    """Says after which steps a checkpoint is written; the same on all processes."""
+    """Says after which steps a checkpoint is written: the same on all processes, which all ask."""
 
     def __init__(self, config: TrainConfig, first: int) -> None:
         self._last = config.steps
@@ -181,7 +186,8 @@ class Due:
             return
         (begin, at), now = self._since, time.monotonic()
         each = (now - at - cost) / max(done - begin, 1)
-        steps = checkpoint_interval(cost, self._mean_time) / max(each, 1e-9)
+        # A coarse clock may say that either took no time.
+        steps = checkpoint_interval(max(cost, 1e-9), self._mean_time) / max(each, 1e-9)
         self._next = done + of_first(max(1, min(round(steps), self._last)))
         self._since = done, now
 

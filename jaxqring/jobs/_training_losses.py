@@ -6,17 +6,36 @@ import math
 
 from jaxqring._files import to_json, write_whole
 from jaxqring.jobs._training_config import RunConfig, TrainConfig
-from jaxqring.jobs._training_folder import losses_path, resume_points
+from jaxqring.jobs._training_folder import goes_on, losses_path, resume_points
 from jaxqring.train._membership import MembershipConfig
 
 
 def with_losses(config: TrainConfig) -> TrainConfig:
     """The configuration whose runs also lose the nodes that were lost in its folder."""
-    if not config.resume or not losses_path(config.folder).exists():
+    if not goes_on(config) or not losses_path(config.folder).exists():
         return config
     losses = json.loads(losses_path(config.folder).read_text())
     runs = tuple(_with(run, config, losses.get(run.name, [])) for run in config.runs)
     return dataclasses.replace(config, runs=runs)
+
+
+def sizes_ahead(config: TrainConfig) -> list[int]:
+    """The numbers of nodes that runs need from here on, largest first; none if all are finished.
+
+    Args:
+      config: the job, without losses.
+    """
+    going = with_losses(config)
+    done = resume_points(going) if goes_on(config) else {}
+    sizes = {
+        len(period.nodes)
+        for run in going.runs
+        if not math.isinf(done.get(run.name, 0))
+        for period in going.periods(run)
+        # The last period of a run that lacks nothing but its result is needed for that.
+        if period.end > min(done.get(run.name, 0), going.steps - 1)
+    }
+    return sorted(sizes, reverse=True)
 
 
 def _with(run: RunConfig, config: TrainConfig, losses: list[dict]) -> RunConfig:
@@ -36,8 +55,8 @@ def _with(run: RunConfig, config: TrainConfig, losses: list[dict]) -> RunConfig:
 def lose(config: TrainConfig, rank: int, processes: int) -> tuple[int, ...]:
     """Has the run that is being trained lose the nodes of a process, from its last checkpoint on.
 
-    Before the first checkpoint, or where those that are left could not go on without it, no node is
-    lost.
+    Before the first checkpoint, or where a configuration may not have the nodes that are left, no
+    node is lost.
 
     Args:
       config: the job, without losses.

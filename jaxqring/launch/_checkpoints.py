@@ -1,9 +1,11 @@
 """Checkpoints of a run by Orbax: whole or not there, and the same on any layout."""
 
+import contextlib
 import hashlib
 import math
 import shutil
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from jax.sharding import NamedSharding
 
 from jaxqring import _checks as checks
 from jaxqring._types import PyTree
-from jaxqring.launch._processes import is_first, wait_for_all
+from jaxqring.launch._processes import is_first, of_first, wait_for_all
 
 
 def checkpoint_interval(cost: float, mean_time: float) -> float:
@@ -54,6 +56,15 @@ def newest(folder: Path) -> int | None:
     return max((int(path.name) for path in folder.glob("*") if path.name.isdecimal()), default=None)
 
 
+def checkpoints_in(folder: Path) -> list[Path]:
+    """The checkpoints in the folder of a run, and what is left of those that were cut off."""
+    return [
+        path
+        for path in folder.glob("*")
+        if path.name.isdecimal() or ".orbax-checkpoint-tmp" in path.name
+    ]
+
+
 class Checkpoints:
     """The checkpoints of a run, of which the last one stays.
 
@@ -86,7 +97,8 @@ class Checkpoints:
         """
         begin = time.monotonic()
         self.wait()
-        self._orbax.save(self._folder / str(step), _split(state))
+        with _translated():
+            self._orbax.save(self._folder / str(step), _split(state))
         self.cost = time.monotonic() - begin
 
     def wait(self) -> None:
@@ -95,26 +107,26 @@ class Checkpoints:
         Raises:
           OSError: if it cannot be written.
         """
-        try:
+        with _translated():
             self._orbax.wait_until_finished()
-        except ValueError as error:  # of TensorStore, which has no others
-            raise OSError(f"a checkpoint could not be written: {error}") from error
         if is_first():
             self._remove_old()
 
-    def restore(self, like: PyTree, sharding: NamedSharding | None = None) -> tuple[PyTree, int]:
-        """The state of the last checkpoint, and its step; `like` itself and 0 without one.
+    def step(self) -> int:
+        """The step of the last checkpoint, as the first process sees it; 0 without one."""
+        return of_first(newest(self._folder) or 0)
+
+    def restore(self, step: int, like: PyTree, sharding: NamedSharding | None = None) -> PyTree:
+        """The state of a checkpoint.
 
         Args:
+          step: of the checkpoint.
           like: pytree of arrays (N, ...) of the shapes and types of the state.
-          sharding: of the result over several processes; a single one gets NumPy arrays.
+          sharding: of the result over several processes; NumPy arrays by default.
 
         Raises:
           ValueError: if the checkpoint is that of another state.
         """
-        step = newest(self._folder)
-        if step is None:
-            return like, 0
         path = self._folder / str(step)
         there = self._orbax.metadata(path).item_metadata.tree
         if _places(there) != _places(like):
@@ -122,26 +134,39 @@ class Checkpoints:
 
         def target(saved: Any, leaf: Any) -> Any:
             once, each = tuple(leaf.shape[1:]), tuple(leaf.shape)
-            if tuple(saved.shape) not in (once, each) or saved.dtype != leaf.dtype:
+            fits = tuple(saved.shape) in (once, each) or leaf.size == 0
+            if not fits or saved.dtype != leaf.dtype:
                 _refuse(path)
             if tuple(saved.shape) == each and sharding is not None:
                 return jax.ShapeDtypeStruct(each, leaf.dtype, sharding=sharding)
             return np.empty(saved.shape, leaf.dtype)
 
         saved = self._orbax.restore(path, jax.tree.map(target, there, like))
-        return jax.tree.map(lambda own, leaf: _rows(own, leaf.shape), saved, like), step
+        return jax.tree.map(lambda own, leaf: _rows(own, leaf.shape), saved, like)
 
     def close(self) -> None:
-        """Ends the writing, after which nothing else may be called."""
+        """Waits as `wait` does, after which no other method may be called."""
         self.wait()
         self._orbax.close()
 
     def _remove_old(self) -> None:
-        """Removes all but the last checkpoint, and what was left of one that was cut off."""
+        """Removes checkpoints before the last one, and what was left of one that was cut off."""
         last = newest(self._folder)
-        for path in self._folder.glob("*"):
+        for path in checkpoints_in(self._folder):
             if path.name != str(last):
-                shutil.rmtree(path)
+                # What cannot be removed is not read, and goes next time.
+                shutil.rmtree(path, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _translated() -> Iterator[None]:
+    """Says by the type of an error whether another start could do without it."""
+    try:
+        yield
+    except TimeoutError as error:  # of a barrier; by itself it is an OSError
+        raise RuntimeError(f"another process did not come: {error}") from error
+    except ValueError as error:  # of TensorStore, for files that cannot be written
+        raise OSError(f"a checkpoint could not be written: {error}") from error
 
 
 def _places(tree: PyTree) -> list[tuple]:
@@ -160,12 +185,13 @@ def _split(state: PyTree) -> PyTree:
     """The state with arrays that are the same on all nodes, bit for bit, once and as NumPy's."""
     leaves, treedef = jax.tree.flatten(state)
     own = [_own_rows(leaf) for leaf in leaves]
-    alike = _alike(own)
     kept = [
-        np.array(rows[0])
+        np.zeros(1, rows.dtype)  # Orbax writes no empty array
+        if rows.size == 0
+        else np.array(rows[0])
         if same
         else (rows if getattr(leaf, "is_fully_addressable", True) else leaf)
-        for leaf, rows, same in zip(leaves, own, alike, strict=True)
+        for leaf, rows, same in zip(leaves, own, _same_on_all(own), strict=True)
     ]
     return jax.tree.unflatten(treedef, kept)
 
@@ -178,13 +204,18 @@ def _own_rows(leaf: Any) -> np.ndarray:
     return np.concatenate([np.asarray(shard.data) for shard in shards])
 
 
-def _alike(own: list[np.ndarray]) -> list[bool]:
+def _same_on_all(own: list[np.ndarray]) -> list[bool]:
     """True for each array of which all rows, on all processes, are the same bits."""
-    rows_alike = [all(row.tobytes() == rows[0].tobytes() for row in rows[1:]) for rows in own]
+    alike = [bool(np.all(_bytes_of(rows) == _bytes_of(rows[:1]))) for rows in own]
     if jax.process_count() == 1:
-        return rows_alike
+        return alike
     digests = [hashlib.blake2b(rows[0].tobytes(), digest_size=16).digest() for rows in own]
     here = np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 16)
-    here = np.concatenate([here, np.array(rows_alike, np.uint8)[:, None]], axis=1)
+    here = np.concatenate([here, np.array(alike, np.uint8)[:, None]], axis=1)
     every = np.asarray(multihost_utils.process_allgather(here))
     return (np.all(every == every[0], axis=(0, 2)) & (every[0, :, -1] == 1)).tolist()
+
+
+def _bytes_of(rows: np.ndarray) -> np.ndarray:
+    """(rows, bytes) uint8 the bits of each row."""
+    return np.ascontiguousarray(rows).reshape(len(rows), -1).view(np.uint8)

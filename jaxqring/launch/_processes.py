@@ -148,7 +148,7 @@ def wait_for_all(name: str) -> None:
 def of_first(value: int) -> int:
     """The number that the first process has; all have to call it."""
     if jax.process_count() == 1:
-        return value
+        return int(value)
     return int(multihost_utils.broadcast_one_to_all(np.int32(value)))
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from jaxqring import _checks as checks
-from jaxqring.launch._stopping import caught
+from jaxqring.launch._stopping import STOPPED, caught
 
 #: Names, for a child, the end of a pipe that closes when its parent ends.
 PARENT = "JAXQRING_PARENT"
@@ -54,7 +54,7 @@ def supervise(
       processes: their number.
       progress: a value that is another one after every step worth keeping.
       restarts: without progress, after which it gives up.
-      after: takes the number of the process that has died, counted from 0, and that of all to that
+      after: takes the number of the process that was lost, counted from 0, and that of all to that
         of the processes of the next start; as many by default.
       say: shows a line to the user.
 
@@ -79,7 +79,8 @@ def supervise(
         if vain > restarts:
             say(f"gave up after {restarts} restarts without progress")
             return status
-        processes = after(rank, processes)
+        if status not in (STOPPED, LEFT, 128 + signal.SIGABRT):  # others may be started anew
+            processes = after(rank, processes)
         again = "one process starts" if processes == 1 else f"{processes} processes start"
         say(f"{again} again, from the last checkpoint")
 
@@ -119,6 +120,8 @@ def _once(
                             **quiet,
                         )
                     )
+            if asked.is_set():  # before all of them were there
+                hand_on(signal.SIGTERM)
             rank, status = _first_failure(children)
             if status and not asked.is_set():
                 say(f"process {rank} of {processes} {_in_words(status)}")

@@ -59,7 +59,9 @@ class Period(NamedTuple):
     nodes: tuple[int, ...]
 
 
-def periods(changes: Sequence[MembershipConfig], num_nodes: int, steps: int) -> tuple[Period, ...]:
+def periods_of(
+    changes: Sequence[MembershipConfig], num_nodes: int, steps: int
+) -> tuple[Period, ...]:
     """The periods of a run, one more than there are changes.
 
     Args:
@@ -87,19 +89,19 @@ def periods(changes: Sequence[MembershipConfig], num_nodes: int, steps: int) -> 
     return (*found, Period(first, steps, nodes))
 
 
-def reached(run: Sequence[Period], done: int) -> int:
+def reached(periods: Sequence[Period], done: int) -> int:
     """The index of the period of the last of so many steps, or of the first if none is done.
 
     A checkpoint between two periods is of the earlier one: the change belongs to the later.
     """
-    return max(sum(period.first < done for period in run) - 1, 0)
+    return max(sum(period.first < done for period in periods) - 1, 0)
 
 
-def consumed(run: Sequence[Period], per_node: int, have: int) -> Consumed:
+def consumed(periods: Sequence[Period], per_node: int, have: int) -> Consumed:
     """The images consumed in the periods of a run, one after the other.
 
     Args:
-      run: its periods, up to the one whose `batches` take this for `before`.
+      periods: of a run, up to the one whose `batches` take this for `before`.
       per_node: images of a node in a step.
       have: images of an epoch.
 
@@ -108,7 +110,7 @@ def consumed(run: Sequence[Period], per_node: int, have: int) -> Consumed:
     """
     return functools.reduce(
         lambda done, period: done.until(period.end, len(period.nodes), per_node, have),
-        run,
+        periods,
         NOTHING,
     )
 
@@ -137,18 +139,18 @@ def _nearest(node: int, stay: set[int]) -> int:
     return max((other for other in stay if other <= node), default=max(stay))
 
 
-def holders(run: Sequence[Period], index: int) -> dict[int, int]:
+def holders(periods: Sequence[Period], index: int) -> dict[int, int]:
     """The nodes that are away in a period but whose memory is not lost, each with its holder.
 
     After every step, each node sends its memory to the next one round the ring. The copy outlives
     the node that leaves, unless the holder leaves in the same change, or later while it is away.
 
-    >>> run = (Period(0, 3, (0, 1, 2, 3)), Period(3, 9, (0, 3)))
-    >>> holders(run, 1)  # that of node 1 was held by node 2
+    >>> both = (Period(0, 3, (0, 1, 2, 3)), Period(3, 9, (0, 3)))
+    >>> holders(both, 1)  # that of node 1 was held by node 2
     {2: 3}
     """
     held: dict[int, int] = {}
-    for before, after in itertools.pairwise(period.nodes for period in run[: index + 1]):
+    for before, after in itertools.pairwise(period.nodes for period in periods[: index + 1]):
         held |= zip(before, (*before[1:], before[0]), strict=True)
         held = {
             node: holder for node, holder in held.items() if node not in after and holder in after
@@ -157,24 +159,24 @@ def holders(run: Sequence[Period], index: int) -> dict[int, int]:
 
 
 def fresh_copies(
-    compressor: Compressor, params: PyTree, run: Sequence[Period], index: int
+    compressor: Compressor, params: PyTree, periods: Sequence[Period], index: int
 ) -> dict[str, PyTree]:
     """A dictionary of the structure and the shapes of the copies that a checkpoint holds.
 
     Args:
       compressor: of the gradients.
       params: pytree of the parameters of one node.
-      run: its periods.
+      periods: of a run.
       index: of the period.
     """
     own = compressor.own(compressor.init(params))
-    return {str(node): own for node in holders(run, index)}
+    return {str(node): own for node in holders(periods, index)}
 
 
 def changed(
     state: TrainState,
     copies: dict[str, PyTree] | None,
-    run: Sequence[Period],
+    periods: Sequence[Period],
     index: int,
     compressor: Compressor | None = None,
 ) -> tuple[TrainState, dict[str, PyTree] | None]:
@@ -185,14 +187,14 @@ def changed(
         `CompressedState`, so that each node has a memory of its own.
       copies: those of the memory of nodes that are away, by their numbers as strings; None if
         neighbours hold no copies: nodes that join begin with a fresh memory.
-      run: its periods.
+      periods: of a run.
       index: of the period that begins; 1 or more.
       compressor: of the gradients.
 
     Returns:
       The state, and the copies that are held from there on.
     """
-    before, after = run[index - 1].nodes, run[index].nodes
+    before, after = periods[index - 1].nodes, periods[index].nodes
     carried_state = carried(state, before, after)
     if compressor is None:
         return carried_state, copies
@@ -201,9 +203,9 @@ def changed(
     rows = {node: _row(own, number) for number, node in enumerate(before)}
     if copies is not None:
         kept = rows | {int(node): copy for node, copy in copies.items()}
-        copies = {str(node): kept[node] for node in holders(run, index)}
+        copies = {str(node): kept[node] for node in holders(periods, index)}
         # A copy whose holder leaves as its node comes back is lost.
-        back = [n for n, holder in holders(run, index - 1).items() if {n, holder} <= set(after)]
+        back = [n for n, holder in holders(periods, index - 1).items() if {n, holder} <= set(after)]
         rows |= {node: kept[node] for node in back}
     fresh = compressor.own(compressor.init(_row(state.params, 0)))
     own = jax.tree.map(lambda *each: np.stack(each), *(rows.get(node, fresh) for node in after))

@@ -178,7 +178,7 @@ def test_the_optimizer_is_that_of_the_run_or_of_the_job():
 
     def slots(run, **job):
         state = loop._initial_state(run, dataclasses.replace(JOB, **job), data)
-        return sum(leaf.size for leaf in jax.tree.leaves(state.opt_state)) // (NODES * COUNT)
+        return sum(leaf.size for leaf in jax.tree.leaves(state.opt_state)) // COUNT
 
     assert slots(run) == 1  # a momentum
     assert slots(run, momentum=0.0) == slots(dataclasses.replace(run, momentum=0.0)) == 0
@@ -230,7 +230,8 @@ def test_an_aborted_step_leaves_the_memory_as_it_was(masked):
     assert step == 2
     assert (saved.pop("step") == 2).all()
     assert (fresh.pop("step") == 0).all()
-    jax.tree.map(np.testing.assert_array_equal, saved, fresh)
+    for left, right in zip(jax.tree.leaves(saved), jax.tree.leaves(fresh), strict=True):
+        np.testing.assert_array_equal(left, np.broadcast_to(right, left.shape))
 
 
 def test_one_plan_meets_the_target_of_two_collectives():

@@ -9,13 +9,26 @@ import pytest
 from launched import children, finished, job, started, wait_for, written
 from saved import last_state
 
+from jaxqring._files import to_json
 from jaxqring.jobs import TrainConfig, load_config, train
-from jaxqring.jobs._training_folder import losses_path, sizes_ahead
-from jaxqring.jobs._training_losses import lose, with_losses
+from jaxqring.jobs._training_folder import _identity, checkpoint_path, losses_path
+from jaxqring.jobs._training_job import _initial_state
+from jaxqring.jobs._training_loop import restored
+from jaxqring.jobs._training_losses import lose, sizes_ahead, with_losses
 from jaxqring.launch._checkpoints import Checkpoints, newest
+from jaxqring.train import _datasets as datasets
 from jaxqring.train._membership import MembershipConfig
+from jaxqring.train._placement import Placement
 
 CHANGES = (MembershipConfig(2, (0, 2, 3)), MembershipConfig(4, (0, 1, 2, 3)))
+
+
+def holds(config, *steps):
+    """Makes the folder of a job that was cut off after the checkpoint of each run."""
+    config.folder.mkdir(parents=True)
+    (config.folder / "config.json").write_text(to_json(_identity(config)))
+    for run, step in zip(config.runs, steps, strict=False):
+        (checkpoint_path(config.folder, run.name) / str(step)).mkdir(parents=True)
 
 
 class CutError(Exception):
@@ -109,7 +122,7 @@ def test_a_run_goes_on_without_lost_nodes_as_its_replay_does(tmp_path, monkeypat
     assert lose(config, 1, 2) == (2, 3)
     assert lose(config, 0, 1) == ()  # nobody would be left
     going = with_losses(config)
-    assert sizes_ahead(going) == [2]
+    assert sizes_ahead(config) == [2]
     replay = (MembershipConfig(2, (0, 1)),)
     assert going.runs[0].membership == replay
     summary = train(config)
@@ -124,11 +137,46 @@ def test_a_run_goes_on_without_lost_nodes_as_its_replay_does(tmp_path, monkeypat
     assert with_losses(dataclasses.replace(config, resume=False)).runs[0].membership == ()
 
 
+def test_processes_need_carry_no_nodes_but_those_that_are_ahead(tmp_path):
+    _, config = changing(tmp_path, ["noisy", "ideal"], (MembershipConfig(4, (0, 1, 2, 3, 4, 5)),))
+    assert sizes_ahead(config) == [6, 4]
+    holds(config, 4, 5)
+    assert sizes_ahead(config) == [6]
+    # All steps are done, and the result is not: it is that of the last nodes.
+    (checkpoint_path(config.folder, "noisy") / "6").mkdir()
+    (checkpoint_path(config.folder, "ideal") / "6").mkdir()
+    assert sizes_ahead(config) == [6]
+    # What is left of a folder that was being cleared counts for nothing.
+    (config.folder / "config.json").unlink()
+    assert sizes_ahead(config) == [6, 4]
+    for run in config.runs:
+        (config.folder / "results").mkdir(exist_ok=True)
+        (config.folder / "results" / f"{run.name}.json").write_text("{}")
+    (config.folder / "config.json").write_text(to_json(_identity(config)))
+    assert sizes_ahead(config) == []
+
+
+def test_processes_that_cannot_carry_the_nodes_of_a_checkpoint_read_the_whole_of_it(
+    tmp_path, monkeypatch
+):
+    _, config = changing(tmp_path, ["ideal"], (MembershipConfig(2, (0, 2)),))
+    cut_off(config, monkeypatch, 2)
+    (run,) = config.runs
+    initial = _initial_state(run, config, datasets.load(config.data))
+    two = Placement("shard_map", tuple(jax.devices()[:2]), 2, processes=2)
+    checkpoints = Checkpoints(checkpoint_path(config.folder, "ideal"))
+    point = restored(run, config, initial, two, checkpoints)
+    assert point.done == 2
+    assert {leaf.shape[0] for leaf in jax.tree.leaves(point.state.params)} == {4}
+    assert two.of(2) == two
+
+
 def test_a_listed_change_says_anew_which_nodes_there_are(tmp_path):
     _, config = changing(tmp_path, ["noisy"])
-    path = losses_path(config.folder)
-    path.parent.mkdir(parents=True)
-    path.write_text('{"noisy": [{"step": 1, "nodes": [1]}, {"step": 4, "nodes": [0, 3]}]}')
+    holds(config)
+    losses_path(config.folder).write_text(
+        '{"noisy": [{"step": 1, "nodes": [1]}, {"step": 4, "nodes": [0, 3]}]}'
+    )
     # The change at step 2 changes nothing any more.
     assert with_losses(config).runs[0].membership == (
         MembershipConfig(1, (0, 2, 3)),
@@ -141,14 +189,12 @@ def test_eight_six_and_eight_nodes_over_two_processes_are_those_of_one(tmp_path)
     changes = "membership = [{step = 2, nodes = [0, 1, 3, 4, 6, 7]}, {step = 4, nodes = %s}]"
     found = []
     for processes in (1, 2):
-        path, _ = job(tmp_path / str(processes), ["noisy", "secure"])
+        path, _ = job(tmp_path / str(processes), ["noisy"])
         lines = path.read_text().replace("nodes = 4", "nodes = 8")
-        for name in ("noisy", "secure"):
-            begin = f'name = "{name}"\n'
-            lines = lines.replace(begin, begin + changes % list(range(8)) + "\n")
-        path.write_text(lines)
+        begin = 'name = "noisy"\n'
+        path.write_text(lines.replace(begin, begin + changes % list(range(8)) + "\n"))
         config = dataclasses.replace(load_config(path, TrainConfig), out=str(path.parent))
-        assert config.sizes(config.runs[1]) == (8, 6, 8)
+        assert config.sizes(config.runs[0]) == (8, 6, 8)
         with started(path, config, processes) as process:
             finished(process)
         found.append(written(config))

@@ -146,7 +146,7 @@ def test_an_aborted_step_changes_nothing_but_its_number(job):
     assert (saved.pop("step") == STEPS).all()
     assert (fresh.pop("step") == 0).all()
     for left, right in zip(jax.tree.leaves(saved), jax.tree.leaves(fresh), strict=True):
-        np.testing.assert_array_equal(left, right)
+        np.testing.assert_array_equal(left, np.broadcast_to(right, left.shape))
     other, _ = last_state(config, "plain")
     changed = jax.tree.map(lambda a, b: bool((a != b).any()), other["params"], saved["params"])
     assert all(jax.tree.leaves(changed))

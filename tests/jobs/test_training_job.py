@@ -29,6 +29,7 @@ from jaxqring.jobs import _training_loop as steps
 from jaxqring.jobs._code_config import CodeConfig
 from jaxqring.jobs._training_config import RunConfig
 from jaxqring.jobs._training_folder import _identity
+from jaxqring.jobs._training_programs import Programs, updates
 from jaxqring.launch._checkpoints import Checkpoints
 from jaxqring.train import _datasets as datasets
 from jaxqring.train._datasets import DataConfig
@@ -368,7 +369,8 @@ def test_a_step_waits_for_the_one_before_it_where_nodes_share_a_device(monkeypat
     cases = (one, [None, {"loss": 0}]), (each, [(1, {"loss": 0}), (2, {"loss": 1})])
     for placement, expected in cases:
         waited.clear()
-        update = steps.updates(CLASSICAL, SMALL, None, step, None, placement)
+        programs = Programs(placement, step, None, None, None)
+        update = updates(CLASSICAL, SMALL, None, programs)
         state, _ = update(0, 0)
         update(state, 1)
         assert waited == expected
@@ -471,7 +473,7 @@ def test_a_job_cut_off_goes_on_from_its_checkpoint(again, small, monkeypatch):
 
     monkeypatch.setattr(datasets, "batches", counted)
     train(again)
-    assert seen[1:] == [2, 3]  # the first is the check of the batch size
+    assert seen == [2, 3]
     assert outcome(again) == small
 
 
@@ -562,9 +564,15 @@ def test_a_job_starts_afresh_if_resume_is_off(again, small, finished):
     mark(again)
     (again.folder / "results" / "other.json").write_text("{}")
     (again.folder / "checkpoints" / "other.msgpack").write_bytes(b"")
+    (again.folder / "checkpoints" / "another" / "2").mkdir(parents=True)
+    own = again.folder / "checkpoints" / "mine" / "notes"
+    own.parent.mkdir()
+    own.write_text("of the user")
     train(dataclasses.replace(again, resume=False))
     assert outcome(again) == small
     assert not list(again.folder.rglob("other.*"))
+    assert not (again.folder / "checkpoints" / "another").exists()
+    assert own.read_text() == "of the user"
 
 
 def test_a_folder_with_another_job_is_refused_and_left_as_it_is(again):

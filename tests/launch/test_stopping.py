@@ -15,23 +15,25 @@ from jaxqring.launch._stopping import STOPPED, caught, stopping
 
 
 def test_a_job_that_is_asked_to_stop_goes_on_from_the_step_that_it_was_at(tmp_path, monkeypatch):
-    _, whole = job(tmp_path / "whole", ["ideal"])
+    _, whole = job(tmp_path / "whole", ["ideal", "noisy"])
     train(whole)
-    _, config = job(tmp_path / "other", ["ideal"])
+    _, config = job(tmp_path / "other", ["ideal", "noisy"])
     write = MetricsLog.write
 
-    def asks(log, line):
-        write(log, line)
-        if line["step"] == 4:
-            os.kill(os.getpid(), signal.SIGTERM)
+    # The lines of a step are written after it was asked for; the second time, a run has ended.
+    for last, run, step in ((4, "ideal", 5), (6, "noisy", 1)):
 
-    with monkeypatch.context() as patch:
-        patch.setattr(MetricsLog, "write", asks)
-        with pytest.raises(Stopped) as stop:
-            train(config)
-    # The lines of a step are written after SIGTERM was asked for.
-    assert (stop.value.code, stop.value.where) == (STOPPED, "ideal, step 5")
-    assert newest(config.folder / "checkpoints" / "ideal") == 5
+        def asks(log, line, last=last):
+            write(log, line)
+            if line["step"] == last:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(MetricsLog, "write", asks)
+            with pytest.raises(Stopped) as stop:
+                train(config)
+        assert (stop.value.code, stop.value.where) == (STOPPED, f"{run}, step {step}")
+        assert newest(config.folder / "checkpoints" / run) == step
     train(config)
     assert written(config) == written(whole)
 

@@ -11,6 +11,7 @@ import pytest
 from launched import running
 
 from jaxqring.launch import supervise
+from jaxqring.launch._stopping import STOPPED
 from jaxqring.launch._supervisor import LEFT, PARENT, _first_failure
 
 
@@ -89,6 +90,23 @@ def test_the_next_start_has_as_many_processes_as_is_said(tmp_path):
     assert seen == [(1, 3), (1, 2)]
     assert (tmp_path / "1").read_text() == "0"
     assert said[-1] == "one process starts again, from the last checkpoint"
+
+
+def test_a_process_that_stopped_on_request_is_not_lost(tmp_path):
+    once = (
+        "path = sys.argv[1] + '/' + rank; there = os.path.exists(path); open(path, 'a').close();"
+        f" sys.exit(0 if there else {STOPPED})"
+    )
+
+    def after(rank, processes):
+        raise AssertionError
+
+    said = []
+    status = supervise(
+        [*command(once), str(tmp_path)], 2, progress=nothing, after=after, say=said.append
+    )
+    assert status == 0
+    assert said[-1] == "2 processes start again, from the last checkpoint"
 
 
 def test_sigterm_is_handed_on_and_nothing_starts_again(tmp_path):

@@ -13,7 +13,7 @@ from jaxqring.jobs._training_folder import locked
 
 
 def test_a_job_over_two_processes_one_of_which_is_killed_ends_in_the_bytes_of_one_process(tmp_path):
-    runs = ("noisy", "protected")
+    runs = ("changing", "protected")
     path, whole = job(tmp_path, runs)
     train(whole)
     (tmp_path / "other").mkdir()

@@ -32,7 +32,7 @@ def runs(count=60):
     """Random lists of changes, as `listed`, each with the periods that come of it."""
     for seed in range(count):
         changes, first = listed(np.random.default_rng(seed))
-        yield changes, first, membership.periods(changes, first, STEPS)
+        yield changes, first, membership.periods_of(changes, first, STEPS)
 
 
 def numbered(count):
