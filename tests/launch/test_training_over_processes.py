@@ -31,10 +31,12 @@ def test_a_job_over_two_processes_one_of_which_is_killed_ends_in_the_bytes_of_on
 @pytest.mark.matrix
 @pytest.mark.parametrize("processes", [2, 4])
 def test_runs_of_every_kind_end_in_the_bytes_of_one_process(tmp_path, processes):
-    path, whole = job(tmp_path, RUNS)
+    # Four processes cannot carry the two nodes that stay in one of them.
+    runs = [run for run in RUNS if (processes, run) != (4, "changing")]
+    path, whole = job(tmp_path, runs)
     train(whole)
     (tmp_path / "other").mkdir()
-    path, config = job(tmp_path / "other", RUNS)
+    path, config = job(tmp_path / "other", runs)
     with started(path, config, processes) as process:
         assert "start again" not in finished(process)
     assert written(config) == written(whole)
