@@ -1,0 +1,6 @@
+"""All claims, by name, in the order of the report."""
+
+from jaxqring.claims import _ring_claims
+from jaxqring.claims._claim import Claim
+
+CLAIMS: dict[str, Claim] = {claim.name: claim for claim in (*_ring_claims.CLAIMS,)}
