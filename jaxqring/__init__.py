@@ -3,7 +3,7 @@
 What a training script needs is here; everything else has a namespace, which is a room of the
 package: `jaxqring.channels`, `pairs`, `ghz`, `information`, `capacity`, `link`, `codec`, `codes`,
 `supply`, `ring`, `gradients`, `economics`, `secure`, `audit`, `qmodels`, `compress`, `train`,
-`sweeps`, `inversion`, `launch`, `jobs`, `show` and `interop`.
+`sweeps`, `inversion`, `launch`, `jobs`, `show`, `claims` and `interop`.
 """
 
 import importlib
@@ -50,6 +50,7 @@ from jaxqring.secure import secure_pmean, secure_psum
 
 if TYPE_CHECKING:
     from jaxqring import (
+        claims,
         compress,
         interop,
         inversion,
@@ -82,6 +83,7 @@ __all__ = [
     "bit_flip",
     "capacity",
     "channels",
+    "claims",
     "codec",
     "codes",
     "compress",
@@ -130,6 +132,7 @@ __version__ = "0.1.0.dev0"
 
 #: Names that few programs use and that take their time to import, loaded when they are asked for.
 _LATE = {
+    "claims": "jaxqring.claims",
     "compress": "jaxqring.compress",
     "interop": "jaxqring.interop",
     "inversion": "jaxqring.inversion",

@@ -1,4 +1,4 @@
-"""The command line: `train`, `budget`, `sweep`, `sensitivity`, `compression` and `inversion`.
+"""The command line: `train`, `budget`, `sweep`, `sensitivity`, `compression` and others.
 
 A configuration comes from a TOML file, or by the name of one that comes with the package, and any
 value of it can be overridden by a flag:
@@ -14,6 +14,9 @@ value of it can be overridden by a flag:
     jaxqring sensitivity --config sensitivity --seeds 8
     jaxqring compression --config compression_noise --seeds 2
     jaxqring inversion --config inversion --images 4
+    jaxqring reproduce --list
+    jaxqring reproduce --quick
+    jaxqring reproduce gap-ip tie-audit
 
 `jaxqring COMMAND --help` lists the flags of a command, and `jaxqring --version` prints the version.
 """
@@ -33,6 +36,7 @@ import jax
 import jaxqring
 from jaxqring import _checks as checks
 from jaxqring._extras import MissingExtraError, needs
+from jaxqring.claims import CLAIMS, ReproduceConfig, reproduce
 from jaxqring.jobs import (
     _budget_job,
     _compression_job,
@@ -115,6 +119,10 @@ def _run(arguments: list[str]) -> int:
     command, console = COMMANDS[name], Console()
     config, switches = parse(flags, command.config(), name, command.about)
     share: dict[str, Any] = {}
+    if switches.list:
+        for claim in CLAIMS.values():
+            _say(console, f"{claim.name:24} {claim.title} ({claim.source})")
+        return 0
     if name in SHARDED:
         shard, merge = shard_of(switches.shard, world(os.environ)), switches.merge
         share = {"shard": shard, "merge": merge}
@@ -301,6 +309,16 @@ def _inversion(config: _inversion_job.InversionConfig, console: "Console") -> "O
     return _tables.inversion_tables(summary), [config.folder / "summary.json", *figures]
 
 
+def _reproduce(config: ReproduceConfig, console: "Console") -> "Output":
+    from jaxqring.claims._pages import row
+    from jaxqring.show import _tables
+
+    tested = reproduce(config, console)
+    reports = [config.folder / name for name in ("report.md", "report.html", "times.json")]
+    rows = [[*row(each), f"{each.seconds:.1f}"] for each in tested]
+    return [_tables.claims_table(rows)], reports
+
+
 class Command(NamedTuple):
     """A command: the class of its configuration, its description, and the function that runs it."""
 
@@ -331,6 +349,9 @@ COMMANDS = {
         _inversion_job.InversionConfig,
         "Reconstruct images from gradients that compressors and masks are to hide.",
         _inversion,
+    ),
+    "reproduce": Command(
+        ReproduceConfig, "Put the claims of the papers to the test, one by one.", _reproduce
     ),
 }
 

@@ -130,6 +130,6 @@ def _html(tested: Sequence["Tested"], intro: str, figures: set[str]) -> str:
         body += table(_NUMBERS, [_cells(number) for number in finding.numbers])
         if claim.name in figures:
             body += f'<img src="{claim.name}.png" alt="{html.escape(claim.title)}">\n'
-    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width">\n'
+    head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width">\n'
     head += f"<title>{title}</title>\n<style>{_STYLE}</style>"
     return f'<!doctype html>\n<html lang="en">\n<head>{head}</head>\n<body>\n{body}</body></html>\n'

@@ -290,7 +290,7 @@ def _distribution(found: dict[str, Any]) -> Finding:
     because = (
         f"The online saving stays if pairs are in stock. Making those of one all-reduce over "
         f"{_DISTANCE / 1e3:g} km takes {stock['seconds']:.3g} s beside the {stock['classical']:.3g}"
-        f" s of the classical ring at 1 Gbit/s: {ratio:.3g} times the seconds that are saved, which "
+        f" s of the classical ring at 1 Gbit/s: {ratio:.3g} times the seconds saved, which "
         "computation between the steps must cover."
     )
     return Finding("holds if", because, numbers)

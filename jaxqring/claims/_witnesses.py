@@ -13,7 +13,7 @@ _X, _Z = np.array([[0, 1], [1, 0]]), np.diag([1, -1])
 def werner_density(fidelity: float) -> np.ndarray:
     """(4, 4) a Werner pair: weight `fidelity` on Phi+, the rest even on the other Bell states."""
     weights = [fidelity, *[(1 - fidelity) / 3] * 3]
-    return sum(w * np.outer(state, state) for w, state in zip(weights, _BELL, strict=True))
+    return np.einsum("k,ki,kj->ij", weights, _BELL, _BELL)
 
 
 def bell_transition(rho: np.ndarray) -> np.ndarray:

@@ -22,6 +22,7 @@ class Flags(NamedTuple):
       lose_nodes: without its nodes after the loss of a process.
       shard: "K/N" of a sweep.
       merge: the shards of a sweep, without computing.
+      list: the claims of a reproduction, without a test.
     """
 
     processes: int = 1
@@ -29,6 +30,7 @@ class Flags(NamedTuple):
     lose_nodes: bool = False
     shard: str = "1/1"
     merge: bool = False
+    list: bool = False
 
 
 def parse(
@@ -40,7 +42,7 @@ def parse(
     kind, flags, path = type(default), [], None
     rest = iter(arguments)
     for argument in rest:
-        if argument == "--config" or argument.startswith("--config="):
+        if command != "reproduce" and argument.partition("=")[0] == "--config":
             path = argument[9:] if "=" in argument else next(rest, "")
             default = load_config(path, kind)
         else:
@@ -50,6 +52,13 @@ def parse(
     help_config = f"a TOML file, or the name of one that comes with the package: {names}."
     shown = tyro.conf.arg(metavar="FILE|NAME", help=help_config)
     fields: list[Any] = [("config", Annotated[str | None, shown], path)]
+    if command == "reproduce":  # no file describes it
+        help_list = "print the claims, and test none."
+        switch = tyro.conf.arg(help=help_list), tyro.conf.FlagCreatePairsOff
+        fields = [("list", Annotated[bool, *switch], False)]
+        claims: Any = ("claims", tyro.conf.Positional[tuple[str, ...]], ())
+        kind = dataclasses.make_dataclass(kind.__name__, [claims], bases=(kind,), frozen=True)
+        kind.__doc__, default = type(default).__doc__, kind()
     if hasattr(default, "resume"):
         help_restart = "start over, whatever there is of the job: the same as --no-resume."
         switch = tyro.conf.arg(help=help_restart), tyro.conf.FlagCreatePairsOff

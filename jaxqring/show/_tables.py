@@ -235,3 +235,13 @@ def inversion_tables(summary: dict[str, Any]) -> list[Table]:
 
 def _similarity(entry: dict[str, Any] | None) -> str:
     return "-" if entry is None else f"{entry['ssim_mean']:.3f} ±{entry['ssim_std']:.2f}"
+
+
+def claims_table(rows: Sequence[Sequence[str]]) -> Table:
+    """The claims that were put to the test: name, number, three values, verdict and seconds."""
+    table = _table("claims and findings", ["claim", "verdict"], ["claimed", "ours", "second"])
+    table.add_column("s", justify="right")
+    table.add_column("number", overflow="fold")
+    for name, number, claimed, ours, second, verdict, seconds in rows:
+        table.add_row(name, verdict, claimed, ours, second, seconds, escape(number))
+    return table
