@@ -73,7 +73,9 @@ def training(rate: float, compressor: Compressor | None = None) -> Train:
 
         one = {"w": jnp.zeros((images.shape[1], 10)), "b": jnp.zeros(10)}
         memory = () if compressor is None else compressor.init(one)
-        state = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (NODES, *leaf.shape)), (one, memory))
+        state = jax.tree.map(
+            lambda leaf: jnp.broadcast_to(leaf, (NODES, *leaf.shape)), (one, memory)
+        )
         keys = jax.random.split(key, len(batches))
         (params, _), _ = jax.lax.scan(step, state, (batches, keys))
         scores = jnp.einsum("if,nfc->nic", test, params["w"], precision="highest")

@@ -79,11 +79,15 @@ def linear_mean(errors: Errors) -> Average:
 
 
 def majority(errors: Errors) -> Average:
-    """Votes (K, N, P) values by their signs, in counts of four bits."""
+    """Votes (K, N, P) values by their signs, in counts of four bits.
+
+    Every second node counts one less, so that the sum is zero at a tie; a zero abstains.
+    """
 
     def average(values: np.ndarray) -> np.ndarray:
-        total = ring_sum(np.sign(values).astype(np.int64), 4, errors)
-        return np.sign(np.clip(total, -NODES, NODES))
+        places = np.add.outer(np.arange(NODES), np.arange(values.shape[-1])) % 2
+        votes = np.where(values == 0, 0, (values > 0) - places)
+        return np.sign(ring_sum(votes.astype(np.int64), 4, errors)).astype(float)
 
     return average
 
@@ -123,9 +127,7 @@ def train_softmax(
             np.einsum("knbf,knbc->knfc", x, wrong).reshape(trainings, nodes, -1),
             wrong.sum(2),
         ]
-        memory = [
-            momentum * m + (1 - momentum) * s for m, s in zip(memory, slopes, strict=True)
-        ]
+        memory = [momentum * m + (1 - momentum) * s for m, s in zip(memory, slopes, strict=True)]
         means = [average(m) for m in memory]
         weights -= rate * means[0].reshape(weights.shape)
         biases -= rate * means[1]
