@@ -173,7 +173,8 @@ def _all_reduce(found: dict[str, Any]) -> Finding:
     )
     because = (
         f"Logarithmic codes do not add up: the mean of those of 1 and of the smallest level "
-        f"stands for {codes['mean']:.4f} in place of {codes['right']:.4f}. A ring has to gather them, which at {_NODES} nodes takes "
+        f"stands for {codes['mean']:.4f} in place of {codes['right']:.4f}. A ring has to "
+        f"gather them, which at {_NODES} nodes takes "
         f"{codes['ratio']:.2f} times the bits of 16-bit sums of PowerSGD."
     )
     holds = abs(codes["mean"] - codes["right"]) < 1e-3
@@ -226,8 +227,8 @@ def _accuracy(found: dict[str, Any]) -> Finding:
     more = methods["PowerSGD"]["ours"] - methods["LQ-SGD"]["ours"]
     because = (
         f"LQ-SGD of rank 1 loses {100 * lost:.2f} points to SGD here, {100 * more:.2f} of them to "
-        f"the 8 bits. The source's own tables lose {LOST[0]} and {LOST[1]} on CIFAR, which is not at "
-        "hand here."
+        f"the 8 bits. The source's own tables lose {LOST[0]} and {LOST[1]} on CIFAR, which "
+        "is not at hand here."
     )
     return Finding("holds if" if lost < 0.03 else "fails", because, numbers)
 

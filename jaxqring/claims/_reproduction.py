@@ -14,7 +14,7 @@ import jaxqring
 from jaxqring import _checks as checks
 from jaxqring._extras import needs
 from jaxqring._fields import check_fields
-from jaxqring._files import to_json, write_whole
+from jaxqring._files import number, to_json, write_whole
 from jaxqring._progress import progress_bars
 from jaxqring.claims._catalogue import CLAIMS
 from jaxqring.claims._claim import Claim, Effort, Finding
@@ -125,7 +125,7 @@ def _part(config: ReproduceConfig, claim: Claim, part: str) -> dict[str, Any]:
     path = place.with_suffix(".json")
     made_by = {"quick": config.quick, "seed": config.seed, **_code()}
     if config.resume and path.is_file():
-        kept = json.loads(path.read_text())
+        kept = _read(path)
         if kept["made_by"] == made_by:
             return kept
     # The files of a job inside a part belong to it alone, and resume it.
@@ -135,7 +135,20 @@ def _part(config: ReproduceConfig, claim: Claim, part: str) -> dict[str, Any]:
     result = claim.parts[part](effort)
     kept = {"made_by": made_by, "seconds": time.monotonic() - start, "result": result}
     write_whole(path, (to_json(kept) + "\n").encode())
-    return json.loads(path.read_text())
+    return _read(path)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A file of a part, with the numbers that are not finite as numbers."""
+
+    def numbers(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: numbers(entry) for name, entry in value.items()}
+        if isinstance(value, list):
+            return [numbers(entry) for entry in value]
+        return number(value) if isinstance(value, str) else value
+
+    return numbers(json.loads(path.read_text()))
 
 
 @functools.cache
