@@ -1,5 +1,7 @@
 """Second witnesses for LQ-SGD: layer arithmetic, its quantiser and its step, in numpy alone."""
 
+from collections.abc import Callable
+
 import numpy as np
 import scipy.ndimage
 
@@ -43,7 +45,9 @@ def rounded_by_log(x: np.ndarray, bits: int = 8, alpha: float = 10.0) -> np.ndar
     return np.sign(x) * scale * np.expm1(codes / most * np.log1p(alpha)) / alpha
 
 
-def low_rank_average(first: np.ndarray, features: int, quantised: bool):
+def low_rank_average(
+    first: np.ndarray, features: int, quantised: bool
+) -> Callable[[np.ndarray], np.ndarray]:
     """Averages of PowerSGD or LQ-SGD of rank 1 with error feedback, for `train_softmax`.
 
     Args:

@@ -76,7 +76,7 @@ def _second(
     """The same by numpy."""
     batches = batches_of(effort.seed, trainings, STEPS)
     rates = np.repeat(1 - np.asarray(fidelities), trainings)[:, None] * np.ones(NODES)
-    errors = Errors(rates, np.tile(range(trainings), len(fidelities)), float(rates.max()))
+    errors = Errors(rates, [*range(trainings)] * len(fidelities), float(rates.max()))
     train_images, train_labels, images, labels = digits()
     states = train_softmax(
         train_images,

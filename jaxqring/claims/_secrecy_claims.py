@@ -4,6 +4,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxqring.claims._claim import Claim, Effort, Finding, Number
@@ -17,7 +18,7 @@ from jaxqring.claims._secrecy_witnesses import (
 from jaxqring.physics.channels import depolarizing
 from jaxqring.physics.ghz import GHZSource
 from jaxqring.ring import Ring
-from jaxqring.secure import Security, epsilon, plan
+from jaxqring.secure import SecureReport, Security, epsilon, plan, secure_psum
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -233,12 +234,26 @@ def _price(effort: Effort) -> dict[str, Any]:
     size = SIZE
     chosen = plan(TARGET, size, STEPS, GHZSource(PARTIES), bits=BITS)
     price = epsilon(chosen, size, GHZSource(PARTIES), bits=BITS, steps=STEPS)
-    plain = Ring(noise="off").cost(size, PARTIES)
-    chunk = -(-size // PARTIES)
+    ring = Ring(noise="off")
+    plain, chunk = ring.cost(size, PARTIES), -(-size // PARTIES)
+
+    def masked(values: jax.Array) -> SecureReport:
+        _, report = secure_psum(
+            values,
+            "nodes",
+            ring=ring,
+            source=GHZSource(PARTIES),
+            security=chosen,
+            key=jax.random.key(effort.seed),
+            with_report=True,
+        )
+        return report
+
+    report = jax.jit(jax.vmap(masked, axis_name="nodes"))(jnp.zeros((PARTIES, size)))
     return {
         "size": size,
         "pairs": plain.pairs,
-        "qubits": plain.qubits,
+        "qubits": float(report.ring.online_qubits[0]) / PARTIES,
         "qubits_counted": 2 * (PARTIES - 1) * chunk * BITS // 2,
         # A GHZ state is fused from one pair of each link but one.
         "lifetime": (plain.pairs + price.qubit_copies) / plain.pairs,
