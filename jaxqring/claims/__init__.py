@@ -2,15 +2,15 @@
 
 from jaxqring.claims._catalogue import CLAIMS
 from jaxqring.claims._claim import Claim, Effort, Finding, Number
-from jaxqring.claims._reproduction import ReproduceConfig, Tested, reproduce
+from jaxqring.claims._reproduction import Answer, ReproduceConfig, reproduce
 
 __all__ = [
     "CLAIMS",
+    "Answer",
     "Claim",
     "Effort",
     "Finding",
     "Number",
     "ReproduceConfig",
-    "Tested",
     "reproduce",
 ]

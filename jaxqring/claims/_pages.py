@@ -10,7 +10,7 @@ from jaxqring._files import write_whole
 from jaxqring.claims._claim import Number
 
 if TYPE_CHECKING:
-    from jaxqring.claims._reproduction import Tested
+    from jaxqring.claims._reproduction import Answer
 
 _HEAD = ("claim", "number", "claimed", "ours", "second witness", "verdict")
 _NUMBERS = ("number", "claimed", "ours", "second", "witness")
@@ -36,19 +36,19 @@ def shown(value: float | None) -> str:
     return f"{int(value):,}" if whole else f"{value:.6g}"
 
 
-def row(tested: "Tested") -> list[str]:
+def row(tested: "Answer") -> list[str]:
     """The line of a claim in the table of all claims."""
     number = tested.finding.numbers[0]
     figures = [shown(each) for each in (number.claimed, number.ours, number.second)]
     return [tested.claim.name, number.name, *figures, verdict(tested)]
 
 
-def verdict(tested: "Tested") -> str:
+def verdict(tested: "Answer") -> str:
     """The verdict, or that there is none as the witnesses of a number disagree."""
     return "witnesses disagree" if tested.finding.disputed else tested.finding.verdict
 
 
-def write_report(folder: Path, tested: Sequence["Tested"], *, quick: bool, seed: int) -> list[Path]:
+def write_report(folder: Path, tested: Sequence["Answer"], *, quick: bool, seed: int) -> list[Path]:
     """Writes `report.md` and `report.html`, and a figure for each claim that has one.
 
     Args:
@@ -88,7 +88,7 @@ def _cells(number: Number) -> list[str]:
     return [number.name, *figures, number.witness]
 
 
-def _markdown(tested: Sequence["Tested"], intro: str, figures: set[str]) -> str:
+def _markdown(tested: Sequence["Answer"], intro: str, figures: set[str]) -> str:
     def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         lines = [head, ["---"] * len(head), *rows]
         return "".join(f"| {' | '.join(c.replace('|', '/') for c in line)} |\n" for line in lines)
@@ -105,7 +105,7 @@ def _markdown(tested: Sequence["Tested"], intro: str, figures: set[str]) -> str:
     return text
 
 
-def _html(tested: Sequence["Tested"], intro: str, figures: set[str]) -> str:
+def _html(tested: Sequence["Answer"], intro: str, figures: set[str]) -> str:
     def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         lines = [("th", head), *(("td", line) for line in rows)]
         return (

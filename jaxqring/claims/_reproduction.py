@@ -61,7 +61,7 @@ class ReproduceConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class Tested:
+class Answer:
     """A claim that was put to the test.
 
     Attributes:
@@ -77,7 +77,7 @@ class Tested:
     seconds: float
 
 
-def reproduce(config: ReproduceConfig, console: "Console | None" = None) -> list[Tested]:
+def reproduce(config: ReproduceConfig, console: "Console | None" = None) -> list[Answer]:
     """Puts claims to the test, and writes a report.
 
     A part that is finished is written at once, and read the next time, as long as seed, effort,
@@ -111,7 +111,7 @@ def reproduce(config: ReproduceConfig, console: "Console | None" = None) -> list
             times[claim.name][part] = kept["seconds"]
             advance(1)
     tested = [
-        Tested(claim, claim.conclude(found), found, sum(times[claim.name].values()))
+        Answer(claim, claim.conclude(found), found, sum(times[claim.name].values()))
         for claim, found in ((claim, results[claim.name]) for claim in config.chosen)
     ]
     write_report(config.folder, tested, quick=config.quick, seed=config.seed)

@@ -33,9 +33,9 @@ NODES, SIZE, BITS = 8, 1_000_000, 16
 
 #: Codes of the figure, each repeated until its codewords arrive.
 CODES = {
-    "RS(255,223)": reed_solomon(255, 223),
-    "RS(255,191)": reed_solomon(255, 191),
-    "SECDED(72,64)": secded(),
+    "RS(255,223)": Retransmit(reed_solomon(255, 223)),
+    "RS(255,191)": Retransmit(reed_solomon(255, 191)),
+    "SECDED(72,64)": Retransmit(secded(), checksum_bits=8),
 }
 _DISTANCE = 10e3
 
@@ -183,14 +183,14 @@ def _rates(effort: Effort) -> dict[str, Any]:
     infidelities = np.concatenate([[0.0], np.geomspace(1e-4, 0.3, 24 if effort.quick else 120)])
     fidelities = np.unique(np.append(1 - infidelities, 0.98))
     channel = superdense(werner(fidelity=jnp.asarray(fidelities)))
-    curves = {name: Retransmit(code).net_rate(channel) for name, code in CODES.items()}
+    curves = {name: code.net_rate(channel) for name, code in CODES.items()}
     curves["ideal code"] = IdealCode(0.0).net_rate(channel)
     return {
         "fidelities": fidelities.tolist(),
         "curves": {name: np.asarray(rate).tolist() for name, rate in curves.items()},
-        "at": float(Retransmit(CODES["RS(255,191)"]).net_rate(superdense(werner(fidelity=0.98)))),
+        "at": float(CODES["RS(255,191)"].net_rate(superdense(werner(fidelity=0.98)))),
         "at_second": repeated_net_rate(0.98, 255, 191, 32),
-        "even": break_even_fidelity(Retransmit(CODES["RS(255,223)"])),
+        "even": break_even_fidelity(CODES["RS(255,223)"]),
         "even_ideal": break_even_fidelity(IdealCode(0.0)),
     }
 
@@ -259,7 +259,7 @@ def _draw_rates(found: dict[str, Any]) -> "Figure":
 
 def _stock(effort: Effort) -> dict[str, Any]:
     supply = _hardware()
-    ring = Ring(superdense(supply.pair), protection=Retransmit(CODES["RS(255,223)"]))
+    ring = Ring(superdense(supply.pair), protection=CODES["RS(255,223)"])
     found = budget(ring, SIZE, NODES, supply)
     draws = 20_000 if effort.quick else 1_000_000
     mean, error = heralded_attempts(0.9 * math.exp(-_DISTANCE / 2 / 22e3), draws, effort.seed)
