@@ -313,6 +313,7 @@ def _reproduce(config: ReproduceConfig, console: "Console") -> "Output":
     from jaxqring.claims._pages import row
     from jaxqring.show import _tables
 
+    _say(console, f"{len(config.chosen)} claims, on {jax.default_backend()}")
     tested = reproduce(config, console)
     reports = [config.folder / name for name in ("report.md", "report.html", "times.json")]
     rows = [[*row(each), f"{each.seconds:.1f}"] for each in tested]

@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 import jaxqring
-from jaxqring import cli
+from jaxqring import claims, cli
 from jaxqring.show import _tables as tables
 from jaxqring.show import _training_figures as figures
 
@@ -250,7 +250,7 @@ def test_help_of_the_command_names_every_field(monkeypatch):
         assert flag in output, output
 
 
-@pytest.mark.parametrize("command", cli.COMMANDS)
+@pytest.mark.parametrize("command", [name for name in cli.COMMANDS if name != "reproduce"])
 def test_the_flags_of_every_command_list_the_file_and_its_names(command, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")  # narrow enough that flags stand in a single column
     status, output = run(command, "--help")
@@ -262,6 +262,22 @@ def test_the_flags_of_every_command_list_the_file_and_its_names(command, monkeyp
         in output
     )
     assert ("--restart" in output) == (command in ("train", "inversion"))
+
+
+def test_claims_are_listed_and_put_to_the_test_by_their_names(tmp_path):
+    status, output = run("reproduce", "--list")
+    assert status == 0
+    assert [name for name in claims.CLAIMS if f"{name} " not in output] == []
+    status, output = run("reproduce", "--quick", "overhead-and-rate", "--out", str(tmp_path))
+    assert status == 0
+    assert "overhead-and-rate" in output
+    assert "holds if" in output
+    assert (tmp_path / "report.html").exists()
+    status, output = run("reproduce", "--config", "demo")
+    assert status == 2
+    status, output = run("reproduce", "no-such-claim")
+    assert status == 2
+    assert "`claims` must be one of 'factor-of-two'" in output
 
 
 def test_a_name_stands_for_a_file_that_is_shipped(tmp_path, monkeypatch):

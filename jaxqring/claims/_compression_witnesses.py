@@ -27,7 +27,7 @@ def resnet18_tensors(classes: int, channels: int) -> list[tuple[int, ...]]:
 def mebibytes(
     tensors: list[tuple[int, ...]], method: str, images: int, workers: int, batch: int
 ) -> float:
-    """What one worker sends in an epoch, in MiB; the last partial step is left out."""
+    """MiB that one worker sends in an epoch, whose last partial step is left out."""
     values = sum(int(np.prod(shape)) for shape in tensors)
     # At rank 1 a matrix becomes a column and a row; a vector stays.
     thin = sum(sum(shape) for shape in tensors)

@@ -49,7 +49,7 @@ def verdict(tested: "Answer") -> str:
 
 
 def write_report(folder: Path, tested: Sequence["Answer"], *, quick: bool, seed: int) -> list[Path]:
-    """Writes `report.md` and `report.html`, and a figure for each claim that has one.
+    """Writes the report in Markdown and in HTML, and a figure for each claim that has one.
 
     Args:
       folder: for the files.

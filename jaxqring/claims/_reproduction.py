@@ -81,9 +81,9 @@ def reproduce(config: ReproduceConfig, console: "Console | None" = None) -> list
     """Puts claims to the test, and writes a report.
 
     A part that is finished is written at once, and read the next time, as long as seed, effort,
-    and the code of this library and of JAX are the same. `report.md` and `report.html` hold what
-    was found and no time, so that two runs write the same; `times.json` has the seconds of each
-    part.
+    and the code of this library and of JAX are the same. The report, in Markdown and in HTML,
+    holds what was found and no time, so that two runs write the same; `times.json` has the seconds
+    of each part.
 
     Args:
       config: the claims and the effort.
@@ -94,6 +94,13 @@ def reproduce(config: ReproduceConfig, console: "Console | None" = None) -> list
 
     Raises:
       MissingExtraError: if a package of the extra "train" is missing.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     config = ReproduceConfig(("overhead-and-rate",), quick=True, out=folder)
+    ...     (answer,) = reproduce(config)
+    >>> answer.finding.verdict, answer.finding.disputed
+    ('holds if', ())
     """
     with needs("train", "A reproduction"):
         import matplotlib  # noqa: F401

@@ -8,7 +8,7 @@ import scipy.stats
 
 
 def planted_escapes(size: int, trials: int, seed: int) -> float:
-    """How often one bad copy of 2 `size` is not in the random half that is tested."""
+    """Share of the draws in which one bad copy of 2 `size` is not in the half that is tested."""
     rng = np.random.default_rng(seed)
     # The place of the bad copy in a random order, of which the first half is tested.
     return float(np.mean(rng.integers(0, 2 * size, trials) >= size))
