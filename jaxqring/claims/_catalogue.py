@@ -1,6 +1,8 @@
 """All claims, by name, in the order of the report."""
 
-from jaxqring.claims import _ring_claims
+from jaxqring.claims import _audit_claims, _ring_claims
 from jaxqring.claims._claim import Claim
 
-CLAIMS: dict[str, Claim] = {claim.name: claim for claim in (*_ring_claims.CLAIMS,)}
+CLAIMS: dict[str, Claim] = {
+    claim.name: claim for claim in (*_ring_claims.CLAIMS, *_audit_claims.CLAIMS)
+}
