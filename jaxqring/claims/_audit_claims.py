@@ -30,13 +30,16 @@ _SMALL = 7  # entries of a gradient whose state vector is written out
 
 def _gap_costs(effort: Effort) -> dict[str, Any]:
     # Halved gaps: the number of outcomes is a power of two, and other ratios fit its steps.
-    gaps = [0.2 / 2**power for power in range(9 if effort.quick else 14)]
+    gaps = [0.2 / 2**power for power in range(8 if effort.quick else 14)]
     sizes = [2**power for power in range(10, 31)]
     with jax.enable_x64(True):
         rows = [crossover(gap, SIZE) for gap in gaps]
         between = crossover_gap(SIZE, width=BITS)
-        dense = np.geomspace(1e-5, 0.5, 40 if effort.quick else 160)
-        curve = [crossover(float(gap), SIZE) for gap in dense]
+        if effort.quick:  # each number of outcomes is compiled anew: few of them
+            drawn = 0.4 / 4.0 ** np.arange(9)
+        else:
+            drawn = np.geomspace(0.5, 5e-6, 160)
+        curve = [crossover(float(gap), SIZE) for gap in drawn]
     low, high = 1e-7, 0.1
     for _ in range(60):
         middle = math.sqrt(low * high)
