@@ -183,7 +183,6 @@ def _draw_gap(found: dict[str, Any]) -> "Figure":
     return figure
 
 
-
 def _tie_costs(effort: Effort) -> dict[str, Any]:
     errors = [0.2 / 2**power for power in range(5 if effort.quick else 7)]
     sizes = [2**power for power in range(10, 31)]
@@ -312,8 +311,8 @@ def _tie(found: dict[str, Any]) -> Finding:
         f"Qubits grow as the power {copies:.2f} of the error and by {doubling:.0f} with each "
         f"doubling of P, the bits of a subset of signs as the power {rival:.2f} of P; fewer qubits "
         f"than bits are sent from {costs['crossover']:,} coordinates on, at the error {ERROR:g}. "
-        f"{audits['missed']:.2%} of the audits are off by more, where {DELTA:.0%} may be: by exact "
-        f"binomials {costs['copies_exact'][1]} of the {costs['copies'][1]} copies would do."
+        f"{audits['missed']:.2%} of the audits are off by more, where {DELTA:.0%} may be: by the "
+        f"binomials of fair coins {costs['copies_exact'][1]} of {costs['copies'][1]} copies do."
     )
     scales = abs(copies + 2) < 0.1 and abs(rival - 0.5) < 0.05 and audits["missed"] <= DELTA
     if not scales:
@@ -329,8 +328,12 @@ def _draw_tie(found: dict[str, Any]) -> "Figure":
     costs = found["costs"]
     figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
     for index, (error, curve) in enumerate(costs["curves"].items()):
-        axes.plot(costs["sizes"], curve["qubits"], label=f"qubits, error {error}", **look(2 * index))
-        axes.plot(costs["sizes"], curve["bits"], label=f"bits, error {error}", **look(2 * index + 1))
+        axes.plot(
+            costs["sizes"], curve["qubits"], label=f"qubits, error {error}", **look(2 * index)
+        )
+        axes.plot(
+            costs["sizes"], curve["bits"], label=f"bits, error {error}", **look(2 * index + 1)
+        )
     axes.set(xscale="log", yscale="log", xlabel="coordinates P", ylabel="qubits or bits")
     axes.legend(loc="upper left", fontsize=11)
     plt.close(figure)
