@@ -54,10 +54,8 @@ def _gap_costs(effort: Effort) -> dict[str, Any]:
     with jax.enable_x64(True):
         rows = [crossover(gap, SIZE) for gap in gaps]
         between = crossover_gap(SIZE, width=BITS)
-        if effort.quick:  # each number of outcomes is compiled anew: few of them
-            drawn = 0.4 / 4.0 ** np.arange(9)
-        else:
-            drawn = np.geomspace(0.5, 5e-6, 160)
+        # Each number of outcomes is compiled anew: few of them in a quick run.
+        drawn = 0.4 / 4.0 ** np.arange(9) if effort.quick else np.geomspace(0.5, 5e-6, 160)
         curve = [crossover(float(gap), SIZE) for gap in drawn]
     low, high = 1e-7, 0.1
     for _ in range(60):
@@ -218,7 +216,9 @@ def _tie_audits(effort: Effort) -> dict[str, Any]:
     keys = jax.random.split(jax.random.key(effort.seed), draws)
 
     def share(audit: Any) -> float:
-        one = lambda key: audit(signs, matching, epsilon=ERROR, delta=DELTA, key=key).fraction
+        def one(key: jax.Array) -> jax.Array:
+            return audit(signs, matching, epsilon=ERROR, delta=DELTA, key=key).fraction
+
         found = jax.lax.map(one, keys, batch_size=500)
         return float(jnp.mean(jnp.abs(found - 0.5) > ERROR + 1e-5))
 

@@ -84,9 +84,10 @@ def fewest_signs(tau: float, error: float) -> int:
 
 
 def gap_of_fewer_symbols(size: int) -> float:
-    """Between the largest gap at which phase estimation sends less, and the least where it does not.
+    """The gap below which phase estimation sends fewer qubits than SimHash bits.
 
-    The geometric mean of the two, of a hundred gaps from 0.001 to 0.5.
+    Of a hundred gaps from 0.001 to 0.5, the geometric mean of the largest at which it does and the
+    smallest at which it does not.
     """
     gaps = 1e-3 * 500 ** (np.arange(100) / 99)
     wins = [

@@ -126,11 +126,11 @@ def _reuse(found: dict[str, Any]) -> Finding:
     )
     because = (
         f"A pair that has been read has a negativity of {entanglement:g} left of "
-        f"{spent['negativity']:.2g}, whichever of {len(USES)} measurements read it: it serves once. "
-        "What the ring and the audits can share is the stock: "
-        f"GapIP at the gap {GAP:g} takes {gap:.2g} % and TieAudit at the error {ERROR:g} {tie:.2g} "
-        f"% of the pairs of a link in one all-reduce of {SIZE:,} values; at gaps of {fewest:.1g} "
-        "an audit takes as many as the ring."
+        f"{spent['negativity']:.2g}, whichever of {len(USES)} measurements read it: "
+        f"it {'could serve again' if entanglement or gains else 'serves once'}. "
+        f"From one stock GapIP at the gap {GAP:g} takes {gap:.2g} % and TieAudit at the error "
+        f"{ERROR:g} {tie:.2g} % of the pairs of a link in one all-reduce of {SIZE:,} values; at "
+        f"gaps of {fewest:.1g} an audit takes as many as the ring."
     )
     if entanglement or gains:
         return Finding("holds", because, tuple(numbers))
