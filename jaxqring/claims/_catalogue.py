@@ -1,9 +1,14 @@
 """All claims, by name, in the order of the report."""
 
-from jaxqring.claims import _audit_claims, _reuse_claims, _ring_claims
+from jaxqring.claims import _audit_claims, _party_claims, _reuse_claims, _ring_claims
 from jaxqring.claims._claim import Claim
 
 CLAIMS: dict[str, Claim] = {
     claim.name: claim
-    for claim in (*_ring_claims.CLAIMS, *_audit_claims.CLAIMS, *_reuse_claims.CLAIMS)
+    for claim in (
+        *_ring_claims.CLAIMS,
+        *_audit_claims.CLAIMS,
+        *_reuse_claims.CLAIMS,
+        *_party_claims.CLAIMS,
+    )
 }
