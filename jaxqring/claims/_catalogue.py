@@ -1,6 +1,13 @@
 """All claims, by name, in the order of the report."""
 
-from jaxqring.claims import _audit_claims, _party_claims, _reuse_claims, _ring_claims
+from jaxqring.claims import (
+    _audit_claims,
+    _depth_claims,
+    _party_claims,
+    _privacy_claims,
+    _reuse_claims,
+    _ring_claims,
+)
 from jaxqring.claims._claim import Claim
 
 CLAIMS: dict[str, Claim] = {
@@ -10,5 +17,7 @@ CLAIMS: dict[str, Claim] = {
         *_audit_claims.CLAIMS,
         *_reuse_claims.CLAIMS,
         *_party_claims.CLAIMS,
+        *_depth_claims.CLAIMS,
+        *_privacy_claims.CLAIMS,
     )
 }

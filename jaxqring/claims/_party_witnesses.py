@@ -150,3 +150,11 @@ def holevo_of_many(states: np.ndarray, copies: int) -> tuple[float, float]:
     values = np.maximum(values, 0)
     root = (vectors * np.sqrt(values)) @ vectors.T
     return bits_of(values / len(states)), float(np.mean(np.diag(root) ** 2))
+
+
+def signed_sums(base: int, layers: int) -> int:
+    """The number of sums of base^l over the layers, each taken once, left out or subtracted."""
+    found = {0}
+    for layer in range(layers):
+        found = {each + sign * base**layer for each in found for sign in (-1, 0, 1)}
+    return len(found)
