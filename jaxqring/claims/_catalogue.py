@@ -2,6 +2,7 @@
 
 from jaxqring.claims import (
     _audit_claims,
+    _chip_claims,
     _depth_claims,
     _party_claims,
     _privacy_claims,
@@ -19,5 +20,6 @@ CLAIMS: dict[str, Claim] = {
         *_party_claims.CLAIMS,
         *_depth_claims.CLAIMS,
         *_privacy_claims.CLAIMS,
+        *_chip_claims.CLAIMS,
     )
 }
