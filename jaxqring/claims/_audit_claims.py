@@ -96,23 +96,22 @@ def _gap_decisions(effort: Effort) -> dict[str, Any]:
     }
 
 
-def _gap(found: dict[str, Any]) -> Finding:
+def _gap_numbers(found: dict[str, Any]) -> tuple[Number, ...]:
     costs, decisions = found["costs"], found["decisions"]
     gaps, sizes = costs["gaps"], np.log2(costs["sizes"])
-    ours, rival = exponent(gaps, costs["qubits"]), exponent(gaps, costs["bits"])
     wrong = decisions["dense_of_sampled"]
     sampling = math.sqrt(wrong * (1 - wrong) / decisions["draws"])
     numbers = (
         Number(
             "exponent of the qubits over the gap",
-            ours,
+            exponent(gaps, costs["qubits"]),
             exponent(gaps, costs["qubits_counted"]),
             "register and control counted step by step",
             claimed=-1.0,
         ),
         Number(
             "exponent of the bits of SimHash over the gap",
-            rival,
+            exponent(gaps, costs["bits"]),
             exponent(gaps, costs["bits_counted"]),
             "incomplete beta functions at the error of Fourier transforms",
             claimed=-2.0,
@@ -150,14 +149,18 @@ def _gap(found: dict[str, Any]) -> Finding:
             "angle of the last power of two that fits",
         ),
     )
-    scales = abs(ours + 1) < 0.1 and abs(rival + 2) < 0.1
+
+
+def _gap(found: dict[str, Any]) -> Finding:
+    costs, numbers = found["costs"], _gap_numbers(found)
+    ours, rival = numbers[0].ours, numbers[1].ours
     because = (
         f"Qubits grow as the power {ours:.2f} of the gap and bits of SimHash as {rival:.2f}, but "
         f"for {SIZE:,} entries fewer qubits than bits are sent only at gaps between "
         f"{costs['least']:.2g} and {costs['between']:.2g}: above, SimHash is shorter, and below, "
         "the gradient itself."
     )
-    if not scales:
+    if abs(ours + 1) > 0.1 or abs(rival + 2) > 0.1:
         return Finding("fails", because, numbers)
     return Finding("holds if" if costs["between"] < 0.5 else "holds", because, numbers)
 
@@ -239,23 +242,14 @@ def _tie_audits(effort: Effort) -> dict[str, Any]:
     }
 
 
-def _tie(found: dict[str, Any]) -> Finding:
-    costs, audits = found["costs"], found["audits"]
-    errors, sizes, curve = costs["errors"], costs["sizes"], costs["curves"]["0.1"]
-    draws = audits["draws"]
-
-    def spread(chance: float, count: int = draws) -> float:
-        return 6 * math.sqrt(chance * (1 - chance) / count)
-
-    copies = exponent(errors, costs["copies"])
-    doubling = float(np.polyfit(np.log2(sizes), curve["qubits"], 1)[0])
-    # Below the crossover the subset may be all of the signs.
+def _tie_growth(costs: dict[str, Any]) -> tuple[Number, ...]:
+    errors, sizes, curve = costs["errors"], costs["sizes"], costs["curves"][f"{ERROR:g}"]
+    # Of fewer coordinates the subset may be all.
     large = slice(5, None)
-    rival = exponent(sizes[large], curve["bits"][large])
-    numbers = (
+    return (
         Number(
             "exponent of the qubits over the error",
-            copies,
+            exponent(errors, costs["copies"]),
             exponent(errors, costs["copies_scanned"]),
             "Hoeffding's bound, count by count",
             claimed=-2.0,
@@ -268,17 +262,33 @@ def _tie(found: dict[str, Any]) -> Finding:
         ),
         Number(
             "qubits for each doubling of P",
-            doubling,
+            float(np.polyfit(np.log2(sizes), curve["qubits"], 1)[0]),
             float(np.polyfit(np.log2(sizes), costs["qubits_counted"], 1)[0]),
             "copies times the qubits of an index",
         ),
         Number(
             "exponent of the bits of the subset over P",
-            rival,
+            exponent(sizes[large], curve["bits"][large]),
             exponent(sizes[large], costs["bits_counted"][large]),
             "fewest signs by integers",
             claimed=0.5,
         ),
+        Number(
+            "size from which qubits are fewer than bits",
+            costs["crossover"],
+            costs["crossover_scanned"],
+            "all even sizes, one by one",
+        ),
+    )
+
+
+def _tie_misses(audits: dict[str, Any]) -> tuple[Number, ...]:
+    draws = audits["draws"]
+
+    def spread(chance: float, count: int = draws) -> float:
+        return 6 * math.sqrt(chance * (1 - chance) / count)
+
+    return (
         Number(
             f"share of {draws:,} audits off by more than {ERROR:g}",
             audits["missed"],
@@ -300,13 +310,14 @@ def _tie(found: dict[str, Any]) -> Finding:
             "EPR pairs written out; 6 standard errors",
             within=spread(audits["minus_dense"], 100 * draws),
         ),
-        Number(
-            "size from which qubits are fewer than bits",
-            costs["crossover"],
-            costs["crossover_scanned"],
-            "all even sizes, one by one",
-        ),
     )
+
+
+def _tie(found: dict[str, Any]) -> Finding:
+    costs, audits = found["costs"], found["audits"]
+    growth = _tie_growth(costs)
+    copies, doubling, rival = (growth[place].ours for place in (0, 2, 3))
+    numbers = growth + _tie_misses(audits)
     because = (
         f"Qubits grow as the power {copies:.2f} of the error and by {doubling:.0f} with each "
         f"doubling of P, the bits of a subset of signs as the power {rival:.2f} of P; fewer qubits "

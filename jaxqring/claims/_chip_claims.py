@@ -105,13 +105,13 @@ def _gradients(effort: Effort) -> dict[str, Any]:
     }
 
 
-def _chips(found: dict[str, Any]) -> Finding:
+def _chip_numbers(found: dict[str, Any]) -> tuple[Number, ...]:
     runs, leaks, sent = found["runs"], found["leaks"], found["gradients"]
     at = leaks["lengths"].index(_QUBITS)
     success = runs["success_dense"][-1]
     row = sent["sizes"].index(_SIZE)
     cases = len(sent["sizes"]) * len(sent["errors"])
-    numbers = (
+    return (
         Number(
             f"probability that a program of {_QUBITS} qubits turns the data",
             runs["success"][-1],
@@ -159,6 +159,13 @@ def _chips(found: dict[str, Any]) -> Finding:
             "drawn copies, and bits of rounded numbers",
         ),
     )
+
+
+def _chips(found: dict[str, Any]) -> Finding:
+    runs, leaks, sent = found["runs"], found["leaks"], found["gradients"]
+    at = leaks["lengths"].index(_QUBITS)
+    numbers, success = _chip_numbers(found), runs["success"][-1]
+    cases = len(sent["sizes"]) * len(sent["errors"])
     share = np.mean(np.divide(sent["copies_drawn"], sent["copies"]))
     because = (
         f"A fixed chip turns its data exactly with probability {success:.4f} by {_QUBITS} program "

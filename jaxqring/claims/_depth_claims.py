@@ -8,14 +8,14 @@ import numpy as np
 
 from jaxqring.claims._claim import Claim, Effort, Finding, Number
 from jaxqring.claims._fits import exponent
-from jaxqring.claims._party_witnesses import party_losses, signed_sums
+from jaxqring.claims._party_witnesses import DenseModel, party_losses, signed_sums
 from jaxqring.qmodels import TwoParty
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 #: Alice turns the qubit by the data and then by an angle of hers, after two angles of Bob's.
-_ALICE, _BOB = ("X", "Y"), ("Y", "Z")
+_ONE = DenseModel(alice=("X", "Y"), bob=("Y", "Z"), observable="Z")
 _LEAST = 1e-9  # of a coefficient that is there; rounding leaves 1e-16
 QUBITS, SUBLAYERS, BATCH, RATE = 6, 2, 256, 0.05
 
@@ -37,9 +37,9 @@ def _spectrum(base: int, layers: int, seed: int) -> tuple[int, int, float]:
     }
     states = np.broadcast_to([1.0, 0.0], (points, 2))
     with jax.enable_x64(True):
-        model = TwoParty(_ALICE, _BOB, "Z", layers)
+        model = TwoParty(*_ONE, layers)
         ours = np.asarray(jax.jit(model.loss)(jax.tree.map(jnp.asarray, angles), states))
-    dense = party_losses(_ALICE, _BOB, "Z", angles, states)
+    dense = party_losses(_ONE, angles, states)
     counts = [int(np.sum(np.abs(np.fft.fft(v) / points) > _LEAST)) for v in (ours, dense)]
     return counts[0], counts[1], float(np.abs(ours - dense).max())
 
@@ -55,20 +55,18 @@ def _frequencies(effort: Effort) -> dict[str, Any]:
     return found
 
 
-def _gates() -> tuple[str, ...]:
-    """The unitary of either party: RY and RZ of every qubit and a ring of CZ, twice."""
+def _of_digits() -> DenseModel:
+    """The same unitary for both: RY and RZ of every qubit and a ring of CZ, twice."""
     turns = ["I" * q + axis + "I" * (QUBITS - 1 - q) for axis in "YZ" for q in range(QUBITS)]
-    return (*turns, "cz-ring") * SUBLAYERS
+    gates = (*turns, "cz-ring") * SUBLAYERS
+    return DenseModel(gates, gates, "Z" + "I" * (QUBITS - 1))
 
 
 def _trained(layers: int, images: jax.Array, labels: jax.Array, steps: int, seed: int) -> Any:
     """Parameters after Adam on a cross-entropy; the score is scale (bias - loss)."""
     import optax
 
-    model, key = (
-        TwoParty(_gates(), _gates(), "Z" + "I" * (QUBITS - 1), layers),
-        jax.random.key(seed),
-    )
+    model, key = TwoParty(*_of_digits(), layers), jax.random.key(seed)
     angles = {
         party: jax.random.normal(jax.random.fold_in(key, index), (layers, count))
         for index, (party, count) in enumerate(model.parameters.items())
@@ -110,7 +108,7 @@ def _digits(effort: Effort) -> dict[str, Any]:
         losses = np.asarray(model.loss(params["angles"], tests))
         angles = {party: np.asarray(own, float) for party, own in params["angles"].items()}
         states = tests / np.linalg.norm(tests.astype(float), axis=1, keepdims=True)
-        second = party_losses(_gates(), _gates(), model.observable, angles, states)
+        second = party_losses(_of_digits(), angles, states)
         bias = float(params["bias"])
         ours.append(float(np.mean((losses < bias) == truth)))
         dense.append(float(np.mean((second < bias) == truth)))

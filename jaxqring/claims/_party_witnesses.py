@@ -3,7 +3,7 @@
 import functools
 import itertools
 import math
-from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import scipy.stats
@@ -14,6 +14,20 @@ _PAULIS = {
     "Y": np.array([[0, -1j], [1j, 0]]),
     "Z": np.diag([1, -1]),
 }
+
+
+class DenseModel(NamedTuple):
+    """A two-party model.
+
+    Attributes:
+      alice: her gates in each layer, Pauli strings of rotations and "cz-ring".
+      bob: his, which come before hers.
+      observable: a Pauli string.
+    """
+
+    alice: tuple[str, ...]
+    bob: tuple[str, ...]
+    observable: str
 
 
 def pauli_matrix(string: str) -> np.ndarray:
@@ -28,18 +42,12 @@ def cz_ring(qubits: int) -> np.ndarray:
 
 
 def party_losses(
-    alice: Sequence[str],
-    bob: Sequence[str],
-    observable: str,
-    angles: dict[str, np.ndarray],
-    states: np.ndarray,
+    model: DenseModel, angles: dict[str, np.ndarray], states: np.ndarray
 ) -> np.ndarray:
     """The losses of a two-party model, gate by gate.
 
     Args:
-      alice: her gates, Pauli strings of rotations and "cz-ring".
-      bob: his, which come first in every layer.
-      observable: a Pauli string.
+      model: gates and observable.
       angles: of both, (L, P) or (batch, L, P).
       states: (batch, 2^n) amplitudes.
 
@@ -47,20 +55,21 @@ def party_losses(
       (batch,) expectations.
     """
     now = np.asarray(states, complex)
-    layers = angles["bob"].shape[-2]
-    for layer in range(layers):
-        for party, gates in (("bob", bob), ("alice", alice)):
+    for layer in range(angles["bob"].shape[-2]):
+        for party, gates in (("bob", model.bob), ("alice", model.alice)):
             left = list(np.moveaxis(angles[party][..., layer, :], -1, 0))
             for gate in gates:
                 if gate == "cz-ring":
-                    now = now * cz_ring(len(observable))
+                    now = now * cz_ring(len(model.observable))
                     continue
                 half = np.asarray(left.pop(0))[..., None] / 2
                 now = np.cos(half) * now - 1j * np.sin(half) * (now @ pauli_matrix(gate).T)
-    return np.einsum("bi,ij,bj->b", now.conj(), pauli_matrix(observable), now).real
+    return np.einsum("bi,ij,bj->b", now.conj(), pauli_matrix(model.observable), now).real
 
 
-def slope_by_shifts(model: tuple, angles: dict[str, np.ndarray], states: np.ndarray) -> np.ndarray:
+def slope_by_shifts(
+    model: DenseModel, angles: dict[str, np.ndarray], states: np.ndarray
+) -> np.ndarray:
     """All derivatives of the loss of one state, from angles turned by +-pi / 2."""
     found = []
     for party in ("alice", "bob"):
@@ -69,7 +78,7 @@ def slope_by_shifts(model: tuple, angles: dict[str, np.ndarray], states: np.ndar
             for turn in (math.pi / 2, -math.pi / 2):
                 moved = {name: own.copy() for name, own in angles.items()}
                 moved[party][place] += turn
-                sides.append(float(party_losses(*model, moved, states)[0]))
+                sides.append(float(party_losses(model, moved, states)[0]))
             found.append((sides[0] - sides[1]) / 2)
     return np.array(found)
 

@@ -73,10 +73,8 @@ def _stock(effort: Effort) -> dict[str, Any]:
     }
 
 
-def _reuse(found: dict[str, Any]) -> Finding:
-    spent, stock = found["spent"], found["stock"]
-    left = spent["left"]
-    numbers = []
+def _reuse_numbers(spent: dict[str, Any], stock: dict[str, Any]) -> tuple[Number, ...]:
+    left, numbers = spent["left"], []
     for use, name in USES.items():
         numbers += [
             Number(
@@ -94,7 +92,6 @@ def _reuse(found: dict[str, Any]) -> Finding:
                 within=1e-9,
             ),
         ]
-    gap, tie = (100 * stock[audit] / stock["ring"] for audit in ("gap_ip", "tie"))
     numbers += [
         Number(
             "bits per qubit that it supported before",
@@ -106,17 +103,24 @@ def _reuse(found: dict[str, Any]) -> Finding:
         ),
         Number(
             f"pairs of one GapIP, gap {GAP:g}, in % of those of a link in an all-reduce",
-            gap,
+            100 * stock["gap_ip"] / stock["ring"],
             100 * stock["gap_ip_counted"] / stock["ring_counted"],
             "hops of the register and its control, and symbols of the schedule, counted",
         ),
         Number(
             f"pairs of one steered TieAudit, error {ERROR:g}, in % of the same",
-            tie,
+            100 * stock["tie"] / stock["ring"],
             100 * stock["tie_counted"] / stock["ring_counted"],
             "Hoeffding's bound over all numbers of hits, and symbols of the schedule",
         ),
     ]
+    return tuple(numbers)
+
+
+def _reuse(found: dict[str, Any]) -> Finding:
+    spent, stock = found["spent"], found["stock"]
+    numbers, left = _reuse_numbers(spent, stock), spent["left"]
+    gap, tie = (number.ours for number in numbers[-2:])
     entanglement = round(max(each["negativity"] for each in left.values()), 9)
     gains = max(each["capacity"] for each in left.values()) > 1 + 1e-9
     fewest = max(
@@ -133,8 +137,8 @@ def _reuse(found: dict[str, Any]) -> Finding:
         f"gaps of {fewest:.1g} an audit takes as many as the ring."
     )
     if entanglement or gains:
-        return Finding("holds", because, tuple(numbers))
-    return Finding("holds if" if max(gap, tie) < 100 else "fails", because, tuple(numbers))
+        return Finding("holds", because, numbers)
+    return Finding("holds if" if max(gap, tie) < 100 else "fails", because, numbers)
 
 
 def _draw_reuse(found: dict[str, Any]) -> "Figure":
