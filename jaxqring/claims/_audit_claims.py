@@ -101,7 +101,7 @@ def _gap_numbers(found: dict[str, Any]) -> tuple[Number, ...]:
     gaps, sizes = costs["gaps"], np.log2(costs["sizes"])
     wrong = decisions["dense_of_sampled"]
     sampling = math.sqrt(wrong * (1 - wrong) / decisions["draws"])
-    numbers = (
+    return (
         Number(
             "exponent of the qubits over the gap",
             exponent(gaps, costs["qubits"]),
