@@ -8,13 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxqring.audit import crossover, simhash
-from jaxqring.claims._audit_witnesses import (
+from jaxqring.claims._claim import Claim, Effort, Finding, Number
+from jaxqring.claims._fits import exponent
+from jaxqring.claims._gap_witnesses import (
     error_by_fourier,
     fewest_signs,
     phase_estimation_qubits,
 )
-from jaxqring.claims._claim import Claim, Effort, Finding, Number
-from jaxqring.claims._fits import exponent
 from jaxqring.claims._party_witnesses import (
     DenseModel,
     fewest_shots,

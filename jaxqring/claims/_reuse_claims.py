@@ -9,9 +9,10 @@ import numpy as np
 
 from jaxqring.audit import plan_gap_ip, plan_tie_audit
 from jaxqring.capacity import dense_coding_capacity
-from jaxqring.claims._audit_witnesses import fewest_copies, phase_estimation_qubits
 from jaxqring.claims._claim import Claim, Effort, Finding, Number
+from jaxqring.claims._gap_witnesses import phase_estimation_qubits
 from jaxqring.claims._reuse_witnesses import coding_capacity, negativity, spent_pairs
+from jaxqring.claims._tie_witnesses import fewest_copies
 from jaxqring.claims._witnesses import bell_transition, information, werner_density
 from jaxqring.link import superdense
 from jaxqring.physics.information import mutual_information_uniform
