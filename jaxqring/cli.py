@@ -316,7 +316,7 @@ def _reproduce(config: ReproduceConfig, console: "Console") -> "Output":
     _say(console, f"{len(config.chosen)} claims, on {jax.default_backend()}")
     tested = reproduce(config, console)
     reports = [config.folder / name for name in ("report.md", "report.html", "times.json")]
-    rows = [[*row(each), f"{each.seconds:.1f}"] for each in tested]
+    rows = [[*row(each, digits=4), f"{each.seconds:.0f}"] for each in tested]
     return [_tables.claims_table(rows)], reports
 
 

@@ -24,8 +24,8 @@ img { max-width: 100%; background: white }
 """
 
 
-def shown(value: float | None) -> str:
-    """A number of a report in at most six digits; a dash for none.
+def shown(value: float | None, digits: int = 6) -> str:
+    """A number of a report in at most so many digits; a dash for none.
 
     >>> shown(1234567.0), shown(0.5), shown(None)
     ('1.23457e+06', '0.5', '-')
@@ -33,13 +33,13 @@ def shown(value: float | None) -> str:
     if value is None:
         return "-"
     whole = math.isfinite(value) and value == int(value) and abs(value) < 1e6
-    return f"{int(value):,}" if whole else f"{value:.6g}"
+    return f"{int(value):,}" if whole else f"{value:.{digits}g}"
 
 
-def row(tested: "Answer") -> list[str]:
+def row(tested: "Answer", digits: int = 6) -> list[str]:
     """The line of a claim in the table of all claims."""
     number = tested.finding.numbers[0]
-    figures = [shown(each) for each in (number.claimed, number.ours, number.second)]
+    figures = [shown(each, digits) for each in (number.claimed, number.ours, number.second)]
     return [tested.claim.name, number.name, *figures, verdict(tested)]
 
 

@@ -239,9 +239,12 @@ def _similarity(entry: dict[str, Any] | None) -> str:
 
 def claims_table(rows: Sequence[Sequence[str]]) -> Table:
     """The claims that were put to the test: name, number, three values, verdict and seconds."""
-    table = _table("claims and findings", ["claim", "verdict"], ["claimed", "ours", "second"])
-    table.add_column("s", justify="right")
-    table.add_column("number", overflow="fold")
+    table = Table(title="claims and findings", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("claim, and its number", min_width=28)
+    table.add_column("verdict")
+    for name in ("claimed", "ours", "second", "s"):
+        table.add_column(name, justify="right", no_wrap=True)
     for name, number, claimed, ours, second, verdict, seconds in rows:
-        table.add_row(name, verdict, claimed, ours, second, seconds, escape(number))
+        about = f"[bold]{escape(name)}[/]\n{escape(number)}"
+        table.add_row(about, verdict, claimed, ours, second, seconds)
     return table
