@@ -120,11 +120,23 @@ class MetricsLog:
         os.close(self._file)
 
 
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Reads the complete lines of a metrics file; a file that is not there has no lines.
+def read_metrics(path: str | Path) -> list[dict[str, Any]]:
+    r"""Reads the complete lines of a metrics file; a file that is not there has no lines.
 
-    All entries are numbers, but for the name of the run.
+    Args:
+      path: of `metrics.jsonl`, in the folder of a job.
+
+    Returns:
+      A dict for each line. All entries are numbers, but for the name of the run.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "metrics.jsonl")
+    ...     _ = path.write_text('{"run": "ideal", "step": 1, "loss": 2.3}\n{"run": "id')
+    ...     read_metrics(path)
+    [{'run': 'ideal', 'step': 1, 'loss': 2.3}]
     """
+    path = Path(path)
     if not path.exists():
         return []
     lines = [json.loads(line) for line in path.read_text().split("\n")[:-1]]

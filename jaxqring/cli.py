@@ -132,7 +132,8 @@ def _run(arguments: list[str]) -> int:
     for table in tables:
         console.print(table)
     for path in paths:
-        _say(console, f"wrote {path}")
+        beside = path.with_suffix(".svg")
+        _say(console, f"wrote {path}" + (f" and {beside.name}" if beside.exists() else ""))
     return 0
 
 

@@ -118,7 +118,7 @@ def test_vmap_puts_all_nodes_on_one_device(tmp_path):
     drawn = network.stat().st_mtime_ns
     status, again = run("train", *flags)
     assert status == 0
-    assert again.endswith(f"finished: --restart starts over wrote {drift}")
+    assert again.endswith(f"finished: --restart starts over wrote {drift} and drift.svg")
     assert drift.stat().st_size > 0
     assert network.stat().st_mtime_ns == drawn
     status, again = run("train", "--restart", *flags)
@@ -146,6 +146,7 @@ def test_every_file_it_names_is_there(job):
     named = re.findall(r"wrote (\S+)", output)
     files = ("summary.json", "training.png", "network.png", "drift.png")
     assert named == [str(folder / f) for f in files]
+    assert re.findall(r"and (\S+\.svg)", output) == ["training.svg", "network.svg", "drift.svg"]
     for path in named:
         assert os.path.getsize(path) > 0
 
