@@ -8,6 +8,7 @@ from jaxqring.jobs._compression_job import CompressionConfig, run_compression
 from jaxqring.jobs._inversion_job import InversionConfig, run_inversion
 from jaxqring.jobs._link_config import LinkConfig
 from jaxqring.jobs._load import load_config
+from jaxqring.jobs._on_step import tensorboard
 from jaxqring.jobs._security_config import SecurityConfig
 from jaxqring.jobs._security_curves import SecurityCurves, security_curves
 from jaxqring.jobs._sensitivity_job import SensitivityConfig, run_sensitivity
@@ -36,5 +37,6 @@ __all__ = [
     "run_sensitivity",
     "run_sweep",
     "security_curves",
+    "tensorboard",
     "train",
 ]

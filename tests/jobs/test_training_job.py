@@ -348,9 +348,16 @@ def test_metrics_are_fetched_some_steps_at_a_time(tmp_path, monkeypatch):
     job = dataclasses.replace(
         SMALL, mapping="vmap", steps=7, eval_every=5, out=str(tmp_path), runs=(CLASSICAL,)
     )
-    train(job)
+    heard = []
+    train(job, on_step=lambda *line: heard.append(line))
     assert fetched == [[1, 2, 3], [4, 5], [6, 7]]
     lines = metrics_of(job.folder)
+    # Who listens hears what is written, as numbers.
+    assert heard == [
+        ("classical", line["step"], {k: x for k, x in line.items() if k not in ("run", "step")})
+        for line in lines
+    ]
+    assert all(type(x) is float for *_, metrics in heard for x in metrics.values())
     assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6, 7]
     assert all(list(line)[:2] == ["run", "step"] for line in lines)
     assert [line["step"] for line in lines if "test_accuracy" in line] == [5, 7]
@@ -472,8 +479,10 @@ def test_a_job_cut_off_goes_on_from_its_checkpoint(again, small, monkeypatch):
         return batches(data, step, *rest)
 
     monkeypatch.setattr(datasets, "batches", counted)
-    train(again)
+    heard = []
+    train(again, on_step=lambda run, step, metrics: heard.append(step))
     assert seen == [2, 3]
+    assert heard == [3, 4]  # those that are computed, and no others
     assert outcome(again) == small
 
 
@@ -526,6 +535,16 @@ def mark(config):
     """Writes a result that no training has."""
     path = config.folder / "results" / "classical.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "test_accuracy": -1}))
+
+
+def test_what_a_listener_raises_ends_a_job_that_goes_on(again, small):
+    def tired(run, step, metrics):
+        raise RuntimeError("no more")
+
+    with pytest.raises(RuntimeError, match="no more"):
+        train(again, on_step=tired)
+    train(again)
+    assert outcome(again) == small
 
 
 def test_a_finished_job_is_left_as_it_is(again):
