@@ -267,7 +267,7 @@ def _overlaid(axes: "Axes", curves: Mapping[str, Points], **style: Any) -> None:
         line = {**look(index), **style}
         if above := sum(lie_on[name, other] for other in names[index + 1 :]):
             band = {"color": _lighter(line["color"]), "linestyle": "-", "marker": ""}
-            line |= band | {"linewidth": 2 + 3.5 * above}
+            line |= band | {"linewidth": 2 + 2.5 * above}
         axes.plot(*_columns(points), label=label, **line)
 
 
