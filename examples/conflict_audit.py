@@ -12,14 +12,12 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-import matplotlib
 import numpy as np
 import optax
 from jax.flatten_util import ravel_pytree
-from matplotlib.figure import Figure
 
 import jaxqring as jq
-from jaxqring.show._style import COLOURS, STYLE, save
+from jaxqring.show._style import COLOURS, page, save
 from jaxqring.train import _datasets as datasets
 from jaxqring.train._datasets import DataConfig
 
@@ -84,8 +82,7 @@ def audit_classes(gradients):
 
 def draw(path):
     """Symbols over the gap and over the size, and the error of a decision over noise."""
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(10.5, 8), layout="constrained")
+    with page(10.5, 8) as figure:
         panels = figure.subplot_mosaic([["gap", "size"], ["noise", "noise"]])
         by_gap, by_size, by_noise = panels.values()
         size = 10**6
