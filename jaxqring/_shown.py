@@ -3,6 +3,7 @@
 import dataclasses
 import html
 import re
+import textwrap
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -69,7 +70,7 @@ def _fields_of(value: Any) -> Panel:
 def _in_a_line(value: Any) -> str:
     if isinstance(value, jax.Array):
         return value.aval.str_short()
-    return " ".join(repr(value).split())
+    return textwrap.shorten(repr(value), 80, placeholder=" ...")
 
 
 def as_text(panel: Panel) -> str:

@@ -136,8 +136,8 @@ def _run(arguments: list[str]) -> int:
     for table in tables:
         console.print(table)
     for path in paths:
-        beside = path.with_suffix(".svg")
-        _say(console, f"wrote {path}" + (f" and {beside.name}" if beside.exists() else ""))
+        beside = f" and {path.stem}.svg" if path.suffix == ".png" else ""
+        _say(console, f"wrote {path}{beside}")
     return 0
 
 

@@ -67,7 +67,7 @@ def net_rate(results: dict[str, Any], ax: "Axes | None" = None) -> "Axes":
         )
         place: dict[str, Any] = {"fontsize": 11, "color": "0.35", "va": "center"}
         axes.text(infidelity.max() * 0.92, 2.03, "beyond capacity", **place)
-        axes.legend(loc="lower right")
+        axes.legend(loc="lower right", fontsize=10)
     return axes
 
 

@@ -23,7 +23,7 @@ from saved import last_state
 from jaxqring import superdense, werner
 from jaxqring._fields import as_written
 from jaxqring._files import read_metrics, save_state
-from jaxqring.jobs import TrainConfig, load_config, train
+from jaxqring.jobs import TrainConfig, load_config, tensorboard, train
 from jaxqring.jobs import _training_job as loop
 from jaxqring.jobs import _training_loop as steps
 from jaxqring.jobs._code_config import CodeConfig
@@ -587,8 +587,10 @@ def test_a_job_starts_afresh_if_resume_is_off(again, small, finished):
     own = again.folder / "checkpoints" / "mine" / "notes"
     own.parent.mkdir()
     own.write_text("of the user")
+    tensorboard(again.folder / "tensorboard")("other", 1, {"loss": 1.0})
     train(dataclasses.replace(again, resume=False))
     assert outcome(again) == small
+    assert not [*again.folder.glob("tensorboard/*/*")]
     assert not list(again.folder.rglob("other.*"))
     assert not (again.folder / "checkpoints" / "another").exists()
     assert own.read_text() == "of the user"
