@@ -23,6 +23,7 @@ class Flags(NamedTuple):
       shard: "K/N" of a sweep.
       merge: the shards of a sweep, without computing.
       list: the claims of a reproduction, without a test.
+      tensorboard: has the metrics of a training written for TensorBoard, too.
     """
 
     processes: int = 1
@@ -31,6 +32,7 @@ class Flags(NamedTuple):
     shard: str = "1/1"
     merge: bool = False
     list: bool = False
+    tensorboard: bool = False
 
 
 def parse(
@@ -78,7 +80,9 @@ def parse(
     if command == "train":
         help_elastic = "after the loss of a process, go on with fewer of them, and the same nodes."
         help_lose = "after the loss of a process, go on without the nodes that it carried."
-        for name, text in (("elastic", help_elastic), ("lose_nodes", help_lose)):
+        help_board = "write the metrics for TensorBoard, too, to `tensorboard` in the job's folder."
+        switches = {"elastic": help_elastic, "lose_nodes": help_lose, "tensorboard": help_board}
+        for name, text in switches.items():
             switch = tyro.conf.arg(help=text), tyro.conf.FlagCreatePairsOff
             fields.append((name, Annotated[bool, *switch], False))
     without_prefix: Any = Annotated[kind, tyro.conf.arg(name="")]
