@@ -129,7 +129,7 @@ def _html(tested: Sequence["Answer"], intro: str, figures: set[str]) -> str:
         body += f"<p>Our reading: {html.escape(claim.reading)}</p>\n"
         body += table(_NUMBERS, [_cells(number) for number in finding.numbers])
         if claim.name in figures:
-            body += f'<img src="{claim.name}.png" alt="{html.escape(claim.title)}">\n'
+            body += f'<img src="{claim.name}.svg" alt="{html.escape(claim.title)}">\n'
     head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width">\n'
     head += f"<title>{title}</title>\n<style>{_STYLE}</style>"
     return f'<!doctype html>\n<html lang="en">\n<head>{head}</head>\n<body>\n{body}</body></html>\n'
