@@ -79,9 +79,11 @@ def copies_to_read(size: int, error: float, draws: int, seed: int) -> float:
 
 
 def message_bits(size: int, error: float) -> int:
-    """Bits of `size` numbers in [-1, 1] rounded to `error` in the l2 norm."""
-    for bits in itertools.count(1):
-        # 2^bits cells of [-1, 1], each read as its middle.
-        if math.sqrt(size) * 2.0**-bits <= error * (1 + 1e-12):
-            return size * bits
-    raise AssertionError
+    """Bits of `size` numbers in [-1, 1] rounded to `error` in the l2 norm.
+
+    2^bits cells of [-1, 1], each read as its middle.
+    """
+    enough = (
+        bits for bits in itertools.count(1) if math.sqrt(size) * 2.0**-bits <= error * (1 + 1e-12)
+    )
+    return size * next(enough)

@@ -209,8 +209,8 @@ CLAIMS = (
         f"{_PAPER}, abstract",
         "GapIP takes O~(tau^-1 log P) qubits against O~(min(tau^-2, P)) bits.",
         "phase estimation of the product of two reflections, its constants and the count of the "
-        "control qubit; SimHash at the same error and the gradient itself as rivals. The lower "
-        "bound on bits is the source's.",
+        "control qubit; SimHash at the same error and the gradient itself as rivals; white "
+        "noise of hops. The lower bound on bits is the source's.",
         {"costs": _gap_costs, "decisions": _gap_decisions, "noise": _gap_noise},
         _gap,
         _draw_gap,

@@ -58,7 +58,7 @@ def _tie_costs(effort: Effort) -> dict[str, Any]:
 
 
 def _tie_audits(effort: Effort) -> dict[str, Any]:
-    draws = 2_000 if effort.quick else 100_000
+    draws = 2_000 if effort.quick else 40_000
     size = 2**12
     rng = np.random.default_rng(effort.seed)
     matching = rng.permutation(size).reshape(-1, 2)
