@@ -187,28 +187,28 @@ def _finish(
     compressor, periods = run.compressor(), config.periods(run)
     initial = _initial_state(run, config, data)
     params = jax.tree.map(lambda leaf: leaf[0], initial.params)
-    checkpoints = Checkpoints(checkpoint_path(config.folder, run.name))
-    point = restored(run, config, initial, placement, checkpoints)
-    advance = bar(run.name, total=config.steps, done=point.done, note="compiling")
-    loop = Loop(run, config, checkpoints, Due(config, point.done), log, advance, asked)
     # Once for each number of nodes, also where it comes back.
     terms = functools.cache(lambda nodes: terms_of(run, config, params, nodes))
     programs = functools.cache(
         lambda nodes: programs_of(run, config, data, terms(nodes), placement.of(nodes))
     )
     have, per_node = len(data.train_labels), config.batch_per_node
-    for index in range(reached(periods, point.done), len(periods)):
-        period = periods[index]
-        if index and point.done == period.first:
-            state, copies = changed(gathered(point.state), point.copies, periods, index, compressor)
-            point = point._replace(state=state, copies=copies)
-        if point.done == period.end < config.steps:
-            continue
-        here = programs(len(period.nodes))
-        before = consumed(periods[:index], per_node, have)
-        update = updates(run, config, data, here, before)
-        point = loop.steps(point, period.end, update, here.accuracy)
-    checkpoints.close()
+    with Checkpoints(checkpoint_path(config.folder, run.name)) as checkpoints:
+        point = restored(run, config, initial, placement, checkpoints)
+        advance = bar(run.name, total=config.steps, done=point.done, note="compiling")
+        loop = Loop(run, config, checkpoints, Due(config, point.done), log, advance, asked)
+        for index in range(reached(periods, point.done), len(periods)):
+            period = periods[index]
+            if index and point.done == period.first:
+                held = gathered(point.state), point.copies
+                state, copies = changed(*held, periods, index, compressor)
+                point = point._replace(state=state, copies=copies)
+            if point.done == period.end < config.steps:
+                continue
+            here = programs(len(period.nodes))
+            before = consumed(periods[:index], per_node, have)
+            update = updates(run, config, data, here, before)
+            point = loop.steps(point, period.end, update, here.accuracy)
     accuracy, agreement = here.accuracy(point.state), here.agreement(point.state)
     count = sum(leaf.size for leaf in jax.tree.leaves(params))
     if log is None:

@@ -149,6 +149,16 @@ class Checkpoints:
         self.wait()
         self._orbax.close()
 
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self.close()
+        elif jax.process_count() == 1:  # others may not come to the end of theirs
+            with contextlib.suppress(Exception):
+                self.close()
+
     def _remove_old(self) -> None:
         """Removes checkpoints before the last one, and what was left of one that was cut off."""
         last = newest(self._folder)
