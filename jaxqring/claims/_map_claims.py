@@ -54,8 +54,8 @@ def _ours(
     protection: "Protection | None" = None,
     compressor: Compressor | None = None,
     rate: float = RATE,
-) -> tuple[np.ndarray, np.ndarray]:
-    """(F, K) accuracies and losses; trainings of one seed share data and errors."""
+) -> np.ndarray:
+    """(F, K) accuracies; trainings of one seed share data and errors."""
     train = training(rate, compressor)
 
     def at(fidelity: jax.Array, key: "Key", batches: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -66,13 +66,12 @@ def _ours(
     keys = jax.random.split(jax.random.key(effort.seed), trainings)
     batches = jnp.asarray(batches_of(effort.seed, trainings, STEPS))
     found = [every(jnp.float32(fidelity), keys, batches) for fidelity in fidelities]
-    accuracies, losses = zip(*found, strict=True)
-    return np.stack(accuracies), np.stack(losses)
+    return np.stack([accuracies for accuracies, _ in found])
 
 
 def _second(
     effort: Effort, trainings: int, fidelities: list[float], votes: bool = False
-) -> tuple[np.ndarray, np.ndarray]:
+) -> np.ndarray:
     """The same by numpy."""
     batches = batches_of(effort.seed, trainings, STEPS)
     rates = np.repeat(1 - np.asarray(fidelities), trainings)[:, None] * np.ones(NODES)
@@ -86,8 +85,7 @@ def _second(
         majority(errors) if votes else linear_mean(errors),
         momentum=VOTE_MOMENTUM if votes else 0.0,
     )
-    accuracies, losses = outcomes(*states, images, labels)
-    return accuracies.reshape(-1, trainings), losses.reshape(-1, trainings)
+    return outcomes(*states, images, labels)[0].reshape(-1, trainings)
 
 
 def _spread(ours: np.ndarray, second: np.ndarray) -> float:
@@ -98,9 +96,9 @@ def _spread(ours: np.ndarray, second: np.ndarray) -> float:
 
 def _accuracy(effort: Effort) -> dict[str, Any]:
     trainings, fidelities = 12 if effort.quick else 32, _fidelities(effort)
-    bare, _ = _ours(effort, trainings, fidelities)
-    coded, _ = _ours(effort, trainings, fidelities, protection=CODE)
-    second, _ = _second(effort, trainings, fidelities)
+    bare = _ours(effort, trainings, fidelities)
+    coded = _ours(effort, trainings, fidelities, protection=CODE)
+    second = _second(effort, trainings, fidelities)
     return {
         "fidelities": fidelities,
         "trainings": trainings,
@@ -240,10 +238,10 @@ def _compressed(name: str) -> Any:
     def part(effort: Effort) -> dict[str, Any]:
         trainings, fidelities = 12 if effort.quick else 32, _fidelities(effort)
         compressor, rate = METHODS[name]
-        ours, _ = _ours(effort, trainings, fidelities, compressor=compressor, rate=rate)
+        ours = _ours(effort, trainings, fidelities, compressor=compressor, rate=rate)
         found = {"fidelities": fidelities, "trainings": trainings, "ours": ours.mean(1).tolist()}
         if name in ("SGD", "Signum"):
-            second, _ = _second(effort, trainings, fidelities, votes=name == "Signum")
+            second = _second(effort, trainings, fidelities, votes=name == "Signum")
             found["second"] = second.mean(1).tolist()
             found["within"] = [_spread(a, b) for a, b in zip(ours, second, strict=True)]
         return found

@@ -37,7 +37,9 @@ Train = Callable[[Ring, Key, jax.Array], tuple[jax.Array, jax.Array]]
 
 
 def training(rate: float, compressor: Compressor | None = None) -> Train:
-    """`train(ring, key, batches) -> (accuracy, loss)` of one training, from zero weights.
+    """`train(ring, key, batches) -> (accuracy, soft accuracy)` of a training from zero weights.
+
+    The soft accuracy is the mean probability of the right class, which has a derivative.
 
     Args:
       rate: of learning.
@@ -81,6 +83,7 @@ def training(rate: float, compressor: Compressor | None = None) -> Train:
         scores = jnp.einsum("if,nfc->nic", test, params["w"], precision="highest")
         scores = jax.nn.log_softmax(scores + params["b"][:, None])
         right = jnp.mean(scores.argmax(-1) == test_labels)
-        return right, -jnp.mean(scores[:, jnp.arange(len(test_labels)), test_labels])
+        probability = jnp.exp(scores[:, jnp.arange(len(test_labels)), test_labels])
+        return right, jnp.mean(probability)
 
     return train
