@@ -128,7 +128,7 @@ __all__ = [
     "werner",
 ]
 
-__version__ = "0.1.0.dev0"
+__version__ = "0.2.0"
 
 #: Names that few programs use and that take their time to import, loaded when they are asked for.
 _LATE = {

@@ -296,6 +296,11 @@ def test_a_name_stands_for_a_file_that_is_shipped(tmp_path, monkeypatch):
 
 def test_the_version_is_that_of_the_package():
     assert run("--version") == (0, f"jaxqring {jaxqring.__version__}")
+    # Where no program can read it off the package: the citation, and the last entry of the changes.
+    root = Path(__file__).parents[1]
+    assert f"\nversion: {jaxqring.__version__}\n" in (root / "CITATION.cff").read_text()
+    (last, *_) = re.findall(r"^## \[([^]]+)\]", (root / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert last in (jaxqring.__version__, "Unreleased")
 
 
 @pytest.mark.parametrize(
