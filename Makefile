@@ -7,7 +7,7 @@ BENCHMARKS := transport collectives processes transition training compiling esti
 # Neighbouring tests share compiled programs: each worker takes a half, and then what is left over.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 
-.PHONY: demo test test-statistics test-matrix test-further test-all golden lint format bench clean
+.PHONY: demo test test-statistics test-matrix test-further test-all golden lint format bench docs clean
 
 demo: $(VENV)/.ready
 	$(BIN)/jaxqring train --config configs/demo.toml
@@ -46,6 +46,11 @@ format: $(VENV)/.ready
 bench: $(VENV)/.ready
 	for name in $(BENCHMARKS); do $(BIN)/python benchmarks/$$name.py || exit 1; done
 
+# The site, from its pages, docstrings and tutorials, which run; a warning fails it.
+docs: $(VENV)/.ready
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet --jobs auto $(ARGS) docs docs/_build/html
+	@echo "docs/_build/html/index.html"
+
 $(VENV)/.ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "jaxqring needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version). Try: make PYTHON=python3.12"; exit 1; }
@@ -54,4 +59,4 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	@touch $@
 
 clean:
-	rm -rf $(VENV) runs .cache .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) runs .cache docs/_build docs/api .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
