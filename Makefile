@@ -1,6 +1,7 @@
 # `make demo` and `make test` need Python 3.11 or newer and make, nothing else.
 PYTHON ?= python3
 VENV ?= .venv
+FOLDER ?= runs/bench
 BIN := $(VENV)/bin
 # Two workers: the suite is sized for two cores.
 BENCHMARKS := transport collectives processes transition training compiling estimators sweep secure compressors circuits plans
@@ -44,7 +45,7 @@ format: $(VENV)/.ready
 	$(BIN)/ruff format .
 
 bench: $(VENV)/.ready
-	for name in $(BENCHMARKS); do $(BIN)/python benchmarks/$$name.py || exit 1; done
+	for name in $(BENCHMARKS); do $(BIN)/python benchmarks/$$name.py --folder $(FOLDER) || exit 1; done
 
 # The site, from its pages, docstrings and tutorials, which run; a warning fails it.
 docs: $(VENV)/.ready

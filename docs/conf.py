@@ -15,6 +15,7 @@ project = "jaxqring"
 author = "The jaxqring developers"
 release = version_of("jaxqring")
 extensions = [
+    "benchmark_tables",
     "mathml",
     "myst_nb",
     "namespaces",
@@ -55,6 +56,7 @@ nb_merge_streams = True
 
 html_theme = "sphinx_book_theme"
 html_title = "jaxqring"
+html_context = {"default_mode": "auto"}  # light or dark as the reader prefers
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_math_renderer = "mathml"
