@@ -50,7 +50,7 @@ bench: $(VENV)/.ready
 # The site, from its pages, docstrings and tutorials, which run; a warning fails it.
 docs: $(VENV)/.ready
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet --jobs auto $(ARGS) docs docs/_build/html
-	@echo "docs/_build/html/index.html"
+	$(BIN)/python tools/check_site.py
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

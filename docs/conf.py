@@ -54,6 +54,7 @@ nb_execution_raise_on_error = True
 nb_execution_timeout = 120
 nb_merge_streams = True
 
+html_copy_source = False
 html_theme = "sphinx_book_theme"
 html_title = "jaxqring"
 html_context = {"default_mode": "auto"}  # light or dark as the reader prefers

@@ -107,7 +107,7 @@ class Browser:
 
 
 def complaints(event: dict[str, Any]) -> list[str]:
-    """What is wrong according to an event: nothing, or one text."""
+    """The fault that an event speaks of, in a list of at most one text."""
     values = event.get("params", {})
     match event.get("method"):
         case "Runtime.exceptionThrown":

@@ -132,7 +132,9 @@ def top_page() -> str:
     names = [name for name in sorted(jaxqring.__all__) if name not in rooms]
     rows = [(name, getattr(jaxqring, name)) for name in names]
     body = ["At the top", "----------", ""]
-    body += table([(f":py:obj:`jq.{n} <{places[id(value)]}>`", summary(value)) for n, value in rows])
+    body += table(
+        [(f":py:obj:`jq.{n} <{places[id(value)]}>`", summary(value)) for n, value in rows]
+    )
     body += ["", "Namespaces", "----------", ""]
     body += table([(f":doc:`jq.{room} <{room}>`", summary(m)) for room, m in rooms.items()])
     body += ["", ".. toctree::", "   :hidden:", "", *(f"   {room}" for room in rooms)]
