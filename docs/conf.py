@@ -63,11 +63,9 @@ html_css_files = ["site.css"]
 html_math_renderer = "mathml"
 html_theme_options = {
     "repository_url": "https://github.com/jaxqring/jaxqring",
-    "path_to_docs": "docs",
     "use_repository_button": True,
-    "use_edit_page_button": True,
     "use_download_button": False,
     "use_fullscreen_button": False,
-    "show_toc_level": 2,
+    "show_toc_level": 1,
     "navbar_persistent": [],
 }

@@ -103,6 +103,9 @@ class Browser:
     def picture(self, path: Path) -> None:
         """Writes a picture of the upper part of the page."""
         path.parent.mkdir(parents=True, exist_ok=True)
+        # Colours that change slowly have changed after this.
+        wait = "new Promise(done => setTimeout(done, 400))"
+        self.send("Runtime.evaluate", expression=wait, awaitPromise=True)
         path.write_bytes(base64.b64decode(self.send("Page.captureScreenshot")["data"]))
 
 

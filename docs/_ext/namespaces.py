@@ -123,7 +123,7 @@ def room_page(room: str, module: types.ModuleType) -> str:
         body += ["", f".. auto{kind(value)}:: jaxqring.{room}.{name}"]
         if kind(value) == "class":
             body += ["   :members:"]
-    return page(f"jaxqring.{room}", module, body)
+    return page(f"jq.{room}", module, body)
 
 
 def top_page() -> str:
@@ -138,7 +138,7 @@ def top_page() -> str:
     body += ["", "Namespaces", "----------", ""]
     body += table([(f":doc:`jq.{room} <{room}>`", summary(m)) for room, m in rooms.items()])
     body += ["", ".. toctree::", "   :hidden:", "", *(f"   {room}" for room in rooms)]
-    return page("jaxqring", jaxqring, body)
+    return page("API", jaxqring, body)
 
 
 def write_pages(app: Sphinx) -> None:
