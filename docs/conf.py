@@ -57,6 +57,7 @@ nb_merge_streams = True
 html_copy_source = False
 html_theme = "sphinx_book_theme"
 html_title = "jaxqring"
+html_baseurl = "https://jaxqring.github.io/jaxqring/"
 html_context = {"default_mode": "auto"}  # light or dark as the reader prefers
 html_static_path = ["_static"]
 html_css_files = ["site.css"]

@@ -14,6 +14,7 @@ def mathml(node: nodes.Node, as_block: bool) -> str:
     # A command without braces takes one digit; the converter would take all that follow.
     text = re.sub(r"(\\[td]?frac) ?(\d)", r"\1{\2}", text)
     text = re.sub(r"(\\[td]?frac(?:\{\d\}| ?[a-z])|\\sqrt|[_^]) ?(\d)", r"\1{\2}", text)
+    text = re.sub(r"\\text\{[^}]*\}", lambda words: words[0].replace(r"\_", "_"), text)
     found = tex2mathml(text, as_block=as_block)
     # Kets keep the height of a line, and their bars stand close to what they hold.
     found = re.sub("<mo>([⟨⟩⌈⌉⌊⌋‖])</mo>", r'<mo stretchy="false">\1</mo>', found)

@@ -220,7 +220,8 @@ class LinkedCode(SphinxPostTransform):
         folder, _, room = self.env.docname.rpartition("/")
         places = [f"jaxqring.{room}.{name}"] if folder == "api" else []
         found = [objects.get(place) for place in [*places, f"jaxqring.{name}"]]
-        return next((entry for entry in found if entry and entry.objtype != "module"), None)
+        modules = room == "index"  # elsewhere a word as `ring` is an argument
+        return next((e for e in found if e and (modules or e.objtype != "module")), None)
 
     def arguments(self, node: nodes.Node) -> set[str]:
         """The names of the arguments of the function that a docstring belongs to."""
