@@ -49,7 +49,7 @@ bench: $(VENV)/.ready
 
 # The site, from its pages, docstrings and tutorials, which run; a warning fails it.
 docs: $(VENV)/.ready
-	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet --jobs auto $(ARGS) docs docs/_build/html
+	$(BIN)/python -m sphinx -W --keep-going -q -j auto -d docs/_build/doctrees $(ARGS) docs docs/_build/html
 	$(BIN)/python tools/check_site.py
 
 $(VENV)/.ready: pyproject.toml constraints.txt
