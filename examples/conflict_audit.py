@@ -12,14 +12,12 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-import matplotlib
 import numpy as np
 import optax
 from jax.flatten_util import ravel_pytree
-from matplotlib.figure import Figure
 
 import jaxqring as jq
-from jaxqring.show._style import COLOURS, STYLE, save
+from jaxqring.show._style import COLOURS, page, save
 from jaxqring.train import _datasets as datasets
 from jaxqring.train._datasets import DataConfig
 
@@ -84,9 +82,9 @@ def audit_classes(gradients):
 
 def draw(path):
     """Symbols over the gap and over the size, and the error of a decision over noise."""
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(13, 4.4), layout="constrained")
-        by_gap, by_size, by_noise = figure.subplots(1, 3)
+    with page(10.5, 8) as figure:
+        panels = figure.subplot_mosaic([["gap", "size"], ["noise", "noise"]])
+        by_gap, by_size, by_noise = panels.values()
         size = 10**6
         gaps = np.geomspace(2e-3, 0.3, 24)
         rows = [jq.audit.crossover(float(gap), size) for gap in gaps]
@@ -95,9 +93,11 @@ def draw(path):
         bits = [row.simhash_bits for row in rows]
         by_gap.plot(gaps, bits, "--s", ms=4, color=COLOURS[2], label="SimHash, bits")
         cross = jq.audit.crossover_gap(size)
-        by_gap.axvline(cross, color="k", linestyle=":", label=f"crossover {cross:.3f}")
+        by_gap.axvline(cross, color="k", linestyle=":", label=f"crossover {cross:.4f}")
         by_gap.set(xlabel="gap tau", ylabel="symbols for one decision")
-        by_gap.set_title("P = 1e6, equal error")
+        by_gap.set_title(
+            "P = 1e6, equal error;\nsteps: phase estimation has 2^m outcomes", fontsize=12
+        )
         sizes = 2 ** np.arange(8, 31)
         plans = [jq.audit.plan_tie_audit(0.1, 0.05, int(p)).qubits for p in sizes]
         rivals = [jq.audit.plan_subset_audit(0.1, 0.05, int(p)).bits for p in sizes]
@@ -106,7 +106,7 @@ def draw(path):
         cross = jq.audit.crossover_size(0.1, 0.05)
         by_size.axvline(cross, color="k", linestyle=":", label=f"crossover {cross:,}")
         by_size.set(xlabel="signs P", ylabel="symbols for one audit")
-        by_size.set_title("error 0.1 with confidence 0.95")
+        by_size.set_title("error 0.1 with confidence 0.95", fontsize=12)
         for axes in (by_gap, by_size):
             axes.set(xscale="log", yscale="log")
         noises = np.geomspace(1e-5, 1e-1, 25)
@@ -121,10 +121,10 @@ def draw(path):
             xscale="log",
             xlabel="noise of a hop",
             ylabel="probability of a wrong decision",
-            title="GapIP, one run",
         )
-        for axes in (by_gap, by_size, by_noise):
-            axes.legend(fontsize=10)
+        by_noise.set_title("one run of GapIP, noise on every hop", fontsize=12)
+        for axes in panels.values():
+            axes.legend()
         return save(figure, path)
 
 

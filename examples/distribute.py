@@ -12,13 +12,11 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-import matplotlib
 import numpy as np
-from matplotlib.figure import Figure
 
 import jaxqring as jq
 from jaxqring.qmodels import plan_circuit, qft, random_gates, run_distributed, ry_cz_ring
-from jaxqring.show._style import STYLE, look, save
+from jaxqring.show._style import look, page, save
 
 RULES = {
     "gate by gate": {"reuse": False},
@@ -54,8 +52,7 @@ def random_states(qubits, count):
 
 
 def draw(path, ebits, small, grid, measured):
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(12, 8), layout="constrained")
+    with page(12, 8) as figure:
         above, below = figure.subplots(2, 3, sharey="row")
         for axes, (name, rows) in zip(above, ebits.items(), strict=True):
             for index, rule in enumerate(RULES):

@@ -13,14 +13,12 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-import matplotlib
 import numpy as np
 from jax import lax
 from jax.flatten_util import ravel_pytree
-from matplotlib.figure import Figure
 
 import jaxqring as jq
-from jaxqring.show._style import STYLE, look, save
+from jaxqring.show._style import look, page, save
 from jaxqring.train import _datasets as datasets
 from jaxqring.train._datasets import DataConfig
 
@@ -88,8 +86,7 @@ def slopes(x, errors):
 
 def draw(path, measured, predicted):
     """Errors over shots and over nodes, measured as points and predicted as lines."""
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(11, 4.6), layout="constrained")
+    with page(11, 4.6) as figure:
         by_shots, by_nodes = figure.subplots(1, 2, sharey=True)
         of_nodes = [f"N = {nodes}" for nodes in NODES]
         of_shots = [f"{shots:,} shots" for shots in SHOTS]

@@ -13,14 +13,12 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-import matplotlib
 import numpy as np
 import optax
-from matplotlib.figure import Figure
 from sklearn.linear_model import LogisticRegression
 
 import jaxqring as jq
-from jaxqring.show._style import COLOURS, STYLE, save
+from jaxqring.show._style import COLOURS, page, save
 from jaxqring.train import _datasets as datasets
 from jaxqring.train._datasets import DataConfig
 
@@ -117,8 +115,7 @@ def median_gap(rule, images):
 
 def draw(path, depths, accuracies, linear, layers, rows):
     """Accuracy over depth, accuracy over the fidelity of a pair, and shots over it."""
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(13, 4.4), layout="constrained")
+    with page(13, 4.4) as figure:
         by_depth, by_noise, by_shots = figure.subplots(1, 3)
         by_depth.plot(depths, accuracies, "-o", color=COLOURS[1], label="two parties")
         by_depth.axhline(

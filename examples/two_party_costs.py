@@ -13,14 +13,12 @@ import argparse
 import math
 from pathlib import Path
 
-import matplotlib
 import numpy as np
-from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from sklearn.datasets import load_digits
 
 import jaxqring as jq
-from jaxqring.show._style import COLOURS, STYLE, save
+from jaxqring.show._style import COLOURS, page, save
 
 EPSILON, DELTA, BITS = 0.1, 0.05, 16
 QUBITS, LAYERS = 20, 5
@@ -151,8 +149,7 @@ LOOKS = {
 
 def draw_costs(path):
     """Qubits of a gradient over the number of parameters, and over that of qubits."""
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(13, 5.4), layout="constrained")
+    with page(13, 5.4) as figure:
         by_parameters, by_qubits = figure.subplots(1, 2)
         many = np.unique(np.geomspace(2, 200, 60).round().astype(int)) * 2 * LAYERS
         sizes = np.arange(8, 33)
@@ -203,8 +200,7 @@ def draw_costs(path):
 
 def draw_leakage(states, path):
     """Bits that copies of a state of a digit give away at most, by four bounds."""
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(7.5, 5), layout="constrained")
+    with page(7.5, 5) as figure:
         axes = figure.subplots()
         copies = np.unique(np.geomspace(1, 1000, 13).round().astype(int))
         found = [jq.qmodels.leakage(states, int(k)) for k in copies]

@@ -23,6 +23,7 @@ from scipy.stats import spearmanr
 from sklearn.datasets import load_digits
 
 import jaxqring as jq
+from jaxqring.show._style import COLOURS, page, save
 
 NODES, STEPS, RATE = 8, 40, 0.5
 FIDELITY = jnp.array([0.999, 0.997, 0.9985, 0.9995, 0.998, 0.9975, 0.999, 0.996])
@@ -125,22 +126,24 @@ def ratio(first, second):
 
 def draw(path, means, errors):
     """Bars with two standard errors, link by link."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 4.4), layout="constrained")
-    axes = figure.subplots()
-    looks = ({"color": "#0072B2", "label": "one gradient"}, {"color": "#D55E00", "hatch": "///"})
-    for place, (mean, error, look) in enumerate(zip(means, errors, looks, strict=True)):
-        at = np.arange(NODES) + 0.4 * (place - 0.5)
-        look = {"label": "brute force", **look}
-        axes.bar(at, mean, 0.38, yerr=2 * error, capsize=3, edgecolor="0.2", **look)
-    physics = zip(FIDELITY, READOUT, strict=True)
-    names = [f"{link}\nF {f:g}\nr {r:g}" for link, (f, r) in enumerate(physics)]
-    axes.set_xticks(range(NODES), names)
-    axes.set_xlabel("link, fidelity of its pairs, readout error")
-    axes.set_ylabel("fall of the training loss (nats)\nby one round of distillation")
-    axes.legend()
-    figure.savefig(path, dpi=150)
+    looks = (
+        {"color": COLOURS[1], "label": "one gradient"},
+        {"color": "white", "hatch": "///", "label": "brute force"},
+    )
+    with page(10, 4.8) as figure:
+        axes = figure.subplots()
+        for place, (mean, error, look) in enumerate(zip(means, errors, looks, strict=True)):
+            at = np.arange(NODES) + 0.4 * (place - 0.5)
+            bars = {"capsize": 3, "edgecolor": "0.25", **look}
+            axes.bar(at, mean, 0.38, yerr=2 * error, **bars)
+        physics = zip(FIDELITY, READOUT, strict=True)
+        names = [f"{link}\nF {f:g}\nr {r:g}" for link, (f, r) in enumerate(physics)]
+        axes.set_xticks(range(NODES), names, fontsize=11)
+        axes.set_xlabel("link, fidelity F of its pairs, readout error r")
+        axes.set_ylabel("fall of the training loss (nats)\nby one round of distillation")
+        axes.grid(visible=False, axis="x")
+        axes.legend(title="twice the standard error")
+        save(figure, path)
 
 
 if __name__ == "__main__":

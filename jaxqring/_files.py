@@ -99,18 +99,26 @@ class MetricsLog:
     Args:
       path: of the file.
       keep: says which of the lines already there to keep; a last line cut short is dropped.
+      then: called with each line after it is written.
     """
 
-    def __init__(self, path: Path, keep: Callable[[dict[str, Any]], bool]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        keep: Callable[[dict[str, Any]], bool],
+        then: Callable[[Mapping[str, Any]], None] | None = None,
+    ) -> None:
         there = [line for line in read_metrics(path) if keep(line)]
         write_whole(path, "".join(to_json(line) + "\n" for line in there).encode())
-        self.path = path
+        self.path, self._then = path, then
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND)
 
     def write(self, line: Mapping[str, Any]) -> None:
         text = (to_json(line) + "\n").encode()
         if os.write(self._file, text) < len(text):  # the next call would say so, and spoil the line
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        if self._then is not None:
+            self._then(line)
 
     def sync(self) -> None:
         """Waits until the disk has all lines."""
@@ -120,11 +128,23 @@ class MetricsLog:
         os.close(self._file)
 
 
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Reads the complete lines of a metrics file; a file that is not there has no lines.
+def read_metrics(path: str | Path) -> list[dict[str, Any]]:
+    r"""Reads the complete lines of a metrics file; a file that is not there has no lines.
 
-    All entries are numbers, but for the name of the run.
+    Args:
+      path: of `metrics.jsonl`, in the folder of a job.
+
+    Returns:
+      A dict for each line. All entries are numbers, but for the name of the run.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "metrics.jsonl")
+    ...     _ = path.write_text('{"run": "ideal", "step": 1, "loss": 2.3}\n{"run": "id')
+    ...     read_metrics(path)
+    [{'run': 'ideal', 'step': 1, 'loss': 2.3}]
     """
+    path = Path(path)
     if not path.exists():
         return []
     lines = [json.loads(line) for line in path.read_text().split("\n")[:-1]]

@@ -6,6 +6,7 @@ value of it can be overridden by a flag:
     jaxqring train --config demo --steps 100 --runs.2.fidelity 0.99
     jaxqring train --config configs/demo.toml --restart
     jaxqring train --config demo --processes 2
+    jaxqring train --config demo --tensorboard
     jaxqring budget --config budget --hardware.length 20e3
     jaxqring sweep --config sweep_fidelity --seeds 2 --task.steps 100
     jaxqring sweep --config sweep_fidelity --processes 4
@@ -42,6 +43,7 @@ from jaxqring.jobs import (
     _training_job,
 )
 from jaxqring.jobs._flags import SHARDED, Flags, parse, shard_of
+from jaxqring.jobs._on_step import OnStep, tensorboard
 from jaxqring.jobs._security_curves import security_curves
 from jaxqring.jobs._training_config import TrainConfig
 from jaxqring.jobs._training_folder import (
@@ -128,11 +130,14 @@ def _run(arguments: list[str]) -> int:
         config = dataclasses.replace(config, resume=True)
     elif switches.processes > 1:
         return _supervised(arguments, config, switches, console)
+    if name == "train" and switches.tensorboard:
+        share = {"on_step": tensorboard(config.folder / "tensorboard")}
     tables, paths = command.run(config, console, **share)
     for table in tables:
         console.print(table)
     for path in paths:
-        _say(console, f"wrote {path}")
+        beside = f" and {path.stem}.svg" if path.suffix == ".png" else ""
+        _say(console, f"wrote {path}{beside}")
     return 0
 
 
@@ -148,7 +153,7 @@ def _fail(sentence: str, status: int) -> int:
 # The modules of `show` are imported late, as they need packages of the extra.
 
 
-def _train(config: TrainConfig, console: "Console") -> "Output":
+def _train(config: TrainConfig, console: "Console", on_step: OnStep | None = None) -> "Output":
     from jaxqring.show import _compression_figures, _security_figure, _tables, _training_figures
 
     processes = world(os.environ).count
@@ -163,7 +168,7 @@ def _train(config: TrainConfig, console: "Console") -> "Output":
     folder, finished = config.folder, finished_summary(config)
     if finished:
         _say(console, f"{folder} holds this job, finished: --restart starts over")
-    summary = finished or _training_job.train(config, console)
+    summary = finished or _training_job.train(config, console, on_step=on_step)
     if not is_first():
         return [], []
     compressed = any("compress" in run for run in summary["config"]["runs"])

@@ -64,7 +64,7 @@ NO_EXAMPLE = {
 }
 
 #: Facades without `__all__`: all that the module defines without an underscore is public.
-NO_LIST = {"channels", "ghz", "information", "show"}
+NO_LIST = {"channels", "ghz", "information"}
 
 SECTION = re.compile(
     r"^(Args|Attributes|Returns|Yields|Raises|Reference):(.*\n(?:(?: .*)?\n)*)", re.MULTILINE

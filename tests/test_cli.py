@@ -58,7 +58,7 @@ def job(tmp_path_factory):
     """Exit status, output and folder of one small job with flags beside its file."""
     folder = tmp_path_factory.mktemp("cli")
     (folder / "small.toml").write_text(CONFIG)
-    flags = "--data.name digits --runs.1.fidelity 0.95 --steps 3 --runs.1.bits=8"
+    flags = "--data.name digits --runs.1.fidelity 0.95 --steps 3 --runs.1.bits=8 --tensorboard"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("COLUMNS", "400")
         config = str(folder / "small.toml")
@@ -118,7 +118,7 @@ def test_vmap_puts_all_nodes_on_one_device(tmp_path):
     drawn = network.stat().st_mtime_ns
     status, again = run("train", *flags)
     assert status == 0
-    assert again.endswith(f"finished: --restart starts over wrote {drift}")
+    assert again.endswith(f"finished: --restart starts over wrote {drift} and drift.svg")
     assert drift.stat().st_size > 0
     assert network.stat().st_mtime_ns == drawn
     status, again = run("train", "--restart", *flags)
@@ -146,8 +146,14 @@ def test_every_file_it_names_is_there(job):
     named = re.findall(r"wrote (\S+)", output)
     files = ("summary.json", "training.png", "network.png", "drift.png")
     assert named == [str(folder / f) for f in files]
+    assert re.findall(r"and (\S+\.svg)", output) == ["training.svg", "network.svg", "drift.svg"]
     for path in named:
         assert os.path.getsize(path) > 0
+
+
+def test_the_metrics_of_each_run_are_there_for_tensorboard(job):
+    runs = sorted(path.parent.name for path in (job[2] / "tensorboard").glob("*/events*"))
+    assert runs == ["classical", "ring-noisy"]
 
 
 @pytest.mark.parametrize("name", ["training.png", "network.png", "drift.png"])
@@ -340,7 +346,7 @@ def test_an_unknown_key_of_the_file_is_refused_in_one_sentence(tmp_path, key):
 
 
 def test_an_interrupt_says_how_to_go_on(monkeypatch, tmp_path):
-    def interrupted(*_):
+    def interrupted(*_, **__):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("jaxqring.jobs._training_job.train", interrupted)

@@ -99,7 +99,8 @@ def loss(ring, keys):
 ring = lambda at: jq.Ring(jq.superdense(jq.werner(fidelity=at["fidelity"])))
 found = jq.sensitivity(loss, ring, {"fidelity": 0.9}, seeds=2, calls=1, estimators=["difference"])
 print(found["estimator"])
-for call in (lambda: load_config("demo"), lambda: train(TrainConfig(mapping="vmap"))):
+draw = lambda: jq.show.drift([])
+for call in (lambda: load_config("demo"), lambda: train(TrainConfig(mapping="vmap")), draw):
     try:
         call()
     except ImportError as error:
@@ -111,6 +112,7 @@ for call in (lambda: load_config("demo"), lambda: train(TrainConfig(mapping="vma
         "['difference']",
         'A configuration file needs the package `pydantic`: pip install "jaxqring[train]".',
         "The data set 'mnist' needs the package `sklearn`: pip install \"jaxqring[train]\".",
+        'A figure needs the package `matplotlib`: pip install "jaxqring[train]".',
     ], done.stderr
 
 

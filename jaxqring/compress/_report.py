@@ -4,15 +4,18 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from jaxqring._shown import Panel, Shown, first_entry, in_short
 from jaxqring._types import PyTree
 from jaxqring.ring import Report
 from jaxqring.secure import SecureReport
 from jaxqring.secure._secure_report import choose
 
 
-@struct.dataclass
-class CompressReport:
+@struct.dataclass(repr=False)
+class CompressReport(Shown):
     """Counters of one step of a compressor; the same on every node.
+
+    It prints as the view of one node, like a `Report`, with a row for each collective.
 
     Attributes:
       calls: the reports of its collectives in their order, `SecureReport`s under masks.
@@ -33,6 +36,24 @@ class CompressReport:
     aborted: jax.Array
     replica_agreement: jax.Array
     control_bits: int = struct.field(pytree_node=False)
+
+    def _panels(self) -> list[Panel]:
+        own, remark = first_entry(self, "aborted")
+        title = "CompressReport: " + ("aborted, " if own.aborted else "")
+        title += f"replicas agree {own.replica_agreement:.4g}{remark}"
+        meanings = {
+            "out_of_range": "sums and places that no codes give",
+            "lost_leaves": "leaves with a value not finite",
+            "control_bits": "classical, over each link",
+        }
+        rows = [(name, in_short(getattr(own, name)), text) for name, text in meanings.items()]
+        calls = [
+            [str(place), *map(in_short, (ring.symbols_sent, wrong, ring.online_qubits))]
+            for place, ring in enumerate(own.rings)
+            for wrong in [ring.errors_per_link.sum()]
+        ]
+        head = ("collective", "symbols", "wrong", "online qubits")
+        return [Panel(title, rows), Panel("Over all links", calls, head)]
 
     @property
     def rings(self) -> tuple[Report, ...]:

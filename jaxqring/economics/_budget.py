@@ -17,6 +17,7 @@ from flax import struct
 from jax.typing import ArrayLike
 
 from jaxqring import _checks as checks
+from jaxqring._shown import Panel, Shown, in_short
 from jaxqring._types import Collective, PyTree
 from jaxqring.capacity._limits import break_even, lifetime_uses
 from jaxqring.codes._binomial import any_of
@@ -31,8 +32,25 @@ from jaxqring.supply._generation import Supply
 WholeCode = BlockCode | Retransmit | IdealCode
 
 
-@struct.dataclass
-class Budget:
+#: The meaning of each field of a budget, with its unit, as it is printed.
+_MEANINGS = {
+    "net_bits_per_qubit": "of payload, exact, per online qubit",
+    "capacity": "bits per online qubit at most",
+    "bits": "of payload, the uses of a classical link",
+    "control_bits": "classical, for the scale",
+    "online_qubits": "repetitions included",
+    "pairs": "one for each online qubit",
+    "raw_pairs": "consumed to make them",
+    "lifetime_uses": "of the link, pairs included",
+    "undelivered": "codewords that stay wrong",
+    "pair_seconds": "to make the pairs",
+    "seconds": "of the quantum ring",
+    "classical_seconds": "of the classical ring",
+}
+
+
+@struct.dataclass(repr=False)
+class Budget(Shown):
     """One collective over each directed link of the ring, in expectation.
 
     Every field has the batch shape (...) of the link and the supply. Where an `IdealCode` has no
@@ -70,6 +88,16 @@ class Budget:
     seconds: jax.Array
     classical_seconds: jax.Array
     protection: WholeCode | None = struct.field(pytree_node=False)
+
+    def _panels(self) -> list[Panel]:
+        shape = np.shape(self.net_bits_per_qubit)
+        title = f"Budget of a collective, over each link, protection {self.protection}"
+        rows = []
+        for name, meaning in _MEANINGS.items():
+            values = np.asarray(getattr(self, name))
+            low, high = in_short(values.min()), in_short(values.max())
+            rows.append((name, low if low == high else f"{low} to {high}", meaning))
+        return [Panel(title + (f"; a batch {shape}" if shape else ""), rows)]
 
     @property
     def online_saving(self) -> jax.Array:

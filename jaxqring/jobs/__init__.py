@@ -1,5 +1,6 @@
 """Jobs that a TOML file describes: trainings, sweeps, sensitivities, budgets and others."""
 
+from jaxqring._files import read_metrics
 from jaxqring.jobs._budget_job import BudgetConfig, run_budget
 from jaxqring.jobs._code_config import CodeConfig
 from jaxqring.jobs._compress_config import CompressConfig
@@ -7,7 +8,9 @@ from jaxqring.jobs._compression_job import CompressionConfig, run_compression
 from jaxqring.jobs._inversion_job import InversionConfig, run_inversion
 from jaxqring.jobs._link_config import LinkConfig
 from jaxqring.jobs._load import load_config
+from jaxqring.jobs._on_step import tensorboard
 from jaxqring.jobs._security_config import SecurityConfig
+from jaxqring.jobs._security_curves import SecurityCurves, security_curves
 from jaxqring.jobs._sensitivity_job import SensitivityConfig, run_sensitivity
 from jaxqring.jobs._sweep_job import SweepConfig, run_sweep
 from jaxqring.jobs._training_config import RunConfig, TrainConfig
@@ -22,14 +25,18 @@ __all__ = [
     "LinkConfig",
     "RunConfig",
     "SecurityConfig",
+    "SecurityCurves",
     "SensitivityConfig",
     "SweepConfig",
     "TrainConfig",
     "load_config",
+    "read_metrics",
     "run_budget",
     "run_compression",
     "run_inversion",
     "run_sensitivity",
     "run_sweep",
+    "security_curves",
+    "tensorboard",
     "train",
 ]

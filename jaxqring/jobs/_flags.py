@@ -22,6 +22,7 @@ class Flags(NamedTuple):
       lose_nodes: without its nodes after the loss of a process.
       shard: "K/N" of a sweep.
       merge: the shards of a sweep, without computing.
+      tensorboard: has the metrics of a training written for TensorBoard, too.
     """
 
     processes: int = 1
@@ -29,6 +30,7 @@ class Flags(NamedTuple):
     lose_nodes: bool = False
     shard: str = "1/1"
     merge: bool = False
+    tensorboard: bool = False
 
 
 def parse(
@@ -69,7 +71,9 @@ def parse(
     if command == "train":
         help_elastic = "after the loss of a process, go on with fewer of them, and the same nodes."
         help_lose = "after the loss of a process, go on without the nodes that it carried."
-        for name, text in (("elastic", help_elastic), ("lose_nodes", help_lose)):
+        help_board = "write the metrics for TensorBoard, too, to `tensorboard` in the job's folder."
+        switches = {"elastic": help_elastic, "lose_nodes": help_lose, "tensorboard": help_board}
+        for name, text in switches.items():
             switch = tyro.conf.arg(help=text), tyro.conf.FlagCreatePairsOff
             fields.append((name, Annotated[bool, *switch], False))
     without_prefix: Any = Annotated[kind, tyro.conf.arg(name="")]

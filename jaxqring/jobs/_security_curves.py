@@ -38,10 +38,16 @@ class SecurityCurves(NamedTuple):
 
 
 def security_curves(summary: dict[str, Any]) -> SecurityCurves | None:
-    """The curves for the all-reduce of a finished job; None if no run was secure.
+    """The curves for the all-reduce of a finished job.
 
     Args:
-      summary: contents of its `summary.json`.
+      summary: contents of its `summary.json`, as `jaxqring.jobs.train` returns them.
+
+    Returns:
+      The curves; None if no run was secure.
+
+    >>> security_curves({"runs": [{"name": "plain"}]}) is None
+    True
     """
     secure = [run["name"] for run in summary["runs"] if "security" in run]
     if not secure:

@@ -17,6 +17,7 @@ from jaxqring.jobs._devices import used_devices
 from jaxqring.jobs._link_config import PARAMETERS, LinkConfig, check_parameter
 from jaxqring.ring import Ring
 from jaxqring.sweeps._sensitivity import DIFFERENCE, sensitivity
+from jaxqring.sweeps._tidy_table import Table
 from jaxqring.train._task import TaskConfig, payload, training
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ def run_sensitivity(
     *,
     shard: tuple[int, int] = (1, 1),
     merge: bool = False,
-) -> dict[str, np.ndarray]:
+) -> Table:
     """Estimates the derivatives, or goes on where an earlier call was cut off.
 
     Files under `config.folder`: those of `jaxqring.sweeps.sweep`, with an estimate of each

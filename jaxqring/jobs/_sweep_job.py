@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jax
-import numpy as np
 
 from jaxqring import _checks as checks
 from jaxqring._fields import LATER, as_written, check_fields, check_file_name, no_other_keys
@@ -17,6 +16,7 @@ from jaxqring.jobs._devices import used_devices
 from jaxqring.jobs._link_config import PARAMETERS, LinkConfig, check_parameter
 from jaxqring.ring import Ring
 from jaxqring.sweeps._sweep import sweep
+from jaxqring.sweeps._tidy_table import Table
 from jaxqring.train._task import TaskConfig, training
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def run_sweep(
     *,
     shard: tuple[int, int] = (1, 1),
     merge: bool = False,
-) -> dict[str, np.ndarray]:
+) -> Table:
     """Trains at every setting and with every seed, or goes on where an earlier call was cut off.
 
     Files under `config.folder`: `sweep.json`, `points.jsonl`, which grows as trainings finish,

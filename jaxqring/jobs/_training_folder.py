@@ -1,6 +1,7 @@
 """The folder of a training job: what it holds, and up to where it is done."""
 
 import contextlib
+import itertools
 import json
 import math
 import shutil
@@ -87,7 +88,8 @@ def forget(folder: Path) -> None:
     """Removes all that a folder holds of a job."""
     # The marker first: once it is gone, whatever else is left, the job starts afresh.
     names = ("config.json", "metrics.jsonl", "summary.json", "losses.json")
-    for path in [*(folder / name for name in names), *folder.glob("results/*.json")]:
+    others = itertools.chain(folder.glob("results/*.json"), folder.glob("tensorboard/*/events.*"))
+    for path in [*(folder / name for name in names), *others]:
         path.unlink(missing_ok=True)
     for run in folder.glob("checkpoints/*"):
         if run.suffix == ".msgpack" and run.is_file():

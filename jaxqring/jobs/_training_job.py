@@ -4,7 +4,7 @@ import contextlib
 import functools
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from flax.training.train_state import TrainState
 from jaxqring._fields import as_written
 from jaxqring._files import MetricsLog, read_metrics, to_json, write_whole
 from jaxqring._progress import Advance, progress_bars
+from jaxqring.jobs._on_step import OnStep
 from jaxqring.jobs._training_config import RunConfig, TrainConfig
 from jaxqring.jobs._training_folder import (
     check_folder,
@@ -54,7 +55,9 @@ if TYPE_CHECKING:
 Say = Callable[[str], None]
 
 
-def train(config: TrainConfig, console: "Console | None" = None) -> dict[str, Any]:
+def train(
+    config: TrainConfig, console: "Console | None" = None, *, on_step: OnStep | None = None
+) -> dict[str, Any]:
     """Trains every run of a job and writes its results.
 
     Files under `config.folder`: `metrics.jsonl`, one line for each step; `summary.json`, written
@@ -71,6 +74,11 @@ def train(config: TrainConfig, console: "Console | None" = None) -> dict[str, An
       config: the job.
       console: that shows progress, with the platform, the devices and the mapping in the first
         line; None for silence.
+      on_step: called as `on_step(run, step, metrics)` on the first process, with the name of a run,
+        the number of a step, counted from 1, and the numbers of its line of metrics. The lines come
+        some at a time, as they are fetched from the devices. A job that goes on calls it for the
+        steps after the last checkpoint, those that it computes again included, and for no others;
+        what it raises ends the job, which goes on from there when it is started again.
 
     Returns:
       The contents of `summary.json`; on other processes than the first, without results.
@@ -106,6 +114,7 @@ def train(config: TrainConfig, console: "Console | None" = None) -> dict[str, An
             log = MetricsLog(
                 folder / "metrics.jsonl",
                 keep=lambda line: line["step"] <= points.get(line["run"], 0),
+                then=None if on_step is None else functools.partial(_tell, on_step),
             )
             stack.callback(log.close)
         # The others read what there is after that, and nothing is written before they have.
@@ -130,6 +139,11 @@ def train(config: TrainConfig, console: "Console | None" = None) -> dict[str, An
     if is_first():
         write_whole(folder / "summary.json", (to_json(summary) + "\n").encode())
     return summary
+
+
+def _tell(on_step: OnStep, line: Mapping[str, Any]) -> None:
+    numbers = {name: float(x) for name, x in line.items() if name not in ("run", "step")}
+    on_step(line["run"], line["step"], numbers)
 
 
 def _check_costs(config: TrainConfig, data: datasets.Dataset) -> None:

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from jaxqring import _checks as checks
+from jaxqring._shown import Panel, Shown, in_short
 from jaxqring._types import Collective, PyTree
 from jaxqring.codec._formats import FixedPoint, WireFormat
 from jaxqring.ring._payload import layout_of
@@ -70,8 +71,8 @@ class Hops:
         return self.size * self.bits // 2
 
 
-@dataclasses.dataclass(frozen=True)
-class Cost:
+@dataclasses.dataclass(frozen=True, repr=False)
+class Cost(Shown):
     """Online traffic of one collective over each directed link of the ring.
 
     Superdense coding sends two bits with each online qubit and uses up one pre-shared EPR pair
@@ -114,6 +115,18 @@ class Cost:
         names = [field.name for field in dataclasses.fields(self) if field.name != "num_nodes"]
         sums = {name: getattr(self, name) + getattr(other, name) for name in names}
         return Cost(self.num_nodes, **sums)
+
+    def _panels(self) -> list[Panel]:
+        meanings = {
+            "rounds": "sequential hops",
+            "bits": "of payload, as a classical ring sends",
+            "qubits": "online, every codeword sent once",
+            "pairs": "of EPR, used",
+            "control_bits": "classical, to agree on scales",
+            "codewords": "each sent once",
+        }
+        rows = [(name, in_short(getattr(self, name)), text) for name, text in meanings.items()]
+        return [Panel(f"Cost over each link, {self.num_nodes} nodes", rows)]
 
     @property
     def symbols(self) -> int:

@@ -6,6 +6,7 @@ from flax import struct
 from jax import lax
 
 from jaxqring import _checks as checks
+from jaxqring._shown import Panel, Shown, first_entry, in_short
 from jaxqring._types import AxisName, PyTree
 from jaxqring.ring._axes import axis_size
 from jaxqring.ring._call_spec import Counts
@@ -16,9 +17,16 @@ from jaxqring.ring._ring import Ring
 _COLUMNS = 7
 
 
-@struct.dataclass
-class Report:
+#: Rings of so many links are shown link by link.
+_FEW_LINKS = 16
+
+
+@struct.dataclass(repr=False)
+class Report(Shown):
     """The report of one call of a collective; the same on every node.
+
+    It prints as the view of one node: where it has an axis of nodes, or of steps, in front, that of
+    the first.
 
     Attributes:
       errors_per_link: (N,) uint32 two-bit symbols of payload that arrived wrong over each link, on
@@ -56,6 +64,40 @@ class Report:
     num_links: int = struct.field(pytree_node=False)
     symbols_per_link: int = struct.field(pytree_node=False)
     codewords_per_link: int = struct.field(pytree_node=False)
+
+    def _panels(self) -> list[Panel]:
+        own, remark = first_entry(self, "clipped_parameters")
+        wrong, worst = own.errors_per_link, int(own.errors_per_link.argmax())
+        title = f"Report: {self.symbols_sent:,} symbols, {int(wrong.sum()):,} wrong"
+        if wrong.any():
+            title += f" ({100 * wrong.sum() / self.symbols_sent:.3g}%), most on link {worst}"
+        if own.replica_agreement is not None:
+            title += f", replicas agree {own.replica_agreement:.4g}"
+        meanings = {
+            "online_qubits": "over all links",
+            "repeated_qubits": "of them for codewords sent again",
+            "undelivered": "codewords that stayed wrong",
+            "saturated": "values clipped",
+            "non_finite": "values not finite",
+            "vanished": "values sent as zero",
+            "clipped_parameters": "noise parameters clipped",
+        }
+        counts = [(name, getattr(own, name), text) for name, text in meanings.items()]
+        rows = [(name, in_short(count), text) for name, count, text in counts if count]
+        panels = [Panel(title + remark, rows)]
+        if self.num_links <= _FEW_LINKS:
+            again = own.retransmissions_per_link
+            columns = {
+                "link": range(self.num_links),
+                "symbols": [self.symbols_per_link] * self.num_links,
+                "wrong": wrong,
+                "codewords": [self.codewords_per_link] * self.num_links,
+                "sent again": again,
+            }
+            shown = list(columns)[: 5 if self.codewords_per_link else 3]
+            links = zip(*(map(in_short, columns[name]) for name in shown), strict=True)
+            panels.append(Panel("Link by link", list(links), shown))
+        return panels
 
     @property
     def symbols_sent(self) -> int:

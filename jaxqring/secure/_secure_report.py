@@ -5,14 +5,17 @@ import jax.numpy as jnp
 from flax import struct
 from jax import lax
 
+from jaxqring._shown import Panel, Shown, first_entry, in_short
 from jaxqring._types import PyTree
 from jaxqring._varying import mapped_alike
 from jaxqring.ring._report import Report
 
 
-@struct.dataclass
-class SecureReport:
+@struct.dataclass(repr=False)
+class SecureReport(Shown):
     """Counters of one secure collective; the same on every node.
+
+    It prints as the view of one node, like a `Report`.
 
     Attributes:
       ring: the report of the links.
@@ -35,6 +38,21 @@ class SecureReport:
     survivors: jax.Array
     wrong_sums: jax.Array
     uncorrected: jax.Array
+
+    def _panels(self) -> list[Panel]:
+        own, remark = first_entry(self, "aborted")
+        meanings = {
+            "attempts": "verifications made",
+            "failures": "tests failed in the last one",
+            "copies": "GHZ copies used",
+            "restarts": "attempts ended because nodes vanished",
+            "survivors": "nodes whose data are in the sum",
+            "wrong_sums": "coordinates whose masks did not cancel",
+            "uncorrected": "of them after correction",
+        }
+        rows = [(name, in_short(getattr(own, name)), text) for name, text in meanings.items()]
+        title = "SecureReport: " + ("aborted, the result is NaN" if own.aborted else "not aborted")
+        return [Panel(title + remark, rows), *self.ring._panels()]
 
     def keep(self, new: PyTree, old: PyTree) -> PyTree:
         """`old` where the collective was aborted, else `new`; pytrees of the same structure."""

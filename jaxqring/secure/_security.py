@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any, get_args
 
 from jaxqring import _checks as checks
+from jaxqring._shown import Panel, Shown, in_short
 from jaxqring._types import Amplification, CopyTests
 from jaxqring.codes._block_codes import BlockCode
 from jaxqring.secure._copy_sampling import failures_allowed
@@ -175,8 +176,8 @@ class Security:
         return failures_allowed(tested, self.tolerance)
 
 
-@dataclasses.dataclass(frozen=True)
-class Epsilon:
+@dataclasses.dataclass(frozen=True, repr=False)
+class Epsilon(Shown):
     """The security of a secure collective, term by term; all but `total` are of one collective.
 
     Or of one step of several collectives: terms and numbers add up, `classical_error` is that of
@@ -234,6 +235,14 @@ class Epsilon:
     skip_rate: float
     expected_wrong_sums: float
     interpretation: str
+
+    def _panels(self) -> list[Panel]:
+        total = "vacuous" if self.is_vacuous else f"{self.total:.3g}"
+        title = f"Epsilon: {self.per_step:.3g} a step, {total} in all"
+        names = [field.name for field in dataclasses.fields(self)]
+        # Those that the title and the class say already are left out.
+        shown = [name for name in names if name not in ("is_vacuous", "interpretation")]
+        return [Panel(title, [(name, in_short(getattr(self, name))) for name in shown])]
 
 
 def together(each: Sequence[Epsilon], steps: int) -> Epsilon:

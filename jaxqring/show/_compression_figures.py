@@ -3,18 +3,16 @@
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter
-from matplotlib.transforms import Bbox
 
 from jaxqring.jobs._compression_job import LARGER_IS_BETTER, Curve
-from jaxqring.show._style import COLOURS, STYLE, look, save
+from jaxqring.show._style import COLOURS, drawing, look, page, save
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.legend import Legend
 
 #: Families of methods: name, colour, marker.
 FAMILIES = {
@@ -45,15 +43,38 @@ def draw_compression(folder: Path, summary: dict[str, Any]) -> Path:
     Returns:
       The path of the figure.
     """
+    with page(10, 6) as figure:
+        compression(summary, figure.subplots())
+        return save(figure, folder / "compression.png")
+
+
+def compression(summary: dict[str, Any], ax: "Axes | None" = None) -> "Axes":
+    """Draws the test accuracy over the qubits of a link and step, a point for each run.
+
+    Args:
+      summary: contents of the `summary.json` of a job with compressed gradients, as
+        `jaxqring.jobs.train` returns them.
+      ax: axes of matplotlib to draw on; new ones by default.
+
+    Returns:
+      The axes.
+
+    Raises:
+      ImportError: without matplotlib, of the extra `train`.
+
+    >>> run = {"online_qubits_per_link_step": 1e4, "test_accuracy": 0.92}
+    >>> job = {"runs": [{"name": "TopK 1%", "compress": {"method": "topk"}}]}
+    >>> ax = compression({"config": job, "runs": [{"name": "TopK 1%", **run}]})
+    >>> ax.get_legend_handles_labels()[1]
+    ['a few values']
+    """
     methods = {
         run["name"]: run["compress"]["method"]
         for run in summary["config"]["runs"]
         if "compress" in run
     }
     runs = [run for run in summary["runs"] if run["name"] in methods]
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(10, 6), layout="constrained")
-        axes = figure.subplots()
+    with drawing(ax) as axes:
         for family, (names, colour, marker) in FAMILIES.items():
             own = [run for run in runs if methods[run["name"]] in names.split()]
             points = [(x["online_qubits_per_link_step"], x["test_accuracy"]) for x in own]
@@ -62,23 +83,24 @@ def draw_compression(folder: Path, summary: dict[str, Any]) -> Path:
                 axes.scatter(*zip(*points, strict=True), label=family, **style)
         axes.set(xscale="log", xlabel="qubits per link and step", ylabel="test accuracy")
         axes.margins(x=0.12, y=0.1)
-        axes.legend(loc="lower right", fontsize=11)
-        _label(figure, axes, runs)
-        return save(figure, folder / "compression.png")
+        legend, figure = axes.legend(loc="lower right"), axes.get_figure(root=True)
+        if figure is not None:
+            figure.draw_without_rendering()  # lays it out
+        _label(axes, runs, legend)
+    return axes
 
 
-def _label(figure: Figure, axes: Axes, runs: Sequence[dict[str, Any]]) -> None:
+def _label(axes: "Axes", runs: Sequence[dict[str, Any]], legend: "Legend") -> None:
     """Writes the names of runs beside their points, each where it hides nothing."""
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()  # lays the figure out
+    from matplotlib.text import Text
+    from matplotlib.transforms import Bbox
+
     inside = axes.get_window_extent()
     at = [(run["online_qubits_per_link_step"], run["test_accuracy"]) for run in runs]
     taken = [
         Bbox.from_bounds(x - 7, y - 7, 14, 14) for x, y in axes.transData.transform(np.array(at))
     ]
-    legend = axes.get_legend()
-    if legend is not None:
-        taken.append(legend.get_window_extent())
+    taken.append(legend.get_window_extent())
     axes.set_autoscale_on(False)
     for run, point in sorted(zip(runs, at, strict=True), key=lambda pair: pair[1]):
         for dx, dy in PLACES:
@@ -92,9 +114,9 @@ def _label(figure: Figure, axes: Axes, runs: Sequence[dict[str, Any]]) -> None:
                 fontsize=10,
                 arrowprops={"arrowstyle": "-", "lw": 0.6, "color": "0.6", "shrinkA": 0},
             )
-            text.update_positions(canvas.get_renderer())
+            text.get_window_extent()  # puts it in its place
             # Of the text alone, without its line.
-            box = matplotlib.text.Text.get_window_extent(text, canvas.get_renderer()).padded(4)
+            box = Text.get_window_extent(text).padded(4)
             fits = inside.x0 <= box.x0 and box.x1 <= inside.x1
             fits = fits and inside.y0 <= box.y0 and box.y1 <= inside.y1
             if (fits and not box.count_overlaps(taken)) or (dx, dy) == PLACES[-1]:
@@ -118,26 +140,19 @@ def draw_curves(folder: Path, varied: str, curves: Sequence[Curve]) -> Path:
     members = [[curve for curve in curves if panel in curve.config.panels] for panel in panels]
     looks = _looks(members)
     labels = list(dict.fromkeys(map(_label_of, curves)))
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(5 * len(panels) + 2, 4.8), layout="constrained")
-        is_noise = varied in LARGER_IS_BETTER
+    is_noise = varied in LARGER_IS_BETTER
+    with page(5 * len(panels) + 2, 4.8) as figure:
         grid = figure.subplots(1, len(panels), sharey=True, sharex=is_noise, squeeze=False)[0]
         for axes, panel, own in zip(grid, panels, members, strict=True):
-            for curve in own:
-                _draw_curve(axes, varied, curve, looks[_label_of(curve)])
+            _curves(axes, varied, own, looks)
             axes.set_title(panel, fontsize=12)
-            axes.xaxis.set_minor_formatter(NullFormatter())
-            values = np.unique(np.concatenate([curve.values for curve in own]))
-            if not is_noise and values[0] > 0 and values[-1] < 30 * values[0]:
-                axes.set_xticks(values, [f"{value:g}" for value in values])
         if is_noise:
             grid[0].invert_xaxis()  # better links to the right
-        grid[0].set_ylabel("accuracy" if varied == "learning_rate" else "test accuracy")
-        seeds = curves[0].accuracy.shape[1]
-        title = f"mean and standard\ndeviation over {seeds} seeds" if seeds > 1 else "one seed"
+        for axes in grid[1:]:
+            axes.set_ylabel("")
         if len(set(looks.values())) < len(labels):  # a colour has other meanings elsewhere
             for axes in grid:
-                axes.legend(loc="best", fontsize=10)
+                axes.legend(loc="best")
         else:
             handles = [axes.get_legend_handles_labels() for axes in grid]
             first = {
@@ -147,12 +162,58 @@ def draw_curves(folder: Path, varied: str, curves: Sequence[Curve]) -> Path:
                 [first[label] for label in labels],
                 labels,
                 loc="outside right upper",
-                title=title,
-                fontsize=11,
-                title_fontsize=11,
+                title=_over_seeds_of(curves),
                 handlelength=3,
             )
         return save(figure, folder / f"accuracy_{varied}.png")
+
+
+def methods(varied: str, curves: Sequence[Curve], ax: "Axes | None" = None) -> "Axes":
+    """Draws the accuracy of compressors over a parameter: the mean over the seeds in a band.
+
+    The band is one standard deviation either side.
+
+    Args:
+      varied: the parameter.
+      curves: of `jaxqring.jobs.run_compression`, each a compressor.
+      ax: axes of matplotlib to draw on; new ones by default.
+
+    Returns:
+      The axes.
+
+    Raises:
+      ImportError: without matplotlib, of the extra `train`.
+
+    >>> from jaxqring.jobs._compression_job import CurveConfig
+    >>> accuracy = np.array([[0.5, 0.6], [0.9, 0.91]])
+    >>> curve = Curve(CurveConfig("SGD"), np.array([0.9, 0.99]), accuracy)
+    >>> methods("fidelity", [curve]).get_xlabel()
+    'infidelity of the pairs, 1 - F (Werner)'
+    """
+    looks = _looks([curves])
+    with drawing(ax) as axes:
+        _curves(axes, varied, curves, looks)
+        if varied in LARGER_IS_BETTER:
+            axes.invert_xaxis()
+        axes.legend(loc="best", title=_over_seeds_of(curves))
+    return axes
+
+
+def _curves(axes: "Axes", varied: str, curves: Sequence[Curve], looks: dict[str, int]) -> None:
+    from matplotlib.ticker import NullFormatter
+
+    for curve in curves:
+        _draw_curve(axes, varied, curve, looks[_label_of(curve)])
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    values = np.unique(np.concatenate([curve.values for curve in curves]))
+    if varied not in LARGER_IS_BETTER and values[0] > 0 and values[-1] < 30 * values[0]:
+        axes.set_xticks(values, [f"{value:g}" for value in values])
+    axes.set_ylabel("accuracy" if varied == "learning_rate" else "test accuracy")
+
+
+def _over_seeds_of(curves: Sequence[Curve]) -> str:
+    seeds = curves[0].accuracy.shape[1]
+    return f"mean and standard\ndeviation over {seeds} seeds" if seeds > 1 else "one seed"
 
 
 def _label_of(curve: Curve) -> str:
@@ -177,7 +238,7 @@ def _looks(members: Sequence[Sequence[Curve]]) -> dict[str, int]:
     return looks
 
 
-def _draw_curve(axes: Axes, varied: str, curve: Curve, index: int) -> None:
+def _draw_curve(axes: "Axes", varied: str, curve: Curve, index: int) -> None:
     larger = varied in LARGER_IS_BETTER
     noise = np.round(1 - curve.values, 12) if larger else curve.values
     order = np.argsort(noise)

@@ -1,16 +1,17 @@
 """Figures of a study of inversion: the reconstructions, and their similarity over the rank."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from jaxqring.jobs._inversion_job import Attack, InversionConfig, images_of, victims_of
-from jaxqring.show._style import STYLE, look, save
+from jaxqring.show._style import drawing, look, page, save
 from jaxqring.train._datasets import load
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 #: Images of each adversary that are shown.
 MOST_SHOWN = 4
@@ -31,57 +32,53 @@ def draw_inversion(config: InversionConfig, summary: dict[str, Any]) -> list[Pat
     Returns:
       The paths of the figures.
     """
-    with matplotlib.rc_context(STYLE):
-        paths = [
-            save(
-                _reconstructions(config, network), config.folder / f"reconstructions_{network}.png"
-            )
-            for network in config.networks
-        ]
-        ranks = {entry["rank"] for entry in _low_rank(summary)}
-        if len(ranks) > 1:
-            paths.append(save(_over_rank(config, summary), config.folder / "ssim_rank.png"))
+    paths = [_reconstructions(config, network) for network in config.networks]
+    ranks = {entry["rank"] for entry in _low_rank(summary)}
+    if len(ranks) > 1:
+        paths.append(_over_rank(config, summary))
     return paths
 
 
-def _reconstructions(config: InversionConfig, network: str) -> Figure:
+def _reconstructions(config: InversionConfig, network: str) -> Path:
     """A row for each method, a group of columns for each adversary, the truth on top."""
     truth = np.asarray(victims_of(config, load(config.data))[0])[:MOST_SHOWN, ..., 0]
     shown, height, width = truth.shape
     # Neighbours see what the adaptive adversary sees.
-    adversaries = _shown_adversaries(config)
+    adversaries = _shown_adversaries(config.adversaries)
     rows, groups = len(config.compressors) + 1, len(adversaries)
-    figure = Figure(figsize=(1.9 + 0.62 * shown * groups, 0.75 + 0.62 * rows), layout="constrained")
-    panels = figure.subplots(1, groups, squeeze=False)[0]
     made = {attack: attack.path(config.folder) for attack in config.attacks()}
     labels = ["the images", *(compressor.label() for compressor in config.compressors)]
-    for axes, adversary in zip(panels, adversaries, strict=True):
-        grid = np.full((rows, shown, height, width), np.nan)
-        grid[0] = truth
-        for row, compressor in enumerate(config.compressors):
-            attack = Attack(network, compressor, adversary)  # type: ignore[arg-type]
-            if attack in made:
-                grid[row + 1] = images_of(config.folder, attack)[:shown, ..., 0]
-        _mosaic(axes, grid)
-        axes.set_title(_title(adversary, config), fontsize=12)
-        axes.set_yticks(height * (np.arange(rows) + 0.5), labels if axes is panels[0] else [])
-    return figure
+    with page(1.9 + 0.62 * shown * groups, 0.75 + 0.62 * rows) as figure:
+        panels = figure.subplots(1, groups, squeeze=False)[0]
+        for axes, adversary in zip(panels, adversaries, strict=True):
+            grid = np.full((rows, shown, height, width), np.nan)
+            grid[0] = truth
+            for row, compressor in enumerate(config.compressors):
+                attack = Attack(network, compressor, adversary)  # type: ignore[arg-type]
+                if attack in made:
+                    grid[row + 1] = images_of(config.folder, attack)[:shown, ..., 0]
+            _mosaic(axes, grid)
+            axes.set_title(_title(adversary, config.adversaries), fontsize=12)
+            axes.set_yticks(height * (np.arange(rows) + 0.5), labels if axes is panels[0] else [])
+        return save(figure, config.folder / f"reconstructions_{network}.png")
 
 
-def _shown_adversaries(config: InversionConfig) -> list[str]:
+def _shown_adversaries(adversaries: Sequence[str]) -> list[str]:
     """All but the neighbours where there is the adaptive one, who sees the same."""
-    twice = "adaptive" in config.adversaries
-    return [a for a in config.adversaries if not (twice and a == "neighbours")]
+    twice = "adaptive" in adversaries
+    return [a for a in adversaries if not (twice and a == "neighbours")]
 
 
-def _title(adversary: str, config: InversionConfig) -> str:
-    if adversary == "adaptive" and "neighbours" in config.adversaries:
+def _title(adversary: str, adversaries: Sequence[str]) -> str:
+    if adversary == "adaptive" and "neighbours" in adversaries:
         return "adaptive, neighbours"
     return adversary
 
 
-def _mosaic(axes: Axes, grid: np.ndarray) -> None:
+def _mosaic(axes: "Axes", grid: np.ndarray) -> None:
     """Images (rows, columns, height, width) edge to edge, with white lines between them."""
+    import matplotlib
+
     rows, columns, height, width = grid.shape
     picture = grid.transpose(0, 2, 1, 3).reshape(rows * height, columns * width)
     palette = matplotlib.colormaps["gray"].with_extremes(bad="white")
@@ -107,19 +104,50 @@ def _low_rank(summary: dict[str, Any]) -> list[dict[str, Any]]:
     return [x for x in entries if x["method"] != "lqsgd" or x["bits"] == usual]
 
 
-def _over_rank(config: InversionConfig, summary: dict[str, Any]) -> Figure:
+def _over_rank(config: InversionConfig, summary: dict[str, Any]) -> Path:
     """A panel for each network, a curve for each adversary, and the plain gradient as a line."""
-    entries = _low_rank(summary)
-    figure = Figure(figsize=(1.5 + 4.7 * len(config.networks), 4.6), layout="constrained")
-    panels = figure.subplots(1, len(config.networks), squeeze=False, sharey=True)[0]
-    ranks = sorted({entry["rank"] for entry in entries})
-    for axes, network in zip(panels, config.networks, strict=True):
-        here = [entry for entry in entries if entry["network"] == network]
-        for index, adversary in enumerate(_shown_adversaries(config)):
+    with page(1.5 + 4.7 * len(config.networks), 4.6) as figure:
+        panels = figure.subplots(1, len(config.networks), squeeze=False, sharey=True)[0]
+        for axes, network in zip(panels, config.networks, strict=True):
+            similarity(summary, network, axes)
+            axes.get_legend().remove()
+        for axes in panels[1:]:
+            axes.set_ylabel("")
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper")
+        return save(figure, config.folder / "ssim_rank.png")
+
+
+def similarity(summary: dict[str, Any], network: str, ax: "Axes | None" = None) -> "Axes":
+    """Draws how similar reconstructions are to the images, over the rank of low-rank compressors.
+
+    Args:
+      summary: contents of `summary.json`, as `jaxqring.jobs.run_inversion` returns them.
+      network: whose gradients were attacked.
+      ax: axes of matplotlib to draw on; new ones by default.
+
+    Returns:
+      The axes, with a curve for each adversary: means over images and their standard errors.
+
+    Raises:
+      ImportError: without matplotlib, of the extra `train`.
+
+    >>> attack = {"network": "mlp", "method": "powersgd", "adversary": "naive", "bits": None}
+    >>> found = {"ssim": [0.4, 0.6], "ssim_mean": 0.5, "ssim_std": 0.1}
+    >>> attacks = [{**attack, "rank": rank, **found} for rank in (1, 2)]
+    >>> ax = similarity({"config": {"adversaries": ["naive"]}, "attacks": attacks}, "mlp")
+    >>> ax.get_legend_handles_labels()[1]
+    ['naive: PowerSGD']
+    """
+    entries = [entry for entry in _low_rank(summary) if entry["network"] == network]
+    ranks = sorted({entry["rank"] for entry in _low_rank(summary)})
+    adversaries = summary["config"]["adversaries"]
+    with drawing(ax) as axes:
+        for index, adversary in enumerate(_shown_adversaries(adversaries)):
             for method, name in LOW_RANK.items():
-                chosen = [x for x in here if x["adversary"] == adversary and x["method"] == method]
+                kind = (adversary, method)
+                chosen = [x for x in entries if (x["adversary"], x["method"]) == kind]
                 if chosen:
-                    _curve(axes, chosen, f"{_title(adversary, config)}: {name}", index, method)
+                    _curve(axes, chosen, f"{_title(adversary, adversaries)}: {name}", index, method)
         for entry in summary["attacks"]:
             if (entry["network"], entry["method"]) == (network, "uncompressed") and (
                 entry["adversary"] == "naive"
@@ -128,14 +156,15 @@ def _over_rank(config: InversionConfig, summary: dict[str, Any]) -> Figure:
         axes.set(xlabel="rank", xscale="log", ylim=(-0.08, 1.05))
         axes.set_xticks(ranks, [str(rank) for rank in ranks])
         axes.set_xticks([], minor=True)
+        axes.set_ylabel("structural similarity (SSIM)\nmean over images")
         axes.set_title(network, fontsize=13)
-    panels[0].set_ylabel("structural similarity (SSIM)\nmean over images")
-    handles, names = panels[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside right upper", fontsize=10)
-    return figure
+        axes.legend(loc="best")
+    return axes
 
 
-def _curve(axes: Axes, entries: list[dict[str, Any]], label: str, index: int, method: str) -> None:
+def _curve(
+    axes: "Axes", entries: list[dict[str, Any]], label: str, index: int, method: str
+) -> None:
     """Means with standard errors over images, side by side where points would coincide."""
     entries = sorted(entries, key=lambda entry: entry["rank"])
     aside = 1.03 if method == "lqsgd" else 1 / 1.03

@@ -1,14 +1,16 @@
 """Figures of sensitivities: derivatives with their intervals, link by link."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
-from jaxqring.show._style import COLOURS, STYLE, save
+from jaxqring import _checks as checks
+from jaxqring.show._style import COLOURS, drawing, page, save
 from jaxqring.sweeps._sensitivity import DIFFERENCE
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 def draw_sensitivity(folder: Path, table: dict[str, np.ndarray], outcome: str) -> Path:
@@ -24,20 +26,57 @@ def draw_sensitivity(folder: Path, table: dict[str, np.ndarray], outcome: str) -
     """
     names = list(dict.fromkeys(table["parameter"].tolist()))
     ratios = [2.5 + len(np.unique(table["link"][table["parameter"] == name])) for name in names]
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(2 + 0.75 * sum(ratios), 4.6), layout="constrained")
+    with page(2 + 0.75 * sum(ratios), 4.6) as figure:
         panels = figure.subplots(1, len(names), squeeze=False, width_ratios=ratios)[0]
         for axes, name in zip(panels, names, strict=True):
-            selected = (table["parameter"] == name) & (table["outcome"] == outcome)
-            _bars(axes, {column: values[selected] for column, values in table.items()})
-            axes.set_title(name.replace("_", " "), fontsize=13)
-        unit = " (nats per unit)" if outcome == "loss" else " (per unit)"
-        panels[0].set_ylabel(f"d {outcome.replace('_', ' ')} / d parameter{unit}")
-        panels[0].legend(fontsize=11, loc="best", title="95% intervals", title_fontsize=11)
+            sensitivity(table, name, outcome, axes)
+        for axes in panels[1:]:
+            axes.set_ylabel("")
+            axes.get_legend().remove()
         return save(figure, folder / f"{outcome}.png")
 
 
-def _bars(axes: Axes, rows: dict[str, np.ndarray]) -> None:
+def sensitivity(
+    table: dict[str, np.ndarray],
+    parameter: str,
+    outcome: str = "loss",
+    ax: "Axes | None" = None,
+) -> "Axes":
+    """Draws the derivatives of an outcome by a parameter of the links: bars with their intervals.
+
+    Args:
+      table: of `jaxqring.sensitivity`.
+      parameter: by which the derivatives are taken.
+      outcome: of which.
+      ax: axes of matplotlib to draw on; new ones by default.
+
+    Returns:
+      The axes, with a group of bars for each link, and a bar for each estimator.
+
+    Raises:
+      ImportError: without matplotlib, of the extra `train`.
+      ValueError: if the parameter or the outcome is not in the table.
+
+    >>> names = {"estimator": "gaussian", "outcome": "loss", "parameter": "fidelity", "link": -1}
+    >>> numbers = {"value": 0.99, "derivative": -1.3, "low": -1.4, "high": -1.2}
+    >>> table = {name: np.array([value]) for name, value in (names | numbers).items()}
+    >>> sensitivity(table, "fidelity").get_ylabel()
+    'd loss / d parameter (nats per unit)'
+    """
+    for column, value in (("parameter", parameter), ("outcome", outcome)):
+        checks.one_of(column, value, tuple(dict.fromkeys(table[column].tolist())))
+    selected = (table["parameter"] == parameter) & (table["outcome"] == outcome)
+    rows = {column: values[selected] for column, values in table.items()}
+    unit = " (nats per unit)" if outcome == "loss" else " (per unit)"
+    with drawing(ax) as axes:
+        _bars(axes, rows)
+        axes.set_title(parameter.replace("_", " "), fontsize=13)
+        axes.set_ylabel(f"d {outcome.replace('_', ' ')} / d parameter{unit}")
+        axes.legend(loc="best", title="95% intervals")
+    return axes
+
+
+def _bars(axes: "Axes", rows: dict[str, np.ndarray]) -> None:
     """The derivatives of one outcome with respect to one parameter, link by link."""
     estimators = list(dict.fromkeys(rows["estimator"].tolist()))
     width = 0.8 / len(estimators)

@@ -1,9 +1,15 @@
-"""The style of all figures: fonts, colours, line styles, and how one is written."""
+"""The style of all figures: fonts, colours, line styles, and how one is begun and written."""
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from matplotlib.figure import Figure
+from jaxqring._extras import needs
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 # Okabe and Ito's colours, which the colour-blind tell apart, each with a line style of its own.
 COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00")
@@ -18,6 +24,8 @@ STYLE: dict[str, Any] = {
     "axes.grid": True,
     "grid.alpha": 0.3,
     "lines.linewidth": 2,
+    "legend.fontsize": 11,
+    "legend.title_fontsize": 11,
     "svg.hashsalt": "jaxqring",
 }
 
@@ -30,7 +38,38 @@ def look(index: int, first: int = 0) -> dict[str, Any]:
     }
 
 
-def save(figure: Figure, path: Path) -> Path:
-    """Writes a figure; returns its path."""
+@contextlib.contextmanager
+def page(width: float, height: float) -> Iterator["Figure"]:
+    """A figure for a file, and the style of the library while it is drawn.
+
+    Args:
+      width: in inches.
+      height: in inches.
+    """
+    with needs("train", "A figure"):
+        import matplotlib
+        from matplotlib.figure import Figure
+    with matplotlib.rc_context(STYLE):
+        yield Figure(figsize=(width, height), layout="constrained")
+
+
+@contextlib.contextmanager
+def drawing(axes: "Axes | None") -> Iterator["Axes"]:
+    """The axes to draw on: those given, or new ones of pyplot in the style of the library."""
+    if axes is not None:
+        yield axes
+        return
+    with needs("train", "A figure"):
+        from matplotlib import pyplot
+    with pyplot.rc_context(STYLE):
+        yield pyplot.subplots(figsize=(7, 4.4), layout="constrained")[1]
+
+
+def save(figure: "Figure", path: Path) -> Path:
+    """Writes a figure as PNG, and as SVG beside it; returns the path of the PNG.
+
+    The same figure gives the same bytes: the SVG has no date and no random names.
+    """
     figure.savefig(path, dpi=150)
+    figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
     return path

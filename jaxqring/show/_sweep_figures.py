@@ -1,14 +1,16 @@
 """Figures of sweeps: an outcome over each parameter, and over two at once."""
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
-from jaxqring.show._style import STYLE, look, save
+from jaxqring import _checks as checks
+from jaxqring.show._style import drawing, look, page, save
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 
 #: Curves in one figure, and cells of a heat map whose numbers can be read.
 MOST_CURVES, MOST_NUMBERS = 6, 60
@@ -64,21 +66,139 @@ def draw_sweep(folder: Path, table: dict[str, np.ndarray], outcome: str = "accur
     Returns:
       The paths of the figures.
     """
-    names = list(table)[: list(table).index("seed")]
-    axes = {name: _axis(name, table[name]) for name in names}
-    varying = [axis for axis in axes.values() if len(axis.values) > 1]
+    varying = _varying(table)
     folder.mkdir(parents=True, exist_ok=True)
-    with matplotlib.rc_context(STYLE):
-        paths = [
-            save(_curves(table, axis, varying, outcome), folder / f"{outcome}_{axis.name}.png")
-            for axis in varying
-        ]
-        if len(varying) == 2:
-            name = "_".join([outcome, *(axis.name for axis in varying)])
-            paths.append(
-                save(_heat_map(table, varying[0], varying[1], outcome), folder / f"{name}.png")
-            )
+    paths = []
+    for parameter in varying:
+        with page(10 if len(varying) > 1 else 8, 4.8) as figure:
+            sweep(table, parameter, outcome, figure.subplots())
+            paths.append(save(figure, folder / f"{outcome}_{parameter}.png"))
+    if len(varying) == 2:
+        with page(8, 5.2) as figure:
+            heat_map(table, varying[0], varying[1], outcome, figure.subplots())
+            paths.append(save(figure, folder / f"{'_'.join([outcome, *varying])}.png"))
     return paths
+
+
+def sweep(
+    table: dict[str, np.ndarray],
+    parameter: str,
+    outcome: str = "accuracy",
+    ax: "Axes | None" = None,
+) -> "Axes":
+    """Draws an outcome of a sweep over a parameter: the mean over the seeds in a band.
+
+    The band is one standard deviation either side. There is a curve for each setting of the other
+    parameters that vary, or for six of them, spread evenly.
+
+    Args:
+      table: of `jaxqring.sweep`, with parameters that are numbers.
+      parameter: name of a column.
+      outcome: name of a column.
+      ax: axes of matplotlib to draw on; new ones by default.
+
+    Returns:
+      The axes.
+
+    Raises:
+      ImportError: without matplotlib, of the extra `train`.
+      ValueError: if a column is not there.
+
+    >>> table = {"fidelity": np.array([0.9, 0.9, 0.99, 0.99]), "seed": np.array([0, 1, 0, 1])}
+    >>> table["accuracy"] = np.array([0.5, 0.6, 0.9, 0.91])
+    >>> sweep(table, "fidelity").get_xlabel()
+    'infidelity of the pairs, 1 - F (Werner)'
+    """
+    _check_columns(table, parameter, outcome)
+    x = _axis(parameter, table[parameter])
+    others = [_axis(name, table[name]) for name in _varying(table) if name != parameter]
+    with drawing(ax) as axes:
+        for index, setting in enumerate(_spread_out(_settings(table, others))):
+            at = dict(zip([axis.name for axis in others], setting, strict=True))
+            positions, mean, std = _over_seeds(table, x, at, outcome)
+            label = ", ".join(_at(axis, value) for axis, value in zip(others, setting, strict=True))
+            points: dict[str, Any] = {
+                "marker": "o",
+                "markersize": 4 if len(positions) < 30 else 2,
+                "label": label,
+            }
+            # Blue first: it can be seen on its band, as black cannot.
+            (line,) = axes.plot(positions, mean, **points, **look(index, first=1))
+            band: dict[str, Any] = {"alpha": 0.2, "lw": 0, "color": line.get_color()}
+            axes.fill_between(positions, mean - std, mean + std, **band)
+        _scale(axes, x, outcome)
+        seeds = len(np.unique(table["seed"]))
+        title = f"mean and standard\ndeviation over {seeds} seeds" if seeds > 1 else "one seed"
+        if others:  # beside the axes, where it hides no curve
+            axes.legend(loc="upper left", bbox_to_anchor=(1, 1), title=title, handlelength=3)
+        else:
+            axes.set_title(title.replace("\n", " "), fontsize=11)
+    return axes
+
+
+def heat_map(
+    table: dict[str, np.ndarray],
+    x: str,
+    y: str,
+    outcome: str = "accuracy",
+    ax: "Axes | None" = None,
+) -> "Axes":
+    """Draws the mean of an outcome over two parameters of a sweep, as colours.
+
+    Args:
+      table: of `jaxqring.sweep`, with parameters that are numbers.
+      x: name of the column along the horizontal axis.
+      y: name of the column along the vertical axis.
+      outcome: name of a column.
+      ax: axes of matplotlib to draw on; new ones by default. A bar of colours is put beside them.
+
+    Returns:
+      The axes.
+
+    Raises:
+      ImportError: without matplotlib, of the extra `train`.
+      ValueError: if a column is not there.
+
+    >>> table = {"bits": np.array([8, 8, 16, 16]), "nodes": np.array([2, 4, 2, 4])}
+    >>> table |= {"seed": np.zeros(4), "accuracy": np.array([0.5, 0.4, 0.9, 0.8])}
+    >>> heat_map(table, "bits", "nodes").images[0].get_array().shape
+    (2, 2)
+    """
+    _check_columns(table, x, y, outcome)
+    across, up = _axis(x, table[x]), _axis(y, table[y])
+    with drawing(ax) as axes:
+        mean = np.full((len(up.values), len(across.values)), np.nan)
+        for row, v in enumerate(up.values):
+            for column, u in enumerate(across.values):
+                cell = table[outcome][_rows(table, **{x: u, y: v})]
+                if cell.size:
+                    mean[row, column] = cell.mean(dtype=float)
+        # A colour map for all kinds of colour vision, even in lightness.
+        picture = axes.imshow(mean, cmap="cividis", origin="lower", aspect="auto")
+        axes.grid(visible=False)
+        for axis, set_ticks in ((across, axes.set_xticks), (up, axes.set_yticks)):
+            # Every value where its number fits, else about six of them.
+            spacing = 1 if len(axis.values) <= 8 else -(-len(axis.values) // 6)
+            ticks = range(0, len(axis.values), spacing)
+            set_ticks(ticks, [f"{axis.positions[tick]:.2g}" for tick in ticks])
+        axes.set(xlabel=across.label, ylabel=up.label)
+        if mean.size <= MOST_NUMBERS:
+            _write_numbers(axes, mean)
+        seeds = len(np.unique(table["seed"]))
+        label = _outcome(outcome) + (f", mean over {seeds} seeds" if seeds > 1 else "")
+        axes.figure.colorbar(picture, ax=axes, label=label)
+    return axes
+
+
+def _check_columns(table: dict[str, np.ndarray], *names: str) -> None:
+    for name in names:
+        checks.one_of("table", name, tuple(table))
+
+
+def _varying(table: dict[str, np.ndarray]) -> list[str]:
+    """The parameters of a sweep that have more than one value."""
+    names = list(table)[: list(table).index("seed")]
+    return [name for name in names if len(np.unique(table[name])) > 1]
 
 
 def _axis(name: str, column: np.ndarray) -> _Axis:
@@ -98,35 +218,6 @@ def _rows(table: dict[str, np.ndarray], **at: float) -> np.ndarray:
     """Mask (points,) of those that have these values."""
     alike = [table[name].astype(float) == value for name, value in at.items()]
     return np.all(alike, axis=0)
-
-
-def _curves(table: dict[str, np.ndarray], x: _Axis, varying: list[_Axis], outcome: str) -> Figure:
-    others = [axis for axis in varying if axis is not x]
-    figure = Figure(figsize=(10 if others else 8, 4.8), layout="constrained")
-    axes = figure.subplots()
-    for index, setting in enumerate(_spread_out(_settings(table, others))):
-        at = dict(zip([axis.name for axis in others], setting, strict=True))
-        positions, mean, std = _over_seeds(table, x, at, outcome)
-        label = ", ".join(_at(axis, value) for axis, value in zip(others, setting, strict=True))
-        points: dict[str, Any] = {
-            "marker": "o",
-            "markersize": 4 if len(positions) < 30 else 2,
-            "label": label,
-        }
-        # Blue first: it can be seen on its band, as black cannot.
-        (line,) = axes.plot(positions, mean, **points, **look(index, first=1))
-        band: dict[str, Any] = {"alpha": 0.2, "lw": 0, "color": line.get_color()}
-        axes.fill_between(positions, mean - std, mean + std, **band)
-    _scale(axes, x, outcome)
-    seeds = len(np.unique(table["seed"]))
-    title = f"mean and standard\ndeviation over {seeds} seeds" if seeds > 1 else "one seed"
-    if others:  # beside the axes, where it hides no curve
-        figure.legend(
-            loc="outside right upper", title=title, fontsize=11, title_fontsize=11, handlelength=3
-        )
-    else:
-        axes.set_title(title.replace("\n", " "), fontsize=11)
-    return figure
 
 
 def _over_seeds(
@@ -160,7 +251,7 @@ def _spread_out(settings: list[tuple[float, ...]]) -> list[tuple[float, ...]]:
     return [settings[i] for i in np.linspace(0, len(settings) - 1, count).round().astype(int)]
 
 
-def _scale(axes: Axes, x: _Axis, outcome: str) -> None:
+def _scale(axes: "Axes", x: _Axis, outcome: str) -> None:
     if style := x.style():
         axes.set_xscale(**style)
     axes.set(xlabel=x.label, ylabel=_outcome(outcome))
@@ -168,33 +259,7 @@ def _scale(axes: Axes, x: _Axis, outcome: str) -> None:
         axes.invert_xaxis()
 
 
-def _heat_map(table: dict[str, np.ndarray], x: _Axis, y: _Axis, outcome: str) -> Figure:
-    figure = Figure(figsize=(8, 5.2), layout="constrained")
-    axes = figure.subplots()
-    mean = np.full((len(y.values), len(x.values)), np.nan)
-    for row, v in enumerate(y.values):
-        for column, u in enumerate(x.values):
-            cell = table[outcome][_rows(table, **{x.name: u, y.name: v})]
-            if cell.size:
-                mean[row, column] = cell.mean(dtype=float)
-    # A colour map for all kinds of colour vision, even in lightness.
-    picture = axes.imshow(mean, cmap="cividis", origin="lower", aspect="auto")
-    axes.grid(visible=False)
-    for axis, set_ticks in ((x, axes.set_xticks), (y, axes.set_yticks)):
-        # Every value where its number fits, else about six of them.
-        spacing = 1 if len(axis.values) <= 8 else -(-len(axis.values) // 6)
-        ticks = range(0, len(axis.values), spacing)
-        set_ticks(ticks, [f"{axis.positions[tick]:.2g}" for tick in ticks])
-    axes.set(xlabel=x.label, ylabel=y.label)
-    if mean.size <= MOST_NUMBERS:
-        _write_numbers(axes, mean)
-    seeds = len(np.unique(table["seed"]))
-    label = _outcome(outcome) + (f", mean over {seeds} seeds" if seeds > 1 else "")
-    figure.colorbar(picture, ax=axes, label=label)
-    return figure
-
-
-def _write_numbers(axes: Axes, mean: np.ndarray) -> None:
+def _write_numbers(axes: "Axes", mean: np.ndarray) -> None:
     finite = mean[np.isfinite(mean)]
     middle = (finite.min() + finite.max()) / 2 if finite.size else 0.0
     for (row, column), value in np.ndenumerate(mean):

@@ -1,20 +1,202 @@
-"""Figures of a training job."""
+"""Figures of a training job, from the lines of its metrics and from its summary."""
 
+import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import matplotlib
-from matplotlib.figure import Figure
+import numpy as np
 
 from jaxqring._files import read_metrics
-from jaxqring.show._style import STYLE, look, save
+from jaxqring.show._style import drawing, look, page, save
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 #: Runs of a job with compressed gradients whose curves and bars can be told apart.
 MOST_RUNS = 6
-#: The lines of a job's `metrics.jsonl`, by run.
-Lines = dict[str, list[dict[str, Any]]]
+#: Curves that differ by less than this share of the axis lie on each other.
+_SAME = 0.02
+
+#: Lines of `metrics.jsonl`, as `jaxqring.jobs.read_metrics` reads them.
+Lines = Sequence[Mapping[str, Any]]
+#: Steps and values.
+Points = list[tuple[float, float]]
+
+
+def loss(lines: Lines, ax: "Axes | None" = None) -> "Axes":
+    """Draws the training loss over the steps, a curve for each run, in means of ten steps.
+
+    Args:
+      lines: of metrics, as `jaxqring.jobs.read_metrics` reads them: dicts with "run", "step" and
+        "loss", in nats.
+      ax: axes of matplotlib to draw on; new ones by default.
+
+    Returns:
+      The axes.
+
+    Raises:
+      ImportError: without matplotlib, of the extra `train`.
+
+    >>> lines = [{"run": "ideal", "step": step, "loss": 2 / step} for step in range(1, 31)]
+    >>> loss(lines).get_ylabel()
+    'training loss (nats)'
+    """
+    curves = {
+        run: _smooth([(x["step"], x["loss"]) for x in own if math.isfinite(x["loss"])])
+        for run, own in _by_run(lines)
+    }
+    with drawing(ax) as axes:
+        axes.set(xlabel="step", ylabel="training loss (nats)", yscale="log")
+        _overlaid(axes, curves)
+        axes.legend(loc="best")
+    return axes
+
+
+def accuracy(lines: Lines, ax: "Axes | None" = None) -> "Axes":
+    """Draws the test accuracy over the steps, a curve for each run.
+
+    Args:
+      lines: of metrics, as `jaxqring.jobs.read_metrics` reads them, those with "test_accuracy".
+      ax: axes of matplotlib to draw on; new ones by default.
+
+    Returns:
+      The axes.
+
+    Raises:
+      ImportError: without matplotlib, of the extra `train`.
+
+    >>> lines = [{"run": "ideal", "step": 25, "test_accuracy": 0.9}]
+    >>> lines += [{"run": "ideal", "step": 50, "test_accuracy": 0.95}]
+    >>> accuracy(lines).get_legend_handles_labels()[1]
+    ['ideal']
+    """
+    curves = {
+        run: [(x["step"], x["test_accuracy"]) for x in own if "test_accuracy" in x]
+        for run, own in _by_run(lines)
+    }
+    with drawing(ax) as axes:
+        _overlaid(axes, curves, marker="o", markersize=5)
+        axes.set(xlabel="step", ylabel="test accuracy", ylim=(None, 1.0))
+        axes.legend(loc="best")
+    return axes
+
+
+def agreement(lines: Lines, ax: "Axes | None" = None) -> "Axes":
+    """Draws the fraction of coordinates that are equal on all nodes, over the steps.
+
+    Args:
+      lines: of metrics, as `jaxqring.jobs.read_metrics` reads them, with "replica_agreement".
+      ax: axes of matplotlib to draw on; new ones by default.
+
+    Returns:
+      The axes.
+
+    Raises:
+      ImportError: without matplotlib, of the extra `train`.
+
+    >>> lines = [{"run": "noisy", "step": step, "replica_agreement": 0.57} for step in (1, 2)]
+    >>> agreement(lines).get_xlabel()
+    'step'
+    """
+    curves = {
+        run: [(x["step"], x["replica_agreement"]) for x in own] for run, own in _by_run(lines)
+    }
+    with drawing(ax) as axes:
+        _overlaid(axes, curves)
+        axes.set(xlabel="step", ylabel="coordinates equal on all nodes\n(fraction)")
+        axes.set_ylim(-0.03, 1.05)
+        axes.legend(loc="best")
+    return axes
+
+
+def drift(lines: Lines, ax: "Axes | None" = None) -> "Axes":
+    """Draws the largest difference of two replicas over the steps, relative to the parameters.
+
+    Args:
+      lines: of metrics, as `jaxqring.jobs.read_metrics` reads them, with "replica_drift".
+      ax: axes of matplotlib to draw on; new ones by default.
+
+    Returns:
+      The axes.
+
+    Raises:
+      ImportError: without matplotlib, of the extra `train`.
+
+    >>> lines = [{"run": "ideal", "step": step, "replica_drift": 0.0} for step in (1, 2)]
+    >>> drift(lines).get_legend_handles_labels()[1]
+    ['ideal: exactly 0']
+    """
+    with drawing(ax) as axes:
+        for index, (run, own) in enumerate(_by_run(lines)):
+            # A logarithmic axis has no zero; the legend says it.
+            found = [(x["step"], x["replica_drift"]) for x in own if x.get("replica_drift")]
+            label = run if found else f"{run}: exactly 0"
+            axes.plot(*_columns(found), label=label, **look(index))
+        axes.set(
+            xlabel="step",
+            ylabel="largest difference of two replicas\n(rms, relative to the parameters)",
+            yscale="log",
+        )
+        axes.legend(loc="best")
+    return axes
+
+
+def traffic(summary: Mapping[str, Any], ax: "Axes | None" = None) -> "Axes":
+    """Draws the uses of a link for a step of each run: those for a bit, and those for a qubit.
+
+    A use of a link carries one bit or one qubit. Beside the qubits of a run stand the bits that a
+    classical ring of the same width sends: a narrower wire saves traffic, too, and that saving is
+    not the quantum one.
+
+    Args:
+      summary: contents of `summary.json`, as `jaxqring.jobs.train` returns them.
+      ax: axes of matplotlib to draw on; new ones by default.
+
+    Returns:
+      The axes.
+
+    Raises:
+      ImportError: without matplotlib, of the extra `train`.
+
+    >>> run = {"online_bits_per_link_step": 2000, "online_qubits_per_link_step": 1000}
+    >>> ax = traffic({"runs": [{"name": "ideal", **run}]})
+    >>> [text.get_text() for text in ax.texts]
+    ['2.00', '1.00']
+    """
+    runs = summary["runs"]
+    largest = max(run["online_bits_per_link_step"] for run in runs)
+    scale, unit = (1e6, "millions") if largest >= 1e5 else (1e3, "thousands")
+    with drawing(ax) as axes:
+        for index, run in enumerate(runs):
+            bits, qubits = (run[f"online_{what}_per_link_step"] / scale for what in _OUTLINED)
+            amounts = {"bits": bits, "qubits": qubits} if qubits else {"bits": bits}
+            for row, (what, amount) in enumerate(amounts.items()):
+                place = index + 0.4 * (row - (len(amounts) - 1) / 2)
+                bar = axes.barh(place, amount, 0.38, **_bar(look(index)["color"], what))
+                axes.bar_label(bar, labels=[f"{amount:.2f}"], padding=4, fontsize=11)
+        from matplotlib.patches import Patch
+
+        meanings = {"bits": "one bit each, without pairs", "qubits": "one qubit each, and a pair"}
+        handles = [Patch(**_bar("0.3", what), label=text) for what, text in meanings.items()]
+        axes.set_yticks(range(len(runs)), [run["name"] for run in runs])
+        axes.set_xlabel(f"uses of a link for a step ({unit})")
+        axes.invert_yaxis()
+        axes.margins(x=0.14)
+        axes.grid(visible=False, axis="y")
+        axes.legend(handles=handles, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=1)
+    return axes
+
+
+#: True for what is drawn as an outline.
+_OUTLINED = {"bits": True, "qubits": False}
+
+
+def _bar(colour: str, what: str) -> dict[str, Any]:
+    outline = _OUTLINED[what]
+    style = {"edgecolor": colour, "linewidth": 1.5, "linestyle": "--" if outline else "-"}
+    return {"facecolor": "none" if outline else colour, **style}
 
 
 def draw_training(folder: Path, summary: dict[str, Any], only_missing: bool = False) -> list[Path]:
@@ -28,95 +210,78 @@ def draw_training(folder: Path, summary: dict[str, Any], only_missing: bool = Fa
     Returns:
       The paths of the figures drawn.
     """
-    figures: dict[str, Callable[[Lines], Figure]] = {
-        "training.png": _training,
-        "network.png": lambda by_run: _network(by_run, summary["runs"]),
-        "drift.png": _drift,
+    figures: dict[str, tuple[float, list[Callable[[Lines, Axes], Axes]]]] = {
+        "training.png": (10, [loss, accuracy]),
+        "network.png": (11, [lambda _, ax: traffic(summary, ax), agreement]),
+        "drift.png": (7, [drift]),
     }
     if only_missing:
         figures = {n: figure for n, figure in figures.items() if not (folder / n).exists()}
     if not figures:
         return []
     lines = read_metrics(folder / "metrics.jsonl")
-    by_run = {run["name"]: [x for x in lines if x["run"] == run["name"]] for run in summary["runs"]}
-    with matplotlib.rc_context(STYLE):
-        return [save(figure(by_run), folder / name) for name, figure in figures.items()]
+    paths = []
+    for name, (width, panels) in figures.items():
+        with page(width, 4.4) as figure:
+            grid = figure.subplots(1, len(panels), squeeze=False)[0]
+            for axes, draw in zip(grid, panels, strict=True):
+                draw(lines, axes)
+            paths.append(save(figure, folder / name))
+    return paths
 
 
-def _training(by_run: Lines) -> Figure:
-    figure = Figure(figsize=(10, 4.2), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    for index, (name, lines) in enumerate(by_run.items()):
-        finite = [(x["step"], x["loss"]) for x in lines if math.isfinite(x["loss"])]
-        left.plot(*zip(*_smooth(finite), strict=True), label=name, **look(index))
-        tested = [(x["step"], x["test_accuracy"]) for x in lines if "test_accuracy" in x]
-        points = {"marker": "o", "markersize": 5, "label": name}
-        right.plot(*zip(*tested, strict=True), **points, **look(index))
-    left.set(xlabel="step", ylabel="training loss (nats)", yscale="log")
-    right.set(xlabel="step", ylabel="test accuracy", ylim=(None, 1.0))
-    right.legend(loc="best")
-    return figure
+def _by_run(lines: Lines) -> Iterable[tuple[str, Lines]]:
+    """The lines of each run, in the order in which the runs begin."""
+    runs: dict[str, list[Mapping[str, Any]]] = {}
+    for line in lines:
+        runs.setdefault(line["run"], []).append(line)
+    return runs.items()
 
 
-def _smooth(points: list[tuple[int, float]], width: int = 10) -> list[tuple[float, float]]:
+def _smooth(points: Points, width: int = 10) -> Points:
     """Means of consecutive steps, so that the loss of single batches does not hide the trend."""
     groups = [points[i : i + width] for i in range(0, len(points), width)]
     return [(sum(s for s, _ in g) / len(g), sum(y for _, y in g) / len(g)) for g in groups]
 
 
-def _network(by_run: Lines, runs: list[dict[str, Any]]) -> Figure:
-    figure = Figure(figsize=(10, 4.2), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    largest = max(run["online_bits_per_link_step"] for run in runs)
-    scale, unit_of_scale = (1e6, "millions") if largest >= 1e5 else (1e3, "thousands")
-    for index, run in enumerate(runs):
-        # Beside the qubits, in outline, the bits that a classical ring of the same width sends:
-        # a narrower wire saves traffic, too, and that saving is not the quantum one.
-        colour = look(index)["color"]
-        amounts = {"bits": run["online_bits_per_link_step"] / scale}
-        if run["online_qubits_per_link_step"]:
-            amounts["qubits"] = run["online_qubits_per_link_step"] / scale
-        for offset, (unit, amount) in enumerate(amounts.items()):
-            outline = unit == "bits" and len(amounts) == 2
-            bar = left.bar(
-                index + 0.4 * (offset - (len(amounts) - 1) / 2),
-                amount,
-                width=0.38,
-                color="none" if outline else colour,
-                edgecolor=colour,
-                linestyle="--" if outline else "-",
-                linewidth=1.5,
-            )
-            left.bar_label(bar, labels=[f"{amount:.2f}"], padding=3, fontsize=11)
-    names = [run["name"].replace("-", "-\n").replace(", ", ",\n") for run in runs]
-    left.set_xticks(range(len(runs)), names)
-    left.set(ylabel=f"online traffic per link and step\n({unit_of_scale})")
-    title = "filled: qubits sent (bits, if classical)\ndashed: the same payload as bits"
-    left.set_title(title, fontsize=11)
-    left.margins(y=0.1)
-    left.grid(visible=False, axis="x")
-    for index, (name, lines) in enumerate(by_run.items()):
-        agreement = [(x["step"], x["replica_agreement"]) for x in lines]
-        right.plot(*zip(*agreement, strict=True), label=name, **look(index))
-    right.set(
-        xlabel="step", ylabel="coordinates equal on all nodes\n(fraction)", ylim=(-0.03, 1.05)
-    )
-    right.legend(loc="lower right")
-    return figure
+def _columns(points: Points) -> tuple[Sequence[float], Sequence[float]]:
+    steps, values = zip(*points, strict=True) if points else ((), ())
+    return steps, values
 
 
-def _drift(by_run: Lines) -> Figure:
-    figure = Figure(figsize=(7, 4.2), layout="constrained")
-    axes = figure.subplots()
-    for index, (name, lines) in enumerate(by_run.items()):
-        # A logarithmic axis has no zero; the legend says it.
-        drift = [(x["step"], x["replica_drift"]) for x in lines if x.get("replica_drift")]
-        label = name if drift else f"{name}: exactly 0"
-        axes.plot(*(zip(*drift, strict=True) if drift else ([], [])), label=label, **look(index))
-    axes.set(
-        xlabel="step",
-        ylabel="largest difference of two replicas\n(rms, relative to the parameters)",
-        yscale="log",
-    )
-    axes.legend(loc="best", fontsize=11)
-    return figure
+def _overlaid(axes: "Axes", curves: Mapping[str, Points], **style: Any) -> None:
+    """Draws curves so that those that lie on each other are all seen: the lower ones as bands.
+
+    The legend says of a curve whose values are those of an earlier one that they are.
+    """
+    names = list(curves)
+    log = axes.get_yscale() == "log"
+    lie_on = {
+        (a, b): _close(curves[a], curves[b], curves, log)
+        for a, b in itertools.combinations(names, 2)
+    }
+    for index, name in enumerate(names):
+        points = curves[name]
+        equal = next((x for x in names[:index] if points and curves[x] == points), None)
+        label = name if equal is None else f"{name}: as {equal}"
+        line = {**look(index), **style}
+        if above := sum(lie_on[name, other] for other in names[index + 1 :]):
+            band = {"color": _lighter(line["color"]), "linestyle": "-", "marker": ""}
+            line |= band | {"linewidth": 2 + 2.5 * above}
+        axes.plot(*_columns(points), label=label, **line)
+
+
+def _lighter(colour: str) -> tuple[float, ...]:
+    from matplotlib.colors import to_rgb
+
+    return tuple(0.4 * part + 0.6 for part in to_rgb(colour))
+
+
+def _close(first: Points, second: Points, curves: Mapping[str, Points], log: bool) -> bool:
+    """True for curves that would hide each other nearly everywhere."""
+    scaled = np.log if log else np.asarray
+    if not first or [step for step, _ in first] != [step for step, _ in second]:
+        return False
+    every = scaled([value for points in curves.values() for _, value in points])
+    difference = scaled(_columns(first)[1]) - scaled(_columns(second)[1])
+    return bool(np.quantile(abs(difference), 0.9) <= _SAME * np.ptp(every))

@@ -2,8 +2,10 @@
 
 from jaxqring.sweeps._sensitivity import sensitivity
 from jaxqring.sweeps._sweep import sweep
+from jaxqring.sweeps._tidy_table import Table
 
 __all__ = [
+    "Table",
     "sensitivity",
     "sweep",
 ]

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxqring import _checks as checks
+from jaxqring.sweeps._tidy_table import Table
 
 Grid = Mapping[str, Sequence[Any]] | Sequence[Mapping[str, Any]]
 #: Outcomes by the number of their point: Python numbers, which hold every float32 exactly.
@@ -138,7 +139,7 @@ def _seeds(seeds: int | Sequence[int]) -> tuple[int, ...]:
     return tuple(known.tolist())
 
 
-def table_of(points: Points, found: Found, kinds: Mapping[str, str]) -> dict[str, np.ndarray]:
+def table_of(points: Points, found: Found, kinds: Mapping[str, str]) -> Table:
     """The tidy table: a column for each parameter, the seed and each outcome.
 
     It has a row for each point that was found, in the order of their numbers.
@@ -149,7 +150,7 @@ def table_of(points: Points, found: Found, kinds: Mapping[str, str]) -> dict[str
     table["seed"] = np.array([points.seed(point) for point in every])
     for name, kind in kinds.items():
         table[name] = np.array([found[point][name] for point in every], jnp.dtype(kind))
-    return table
+    return Table(table, points.names, ["seed"])
 
 
 def _column(values: list[Any]) -> np.ndarray:

@@ -21,6 +21,7 @@ from jaxqring.link import SymbolChannel
 from jaxqring.link._symbol_channel import xor_symmetric
 from jaxqring.ring import Cost, Ring
 from jaxqring.sweeps._sweep import sweep
+from jaxqring.sweeps._tidy_table import Table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -69,7 +70,7 @@ def sensitivity(
     shard: tuple[int, int] = (1, 1),
     merge: bool = False,
     console: "Console | None" = None,
-) -> dict[str, np.ndarray]:
+) -> Table:
     """Derivatives of the outcomes of a training with respect to every physical parameter.
 
     Each seed gives an estimate of each derivative; the mean and its standard error are reported,
@@ -105,7 +106,7 @@ def sensitivity(
       console: that shows progress; None for silence.
 
     Returns:
-      A tidy table: columns "estimator", "outcome", "parameter", "link" (-1 for all links in one),
+      A tidy `Table`: columns "estimator", "outcome", "parameter", "link" (-1 for all links in one),
       "value" of the parameter, "derivative", "standard_error", "low" and "high" ends of the
       interval. For a shard, it has no rows while estimates of others are missing.
 
@@ -171,7 +172,7 @@ def sensitivity(
         console=console,
     )
     if not table["seed"].size:
-        return {name: np.array([]) for name in COLUMNS}
+        return _table([np.array([])] * len(COLUMNS))
     return _summary(table, at, labels, confidence)
 
 
@@ -282,7 +283,7 @@ def _differences(
 
 def _summary(
     table: dict[str, np.ndarray], at: Parameters, labels: list[_Label], confidence: float
-) -> dict[str, np.ndarray]:
+) -> Table:
     """The tidy table of `sensitivity`, from the estimates of the seeds."""
     values = np.asarray(ravel_pytree(at)[0], np.float64)
     outcomes = dict.fromkeys(_outcome_of(name) for name in table if "/" in name)
@@ -297,5 +298,9 @@ def _summary(
             rows.append(
                 (estimator, outcome, *label, value, mean, error, mean - reach, mean + reach)
             )
-    columns = zip(COLUMNS, zip(*rows, strict=True), strict=True)
-    return {name: np.array(column) for name, column in columns}
+    return _table([np.array(column) for column in zip(*rows, strict=True)])
+
+
+def _table(columns: Sequence[np.ndarray]) -> Table:
+    named = dict(zip(COLUMNS, columns, strict=True))
+    return Table(named, ["parameter", "link"], ["estimator", "outcome"])

@@ -18,6 +18,7 @@ from jaxqring._progress import progress_bars
 from jaxqring.sweeps._memory import free_bytes, needed_bytes
 from jaxqring.sweeps._points import Found, Grid, Points, points_of, table_of
 from jaxqring.sweeps._points_folder import PointsFolder
+from jaxqring.sweeps._tidy_table import Table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -43,7 +44,7 @@ def sweep(
     shard: tuple[int, int] = (1, 1),
     merge: bool = False,
     console: "Console | None" = None,
-) -> dict[str, np.ndarray]:
+) -> Table:
     """Evaluates a function at every setting of a grid, with every seed.
 
     The function is traced once, and compiled once, for each combination of static values. The
@@ -84,7 +85,7 @@ def sweep(
       console: that shows progress; None for silence.
 
     Returns:
-      A tidy table: a column (points,) for each parameter, "seed" and each outcome, with settings
+      A tidy `Table`: a column (points,) for each parameter, "seed" and each outcome, with settings
       outermost in the order given. For a shard, it has no rows while points of others are missing.
 
     Raises:
@@ -141,7 +142,7 @@ def sweep(
         return table
 
 
-def _merged(store: PointsFolder, points: Points) -> dict[str, np.ndarray]:
+def _merged(store: PointsFolder, points: Points) -> Table:
     """The table of a sweep whose points are all there."""
     found = store.read()
     missing = [point for point in range(len(points)) if point not in found]

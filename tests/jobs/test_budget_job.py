@@ -115,4 +115,5 @@ def test_the_command_prints_tables_and_writes_files(tmp_path, capsys):
     printed = capsys.readouterr().out
     for words in ("net bits per online qubit", "one all-reduce of 1,000", "derivative", "0.9841"):
         assert words in printed
-    assert {p.name for p in (tmp_path / "budget").iterdir()} == {"budget.json", "budget.png"}
+    names = {"budget.json", "budget.png", "budget.svg"}
+    assert {p.name for p in (tmp_path / "budget").iterdir()} == names

@@ -208,4 +208,5 @@ def test_the_command_prints_tables_and_writes_files(tmp_path, capsys):
     for words in ("mean ± std over 2 images", "naive", "masked", "PowerSGD r1", "worst"):
         assert words in printed
     names = {path.name for path in (tmp_path / "inversion").iterdir()}
-    assert names == {"results", "summary.json", "reconstructions_mlp.png"}
+    pictures = {"reconstructions_mlp.png", "reconstructions_mlp.svg"}
+    assert names == {"results", "summary.json", *pictures}

@@ -23,7 +23,7 @@ from saved import last_state
 from jaxqring import superdense, werner
 from jaxqring._fields import as_written
 from jaxqring._files import read_metrics, save_state
-from jaxqring.jobs import TrainConfig, load_config, train
+from jaxqring.jobs import TrainConfig, load_config, tensorboard, train
 from jaxqring.jobs import _training_job as loop
 from jaxqring.jobs import _training_loop as steps
 from jaxqring.jobs._code_config import CodeConfig
@@ -348,9 +348,16 @@ def test_metrics_are_fetched_some_steps_at_a_time(tmp_path, monkeypatch):
     job = dataclasses.replace(
         SMALL, mapping="vmap", steps=7, eval_every=5, out=str(tmp_path), runs=(CLASSICAL,)
     )
-    train(job)
+    heard = []
+    train(job, on_step=lambda *line: heard.append(line))
     assert fetched == [[1, 2, 3], [4, 5], [6, 7]]
     lines = metrics_of(job.folder)
+    # Who listens hears what is written, as numbers.
+    assert heard == [
+        ("classical", line["step"], {k: x for k, x in line.items() if k not in ("run", "step")})
+        for line in lines
+    ]
+    assert all(type(x) is float for *_, metrics in heard for x in metrics.values())
     assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6, 7]
     assert all(list(line)[:2] == ["run", "step"] for line in lines)
     assert [line["step"] for line in lines if "test_accuracy" in line] == [5, 7]
@@ -472,8 +479,10 @@ def test_a_job_cut_off_goes_on_from_its_checkpoint(again, small, monkeypatch):
         return batches(data, step, *rest)
 
     monkeypatch.setattr(datasets, "batches", counted)
-    train(again)
+    heard = []
+    train(again, on_step=lambda run, step, metrics: heard.append(step))
     assert seen == [2, 3]
+    assert heard == [3, 4]  # those that are computed, and no others
     assert outcome(again) == small
 
 
@@ -528,6 +537,16 @@ def mark(config):
     path.write_text(json.dumps({**json.loads(path.read_text()), "test_accuracy": -1}))
 
 
+def test_what_a_listener_raises_ends_a_job_that_goes_on(again, small):
+    def tired(run, step, metrics):
+        raise RuntimeError("no more")
+
+    with pytest.raises(RuntimeError, match="no more"):
+        train(again, on_step=tired)
+    train(again)
+    assert outcome(again) == small
+
+
 def test_a_finished_job_is_left_as_it_is(again):
     summary = train(again)
     there = {path: path.read_bytes() for path in again.folder.rglob("*") if path.is_file()}
@@ -568,8 +587,10 @@ def test_a_job_starts_afresh_if_resume_is_off(again, small, finished):
     own = again.folder / "checkpoints" / "mine" / "notes"
     own.parent.mkdir()
     own.write_text("of the user")
+    tensorboard(again.folder / "tensorboard")("other", 1, {"loss": 1.0})
     train(dataclasses.replace(again, resume=False))
     assert outcome(again) == small
+    assert not [*again.folder.glob("tensorboard/*/*")]
     assert not list(again.folder.rglob("other.*"))
     assert not (again.folder / "checkpoints" / "another").exists()
     assert own.read_text() == "of the user"

@@ -567,6 +567,7 @@ def test_the_command_writes_files_and_prints_a_table(tmp_path, capsys, monkeypat
     printed = capsys.readouterr().out
     folder = tmp_path / "small"
     names = {"sweep.json", "points.jsonl", "results.csv", "accuracy_fidelity.png"}
+    names |= {"accuracy_fidelity.svg"}
     assert {path.name for path in folder.iterdir()} == names
     for name in ("results.csv", "accuracy_fidelity.png"):
         assert f"wrote {folder / name}" in printed
