@@ -1,6 +1,8 @@
 """The documentation site: `make docs` builds it, without a network."""
 
+import hashlib
 import os
+import shutil
 import sys
 from importlib.metadata import version as version_of
 from pathlib import Path
@@ -46,9 +48,14 @@ nitpick_ignore_regex = [
     (r"py:class", r"jaxqring\..*\.(Masking|Masks|Message|Overrides|Period)"),
 ]
 
-# Tutorials run when their text changes; an error in one fails the build.
+# Tutorials run when their text, the library or JAX has changed; an error in one fails the build.
+sources = [path.read_bytes() for path in sorted(ROOT.glob("jaxqring/**/*.py"))]
+state = hashlib.sha256(b"".join([version_of("jax").encode(), *sources])).hexdigest()[:16]
 nb_execution_mode = "cache"
-nb_execution_cache_path = str(ROOT / ".cache" / "notebooks")
+nb_execution_cache_path = str(ROOT / ".cache" / "notebooks" / state)
+for path in ROOT.glob(".cache/notebooks/*"):
+    if path.name != state:
+        shutil.rmtree(path)
 nb_execution_in_temp = True
 nb_execution_raise_on_error = True
 nb_execution_timeout = 120
