@@ -1,13 +1,14 @@
 # `make demo` and `make test` need Python 3.11 or newer and make, nothing else.
 PYTHON ?= python3
 VENV ?= .venv
+FOLDER ?= runs/bench
 BIN := $(VENV)/bin
 # Two workers: the suite is sized for two cores.
 BENCHMARKS := transport collectives processes transition training compiling estimators sweep secure compressors circuits plans
 # Neighbouring tests share compiled programs: each worker takes a half, and then what is left over.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 
-.PHONY: demo test test-statistics test-matrix test-further test-all golden lint format bench clean
+.PHONY: demo test test-statistics test-matrix test-further test-all golden lint format bench docs clean
 
 demo: $(VENV)/.ready
 	$(BIN)/jaxqring train --config configs/demo.toml
@@ -44,7 +45,12 @@ format: $(VENV)/.ready
 	$(BIN)/ruff format .
 
 bench: $(VENV)/.ready
-	for name in $(BENCHMARKS); do $(BIN)/python benchmarks/$$name.py || exit 1; done
+	for name in $(BENCHMARKS); do $(BIN)/python benchmarks/$$name.py --folder $(FOLDER) || exit 1; done
+
+# The site, from its pages, docstrings and tutorials, which run; a warning fails it.
+docs: $(VENV)/.ready
+	$(BIN)/python -m sphinx -W --keep-going -q -j auto -d docs/_build/doctrees $(ARGS) docs docs/_build/html
+	$(BIN)/python tools/check_site.py
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -54,4 +60,4 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	@touch $@
 
 clean:
-	rm -rf $(VENV) runs .cache .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) runs .cache docs/_build docs/api .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

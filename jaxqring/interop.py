@@ -76,7 +76,7 @@ def pair_to_tensorcircuit(pair: Pair) -> "tensorcircuit.DMCircuit":
       ValueError: if it has batch axes, or is traced and the backend is not "jax".
       MissingExtraError: if TensorCircuit is not installed.
 
-    >>> from jaxqring.physics.pairs import werner
+    >>> from jaxqring import werner
     >>> circuit = pair_to_tensorcircuit(werner(fidelity=0.97))
     >>> round(float(circuit.expectation_ps(z=[0, 1]).real), 6)
     0.96
@@ -130,7 +130,7 @@ def channel_to_tensorcircuit(channel: Channel) -> "tensorcircuit.channels.KrausL
       MissingExtraError: if TensorCircuit is not installed.
 
     >>> import tensorcircuit as tc
-    >>> from jaxqring.physics.channels import bit_flip
+    >>> from jaxqring import bit_flip
     >>> circuit = tc.DMCircuit(1)
     >>> circuit.general_kraus(channel_to_tensorcircuit(bit_flip(error_prob=0.1)), 0)
     >>> round(float(circuit.expectation_ps(z=[0]).real), 6)

@@ -15,7 +15,11 @@ SCRIPTS = [
     for folder in ("tests", "examples", "benchmarks", "tools")
     for path in ROOT.glob(f"{folder}/**/*.py")
 ]
-DOCUMENTS = sorted(ROOT.glob("*.md")) + sorted(ROOT.glob("docs/**/*.md"))
+DOCUMENTS = [
+    path
+    for path in sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+    if "_build" not in path.parts
+]
 
 #: A summary is a sentence or a noun phrase, not a clause without a head.
 HEADLESS = re.compile(r"(What|How|Where|Who|Whether)\b")

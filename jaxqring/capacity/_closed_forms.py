@@ -45,7 +45,7 @@ def dense_coding_capacity(pair: Pair) -> jax.Array:
     Reference: Hiroshima, J. Phys. A 34, 6907 (2001); Bowen, Phys. Rev. A 63, 022302 (2001).
     Encodings that are not unitary can exceed it for some pairs (arXiv:0807.4552).
 
-    >>> from jaxqring.physics._pair import werner
+    >>> from jaxqring import werner
     >>> round(float(dense_coding_capacity(werner(fidelity=0.9))), 4)
     1.3725
     """

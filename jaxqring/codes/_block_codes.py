@@ -32,8 +32,7 @@ class BlockCode(Codewords):
     Raises:
       ValueError: if a number is outside its domain, or no such code can exist (Hamming's bound).
 
-    >>> from jaxqring.link._symbol_channel import superdense
-    >>> from jaxqring.physics.pairs import werner
+    >>> from jaxqring import superdense, werner
     >>> code = reed_solomon(255, 223)
     >>> round(float(code.failure_prob(superdense(werner(fidelity=0.99)))), 4)
     0.0255

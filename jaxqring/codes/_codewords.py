@@ -84,7 +84,7 @@ class Codewords(abc.ABC):
 
         Reference: Lin and Costello, Error Control Coding, section 4.6 (shortened cyclic codes).
 
-        >>> from jaxqring.codes import reed_solomon
+        >>> from jaxqring import reed_solomon
         >>> reed_solomon(255, 223).shortened(376)
         BlockCode(n=126, k=94, t=16, symbol_bits=8, erasures=32)
         """

@@ -54,7 +54,7 @@ class Message(NamedTuple):
 def message_of(code: Codewords, symbols: int) -> Message:
     """Divides two-bit symbols of payload into codewords.
 
-    >>> from jaxqring.codes._block_codes import reed_solomon
+    >>> from jaxqring import reed_solomon
     >>> message = message_of(reed_solomon(255, 223), 1000)
     >>> [(codewords, symbols, code.n) for codewords, symbols, code in message.parts]
     [(1, 892, 255), (1, 108, 59)]
@@ -80,8 +80,7 @@ def message_qubits(
       qubits: an integer, or (...) floats for an `IdealCode`, infinite where the link has no
       capacity to spare.
 
-    >>> from jaxqring.codes._block_codes import reed_solomon
-    >>> from jaxqring.codes._protection import Retransmit
+    >>> from jaxqring import Retransmit, reed_solomon
     >>> link = SymbolChannel(jnp.eye(4))
     >>> message_qubits(Retransmit(reed_solomon(255, 223)), 47, 16, link)  # 376 symbols
     (1, 520)

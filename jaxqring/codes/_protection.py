@@ -37,9 +37,7 @@ class Retransmit(Codewords):
       TypeError: if `code` is not a BlockCode.
       ValueError: if a number is outside its domain, or the checksum leaves no payload.
 
-    >>> from jaxqring.codes._block_codes import reed_solomon
-    >>> from jaxqring.link._symbol_channel import superdense
-    >>> from jaxqring.physics.pairs import werner
+    >>> from jaxqring import reed_solomon, superdense, werner
     >>> link = superdense(werner(fidelity=0.99))
     >>> round(float(Retransmit(reed_solomon(255, 223)).net_rate(link)), 3)
     1.674
@@ -89,8 +87,7 @@ class IdealCode:
     Raises:
       ValueError: if the gap is negative or not finite.
 
-    >>> from jaxqring.link._symbol_channel import superdense
-    >>> from jaxqring.physics.pairs import werner
+    >>> from jaxqring import superdense, werner
     >>> round(float(IdealCode().net_rate(superdense(werner(fidelity=0.9)))), 4)
     1.3725
     """
@@ -129,7 +126,7 @@ class Unequal:
       TypeError: if `strong` is not a BlockCode, Retransmit or IdealCode.
       ValueError: if the number of symbols is not positive.
 
-    >>> from jaxqring.codes._block_codes import reed_solomon
+    >>> from jaxqring import reed_solomon
     >>> Unequal(Retransmit(reed_solomon(255, 223)), symbols=3).symbols
     3
     """
@@ -168,8 +165,7 @@ def hop_error(
       TypeError: if `wire` is not a FixedPoint or `channel` not a SymbolChannel.
       ValueError: if more symbols are to be protected than a level has.
 
-    >>> from jaxqring.link._symbol_channel import superdense
-    >>> from jaxqring.physics.pairs import werner
+    >>> from jaxqring import superdense, werner
     >>> link = superdense(werner(fidelity=0.9))
     >>> error, qubits = hop_error(FixedPoint(8), link, None)
     >>> round(float(error), 2), float(qubits)

@@ -161,7 +161,7 @@ def budget(
       ValueError: if the ring is noisy and not protected as a whole, or a concrete value is out of
         range.
 
-    >>> from jaxqring.codes import Retransmit, reed_solomon
+    >>> from jaxqring import Retransmit, reed_solomon
     >>> from jaxqring.supply import generate
     >>> supply = generate(werner(fidelity=0.99), length=10e3, modes=100)
     >>> ring = Ring(superdense(supply.pair), protection=Retransmit(reed_solomon(255, 223)))

@@ -31,8 +31,7 @@ def couple(*rings: Ring) -> tuple[Ring, ...]:
       TypeError: if one is not a Ring.
       ValueError: if they have no links, or not the same number of them.
 
-    >>> from jaxqring.link import superdense
-    >>> from jaxqring.physics.pairs import werner
+    >>> from jaxqring import superdense, werner
     >>> low, high = couple(*(Ring(superdense(werner(fidelity=f))) for f in (0.98, 0.99)))
     """
     for ring in rings:
@@ -80,10 +79,7 @@ def finite_difference(
       ValueError: as `couple`; for rings that differ in more than their links, or a count that is
         not a positive integer.
 
-    >>> from jaxqring.codec import FixedPoint
-    >>> from jaxqring.link import superdense
-    >>> from jaxqring.physics.pairs import werner
-    >>> from jaxqring.ring import psum
+    >>> from jaxqring import FixedPoint, psum, superdense, werner
     >>> values = jnp.array([3.0, 1.0, 2.0])[:, None]
     >>> def loss(ring, keys):
     ...     add = lambda x: psum(x, "nodes", ring=ring, key=keys[0])

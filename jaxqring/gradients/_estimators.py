@@ -96,10 +96,7 @@ def expected(
     "score" and "russo" return NaN for a loss that calls with other keys. The derivative that
     "score" cannot give, with respect to a kind of error that has probability zero, is NaN.
 
-    >>> from jaxqring.codec import FixedPoint
-    >>> from jaxqring.link import superdense
-    >>> from jaxqring.physics.pairs import werner
-    >>> from jaxqring.ring import psum
+    >>> from jaxqring import FixedPoint, psum, superdense, werner
     >>> values = jnp.array([3.0, 1.0, 2.0])[:, None]
     >>> def loss(ring, keys):
     ...     add = lambda x: psum(x, "nodes", ring=ring, key=keys[0])

@@ -157,8 +157,7 @@ def superdense(
     Reference: Bennett and Wiesner, Phys. Rev. Lett. 69, 2881 (1992); the noisy form is derived
     here and checked against dense matrices.
 
-    >>> from jaxqring.physics.channels import depolarizing
-    >>> from jaxqring.physics.pairs import werner
+    >>> from jaxqring import depolarizing, werner
     >>> link = superdense(werner(fidelity=0.97), sent=depolarizing(error_prob=0.01))
     >>> round(float(link.error_prob), 4), round(float(link.capacity()), 4)
     (0.0396, 1.6968)

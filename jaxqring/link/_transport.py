@@ -111,8 +111,7 @@ def transmit(
       ValueError: if the channel has batch axes, its matrix is not stochastic, or the key is a
         batch.
 
-    >>> from jaxqring.link import superdense
-    >>> from jaxqring.physics.pairs import werner
+    >>> from jaxqring import superdense, werner
     >>> words = jnp.zeros((1000,), jnp.uint32)
     >>> received = transmit(words, superdense(werner(fidelity=0.9)), jax.random.key(0))
     >>> count = int(jnp.sum(count_symbol_errors(received)))  # of 16,000 symbols
@@ -157,8 +156,7 @@ def moments(
         SymbolChannel.
       ValueError: if the channel has batch axes, or its matrix is not stochastic.
 
-    >>> from jaxqring.link import superdense
-    >>> from jaxqring.physics.pairs import werner
+    >>> from jaxqring import superdense, werner
     >>> mean, variance = moments(jnp.array(37), FixedPoint(8), superdense(werner(fidelity=0.9)))
     >>> round(float(mean), 3), round(float(variance), 2)
     (32.0, 854.38)

@@ -68,7 +68,7 @@ def swap_gain(
     Raises:
       ValueError: if a concrete probability is out of range.
 
-    >>> from jaxqring.physics.pairs import werner
+    >>> from jaxqring import werner
     >>> print(np.asarray(swap_gain(werner(weight=0.5), 0.0, 0.1)[0]).round(4))
     [1.   0.4  0.32 0.4 ]
     """
@@ -113,7 +113,7 @@ def swap(
     chains Briegel, Duer, Cirac and Zoller, Phys. Rev. Lett. 81, 5932 (1998); the form for any
     states is derived here.
 
-    >>> from jaxqring.physics.pairs import werner
+    >>> from jaxqring import werner
     >>> round(float(swap(werner(fidelity=0.9), werner(fidelity=0.9)).fidelity), 6)
     0.813333
     """
@@ -223,7 +223,7 @@ def distill(
     (0, 1) of R1[i1, k1] R2[i2, k2] / 2 with both signs, divided by its entry 00, which is the
     probability of success.
 
-    >>> from jaxqring.physics.pairs import werner
+    >>> from jaxqring import werner
     >>> better, success = distill(werner(fidelity=0.9), werner(fidelity=0.9))
     >>> round(float(better.fidelity), 6), round(float(success), 6)
     (0.926396, 0.875556)
@@ -259,7 +259,7 @@ def hashing_yield(pair: Pair) -> jax.Array:
 
     Reference: Bennett, DiVincenzo, Smolin and Wootters, Phys. Rev. A 54, 3824 (1996).
 
-    >>> from jaxqring.physics.pairs import bell_diagonal, werner
+    >>> from jaxqring import bell_diagonal, werner
     >>> round(float(hashing_yield(bell_diagonal([0.89, 0.11, 0.0, 0.0]))), 4)
     0.5001
     >>> float(hashing_yield(werner(fidelity=0.8)))

@@ -48,7 +48,7 @@ class GHZSource:
 
     Reference: derived here. White noise has fidelity 1 - white + white / 2^N.
 
-    >>> from jaxqring.physics.channels import depolarizing
+    >>> from jaxqring import depolarizing
     >>> source = GHZSource(4, noise=depolarizing(mix=0.05))
     >>> print(f"{source.fidelity:.6f} {source.x_error:.6f} {source.disagreement:.6f}")
     0.859097 0.092747 0.096312
@@ -202,7 +202,7 @@ def fused(pair: Pair, num_parties: int) -> GHZSource:
 
     Reference: derived here.
 
-    >>> from jaxqring.physics._pair import werner
+    >>> from jaxqring import werner
     >>> print(f"{fused(werner(fidelity=0.95), 3).fidelity:.6f}")
     0.902778
     """

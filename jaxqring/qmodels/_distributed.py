@@ -244,7 +244,7 @@ def run_distributed(
 
     Reference: Yimsiriwattana and Lomonaco, arXiv:quant-ph/0402148, for the copies.
 
-    >>> from jaxqring.physics.pairs import werner
+    >>> from jaxqring import werner
     >>> from jaxqring.qmodels import plan_circuit, qft
     >>> run = run_distributed(plan_circuit(qft(4), 2), werner(fidelity=0.95))
     >>> round(float(run.no_error), 6), bool(run.fidelity > run.no_error)

@@ -63,7 +63,7 @@ def teleportation(pair: Pair) -> Channel:
 
     Reference: Bowen and Bose, Phys. Rev. Lett. 87, 267901 (2001).
 
-    >>> from jaxqring.physics.pairs import werner
+    >>> from jaxqring import werner
     >>> print(np.asarray(teleportation(werner(fidelity=0.85)).ptm.diagonal()).round(4))
     [1.  0.8 0.8 0.8]
     """

@@ -45,7 +45,7 @@ def teleport(rho: ArrayLike, pair: Pair, qubit: int) -> jax.Array:
 
     Reference: Bowen and Bose, Phys. Rev. Lett. 87, 267901 (2001).
 
-    >>> from jaxqring.physics.pairs import werner
+    >>> from jaxqring import werner
     >>> zero = jnp.diag(jnp.array([1.0, 0.0]))
     >>> print(teleport(zero, werner(fidelity=0.94), 0).diagonal().real.round(4))
     [0.96 0.04]
@@ -91,7 +91,7 @@ def remote_gate(
     Reference: Eisert, Jacobs, Papadopoulos and Plenio, Phys. Rev. A 62, 052317 (2000);
     Yimsiriwattana and Lomonaco, arXiv:quant-ph/0402148.
 
-    >>> from jaxqring.physics.pairs import werner
+    >>> from jaxqring import werner
     >>> plus = jnp.full((4, 4), 0.25)
     >>> found = remote_gate(plus, werner(fidelity=0.9), 0, [1])
     >>> ideal = jnp.array([1, 1, 1, -1]) / 2
@@ -140,7 +140,7 @@ def remote_gate_fidelity(pair: Pair, angles: ArrayLike = math.pi) -> GateFidelit
 
     Reference: Nielsen, Phys. Lett. A 303, 249 (2002), for the average.
 
-    >>> from jaxqring.physics.pairs import werner
+    >>> from jaxqring import werner
     >>> process, average = remote_gate_fidelity(werner(fidelity=0.9))
     >>> round(float(process), 6), round(float(average), 6)
     (0.9, 0.92)

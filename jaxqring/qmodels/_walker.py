@@ -74,7 +74,7 @@ def walker_gate(
 
     Reference: de Andrade, Dai, Guha and Towsley, IEEE QCE (2021), arXiv:2106.09839.
 
-    >>> from jaxqring.physics.channels import dephasing
+    >>> from jaxqring import dephasing
     >>> plus = jnp.full((4, 4), 0.25)
     >>> run = walker_gate(plus, dephasing(error_prob=0.1), 0, [1])
     >>> ideal = jnp.array([1, 1, 1, -1]) / 2

@@ -75,8 +75,7 @@ def chain_law(codes: jax.Array, wire: FixedPoint, channel: SymbolChannel) -> jax
       TypeError: if the wire is not a FixedPoint, or the channel not a SymbolChannel.
       ValueError: if the wire is too wide, or the links are not one or H.
 
-    >>> from jaxqring.link import superdense
-    >>> from jaxqring.physics.pairs import werner
+    >>> from jaxqring import superdense, werner
     >>> law = chain_law(jnp.array([37, 0]), FixedPoint(8), superdense(werner(fidelity=0.9)))
     >>> round(float(law @ level_values(8)), 3)
     32.0

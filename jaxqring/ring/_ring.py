@@ -62,8 +62,7 @@ class Ring:
       TypeError: if the wire or the protection is not one of these kinds.
       ValueError: if another static value is outside its domain.
 
-    >>> from jaxqring.link import superdense
-    >>> from jaxqring.physics.pairs import werner
+    >>> from jaxqring import superdense, werner
     >>> ring = Ring(superdense(werner(fidelity=0.99)))
     >>> ring.cost(1000, num_nodes=4).qubits
     12000

@@ -38,7 +38,7 @@ def read_source(source: Any) -> PlainSource:
     Raises:
       ValueError: if there are fewer than three parties, or an error is not a probability.
 
-    >>> from jaxqring.physics.ghz import GHZSource
+    >>> from jaxqring import GHZSource
     >>> round(read_source(GHZSource(4, white=0.1)).disagreement, 4)
     0.0875
     """
@@ -76,8 +76,7 @@ def sum_error_probability(security: Security, x_error: float, qubits: int) -> fl
 def honest_failure(tests: CopyTests, source: Any, qubits: int) -> float:
     """Probability that an honest copy of `qubits` qubit GHZ states fails one test.
 
-    >>> from jaxqring.physics.channels import depolarizing
-    >>> from jaxqring.physics.ghz import GHZSource
+    >>> from jaxqring import GHZSource, depolarizing
     >>> noisy = GHZSource(4, noise=depolarizing(mix=0.05))
     >>> [round(1 - honest_failure(tests, noisy, 1), 5) for tests in ("xy", "mixed")]
     [0.90725, 0.90606]
@@ -110,7 +109,7 @@ def untested_copies(
     Raises:
       ValueError: if universal amplification has no positive rate at this tolerance.
 
-    >>> from jaxqring.physics.ghz import GHZSource
+    >>> from jaxqring import GHZSource
     >>> untested_copies(Security("universal"), 100_000, GHZSource(4))
     103136
     """
@@ -191,7 +190,7 @@ def epsilon(
     Reference: the terms' own; composition by Mueller-Quade and Renner, New J. Phys. 11, 085006
     (2009).
 
-    >>> from jaxqring.physics.ghz import GHZSource
+    >>> from jaxqring import GHZSource
     >>> collective = epsilon(Security(attempts=1), 10_000, GHZSource(4))
     >>> round(collective.total, 6), collective.overhead
     (0.005, 6.0)

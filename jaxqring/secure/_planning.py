@@ -81,7 +81,7 @@ def plan(
       ValueError: if an argument is refused by `Security` or `epsilon`, a number is outside its
         interval, or the target cannot be met; the message names one that can.
 
-    >>> from jaxqring.physics.ghz import GHZSource
+    >>> from jaxqring import GHZSource
     >>> chosen = plan(1e-6, 10_000, 100, GHZSource(4))
     >>> chosen.bucket, chosen.tolerance
     (11, 0.0)

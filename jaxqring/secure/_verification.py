@@ -75,7 +75,7 @@ def verify(
       ValueError: if `key` is a batch of keys, a count is not an integer in range, an option is
         unknown, the tolerance is outside [0, 1/2), or more copies are planted than there are.
 
-    >>> from jaxqring.secure._attacks import plus_states
+    >>> from jaxqring.secure import plus_states
     >>> bad = PlantedSource(GHZSource(4), plus_states(4))
     >>> done = verify(jax.random.key(1), bad, num_kept=1000, num_tested=1000)
     >>> bool(done.passed), int(done.bad_kept)
@@ -133,7 +133,7 @@ def _planted_and_tested(
 def failure_probability(source: GHZSource, tests: CopyTests, bits: int = 1) -> jax.Array:
     """Probability () that one test of a copy of `bits` qubit GHZ states fails.
 
-    >>> from jaxqring.physics.channels import depolarizing
+    >>> from jaxqring import depolarizing
     >>> source = GHZSource(4, noise=depolarizing(mix=0.05))
     >>> print(f"{1 - failure_probability(source, 'mixed'):.6f}")
     0.906065

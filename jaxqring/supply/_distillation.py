@@ -75,7 +75,7 @@ def purify(
 
     Reference: Duer and Briegel, Rep. Prog. Phys. 70, 1381 (2007), and see `distill`.
 
-    >>> from jaxqring.physics.pairs import werner
+    >>> from jaxqring import werner
     >>> from jaxqring.supply import generate
     >>> supply = purify(generate(werner(fidelity=0.8), length=10e3), rounds=2)
     >>> round(float(supply.pair.fidelity), 4), round(float(supply.raw_pairs_per_pair), 4)
@@ -115,7 +115,7 @@ def hashed(supply: Supply) -> Supply:
 
     Reference: Bennett, DiVincenzo, Smolin and Wootters, Phys. Rev. A 54, 3824 (1996).
 
-    >>> from jaxqring.physics.pairs import werner
+    >>> from jaxqring import werner
     >>> from jaxqring.supply import generate
     >>> supply = hashed(generate(werner(fidelity=0.95), length=10e3))
     >>> float(supply.pair.fidelity), round(float(supply.raw_pairs_per_pair), 4)

@@ -37,7 +37,7 @@ class Supply:
         one delivered pair; 1 without purification.
       generation_prob: (...) probability that one attempt on one elementary link heralds a pair.
 
-    >>> from jaxqring.physics.pairs import werner
+    >>> from jaxqring import werner
     >>> from jaxqring.supply import purify
     >>> supply = generate(werner(fidelity=0.95), length=40e3, links=2, t2=0.1, t1=1.0)
     >>> better = purify(supply, rounds=1)
@@ -127,7 +127,7 @@ def generate(
     Reference: for the rate Sangouard, Simon, de Riedmatten and Gisin, Rev. Mod. Phys. 83, 33
     (2011); the mean over waiting times is derived here. Work and memory grow as links^2.
 
-    >>> from jaxqring.physics.pairs import werner
+    >>> from jaxqring import werner
     >>> supply = generate(werner(fidelity=0.9), length=80e3, links=4)
     >>> round(float(supply.pair.fidelity), 6), round(float(supply.generation_prob), 4)
     (0.673126, 0.2014)

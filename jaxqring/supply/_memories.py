@@ -37,7 +37,7 @@ def wait(pair: Pair, *, time: ArrayLike, t1: ArrayLike = np.inf, t2: ArrayLike =
 
     Reference: the Pauli twirl of `thermal_relaxation`.
 
-    >>> from jaxqring.physics.pairs import werner
+    >>> from jaxqring import werner
     >>> old = wait(werner(fidelity=1.0), time=0.01, t1=1.0, t2=0.1)
     >>> print(np.asarray(old.correlation.diagonal()).round(4))
     [ 1.      0.8187 -0.8187  0.9802]
@@ -78,7 +78,7 @@ def stock(
 
     Reference: derived here.
 
-    >>> from jaxqring.physics.pairs import werner
+    >>> from jaxqring import werner
     >>> from jaxqring.supply import generate
     >>> supply = generate(werner(fidelity=1.0), length=20e3)
     >>> used = stock(supply, pairs=100, t1=1.0, t2=0.5)

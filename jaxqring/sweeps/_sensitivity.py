@@ -114,10 +114,7 @@ def sensitivity(
       TypeError, ValueError: as `jaxqring.expected` and `jaxqring.sweeps.sweep`; for no parameters,
         fewer than two seeds, or a width that is not positive.
 
-    >>> from jaxqring.codec import FixedPoint
-    >>> from jaxqring.link import superdense
-    >>> from jaxqring.physics.pairs import werner
-    >>> from jaxqring.ring import psum
+    >>> from jaxqring import FixedPoint, psum, superdense, werner
     >>> def train(ring, keys):
     ...     add = lambda x: psum(x, "nodes", ring=ring, key=keys[0])
     ...     return {"sum": jnp.mean(jax.vmap(add, axis_name="nodes")(jnp.ones((2, 8))))}
