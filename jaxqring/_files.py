@@ -5,18 +5,20 @@ JSON is strict. A number that is not finite is a string that Python reads back, 
 results: `number` reads it as NaN.
 """
 
+import contextlib
 import errno
 import json
 import math
 import os
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 from flax import serialization
 
+from jaxqring import _checks as checks
 from jaxqring._types import PyTree
 
 try:
@@ -38,6 +40,22 @@ def lock(file: int) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keeps a folder for this process alone, for as long as the process lives.
+
+    On Windows, which has no such locks, it does nothing.
+
+    Raises:
+      ValueError: if another process has it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as file:
+        if not lock(file.fileno()):
+            checks.refuse("out", "name a folder in which no other process works", str(folder))
+        yield
 
 
 def write_whole(path: Path, content: bytes, *, alone: bool = True) -> None:

@@ -37,6 +37,7 @@ import jax
 import jaxqring
 from jaxqring import _checks as checks
 from jaxqring._extras import MissingExtraError, needs
+from jaxqring._files import locked
 from jaxqring.claims import CLAIMS, ReproduceConfig, reproduce
 from jaxqring.jobs import (
     _budget_job,
@@ -54,7 +55,6 @@ from jaxqring.jobs._training_folder import (
     check_folder,
     finished_summary,
     forget,
-    locked,
     resume_points,
 )
 from jaxqring.jobs._training_losses import lose, sizes_ahead

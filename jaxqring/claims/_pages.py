@@ -10,7 +10,7 @@ from jaxqring._files import write_whole
 from jaxqring.claims._claim import Number
 
 if TYPE_CHECKING:
-    from jaxqring.claims._reproduction import Answer
+    from jaxqring.claims._reproduction import Answer, ReproduceConfig
 
 _HEAD = ("claim", "number", "claimed", "ours", "second witness", "verdict")
 _NUMBERS = ("number", "claimed", "ours", "second", "witness")
@@ -48,14 +48,12 @@ def verdict(tested: "Answer") -> str:
     return "witnesses disagree" if tested.finding.disputed else tested.finding.verdict
 
 
-def write_report(folder: Path, tested: Sequence["Answer"], *, quick: bool, seed: int) -> list[Path]:
+def write_report(config: "ReproduceConfig", tested: Sequence["Answer"]) -> list[Path]:
     """Writes the report in Markdown and in HTML, and a figure for each claim that has one.
 
     Args:
-      folder: for the files.
+      config: of the reproduction, with the folder for the files.
       tested: the claims with their findings.
-      quick: True if samples were small.
-      seed: of all that was drawn.
 
     Returns:
       The paths of the two reports.
@@ -64,6 +62,7 @@ def write_report(folder: Path, tested: Sequence["Answer"], *, quick: bool, seed:
 
     from jaxqring.show._style import STYLE, save
 
+    folder = config.folder
     folder.mkdir(parents=True, exist_ok=True)
     figures = set()
     for each in tested:
@@ -71,10 +70,9 @@ def write_report(folder: Path, tested: Sequence["Answer"], *, quick: bool, seed:
             with matplotlib.rc_context(STYLE):
                 save(each.claim.draw(each.results), folder / f"{each.claim.name}.png")
             figures.add(each.claim.name)
-    effort = "a quick run: small samples, few points" if quick else "a whole run"
-    command = f"jaxqring reproduce{' --quick' if quick else ''} --seed {seed}"
+    effort = "a quick run: small samples, few points" if config.quick else "a whole run"
     intro = (
-        f"Written by `{command}`, {effort}. Each number has two witnesses: this library, and a "
+        f"Written by `{config.command}`, {effort}. Each number has two witnesses: this library, and a "
         "calculation that shares no code with it. A claim is the source's; its test is our reading."
     )
     paths = folder / "report.md", folder / "report.html"

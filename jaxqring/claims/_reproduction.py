@@ -14,7 +14,7 @@ import jaxqring
 from jaxqring import _checks as checks
 from jaxqring._extras import needs
 from jaxqring._fields import check_fields
-from jaxqring._files import number, to_json, write_whole
+from jaxqring._files import locked, number, to_json, write_whole
 from jaxqring._progress import progress_bars
 from jaxqring.claims._catalogue import CLAIMS
 from jaxqring.claims._claim import Claim, Effort, Finding
@@ -59,6 +59,13 @@ class ReproduceConfig:
         """The claims to be tested, in the order of the catalogue."""
         return tuple(c for name, c in CLAIMS.items() if not self.claims or name in self.claims)
 
+    @property
+    def command(self) -> str:
+        """The command that writes the same report, but for the folder."""
+        names = [claim.name for claim in self.chosen] if self.claims else []
+        quick = ["--quick"] if self.quick else []
+        return " ".join(["jaxqring reproduce", *names, *quick, f"--seed {self.seed}"])
+
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
@@ -94,6 +101,7 @@ def reproduce(config: ReproduceConfig, console: "Console | None" = None) -> list
 
     Raises:
       MissingExtraError: if a package of the extra "train" is missing.
+      ValueError: if another process works in the folder.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -109,20 +117,21 @@ def reproduce(config: ReproduceConfig, console: "Console | None" = None) -> list
     parts = [(claim, part) for claim in config.chosen for part in claim.parts]
     results: dict[str, dict[str, Any]] = {claim.name: {} for claim in config.chosen}
     times: dict[str, dict[str, float]] = {claim.name: {} for claim in config.chosen}
-    with progress_bars(console) as bar:
-        advance = bar("parts", total=len(parts))
-        for claim, part in parts:
-            advance(0, note=f"{claim.name}: {part}")
-            kept = _part(config, claim, part)
-            results[claim.name][part] = kept["result"]
-            times[claim.name][part] = kept["seconds"]
-            advance(1)
-    tested = [
-        Answer(claim, claim.conclude(found), found, sum(times[claim.name].values()))
-        for claim, found in ((claim, results[claim.name]) for claim in config.chosen)
-    ]
-    write_report(config.folder, tested, quick=config.quick, seed=config.seed)
-    write_whole(config.folder / "times.json", (to_json(times) + "\n").encode())
+    with locked(config.folder):
+        with progress_bars(console) as bar:
+            advance = bar("parts", total=len(parts))
+            for claim, part in parts:
+                advance(0, note=f"{claim.name}: {part}")
+                kept = _part(config, claim, part)
+                results[claim.name][part] = kept["result"]
+                times[claim.name][part] = kept["seconds"]
+                advance(1)
+        tested = [
+            Answer(claim, claim.conclude(found), found, sum(times[claim.name].values()))
+            for claim, found in ((claim, results[claim.name]) for claim in config.chosen)
+        ]
+        write_report(config, tested)
+        write_whole(config.folder / "times.json", (to_json(times) + "\n").encode())
     return tested
 
 
@@ -131,10 +140,8 @@ def _part(config: ReproduceConfig, claim: Claim, part: str) -> dict[str, Any]:
     place = config.folder / "parts" / claim.name / part
     path = place.with_suffix(".json")
     made_by = {"quick": config.quick, "seed": config.seed, **_code()}
-    if config.resume and path.is_file():
-        kept = _read(path)
-        if kept["made_by"] == made_by:
-            return kept
+    if config.resume and (kept := _read(path)).get("made_by") == made_by:
+        return kept
     # The files of a job inside a part belong to it alone, and resume it.
     digest = hashlib.sha256(to_json(made_by).encode()).hexdigest()[:12]
     effort = Effort(config.quick, config.seed, place / digest)
@@ -146,7 +153,7 @@ def _part(config: ReproduceConfig, claim: Claim, part: str) -> dict[str, Any]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """A file of a part, with the numbers that are not finite as numbers."""
+    """A file of a part, with the numbers that are not finite as numbers; empty if it is none."""
 
     def numbers(value: Any) -> Any:
         if isinstance(value, dict):
@@ -155,7 +162,11 @@ def _read(path: Path) -> dict[str, Any]:
             return [numbers(entry) for entry in value]
         return number(value) if isinstance(value, str) else value
 
-    return numbers(json.loads(path.read_text()))
+    try:
+        kept = json.loads(path.read_bytes())
+    except (FileNotFoundError, ValueError):  # not there yet, or of another program
+        return {}
+    return numbers(kept) if isinstance(kept, dict) else {}
 
 
 @functools.cache

@@ -1,17 +1,15 @@
 """The folder of a training job: what it holds, and up to where it is done."""
 
-import contextlib
 import itertools
 import json
 import math
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from jaxqring import _checks as checks
 from jaxqring._fields import as_written
-from jaxqring._files import load_state, lock, to_json, write_whole
+from jaxqring._files import load_state, to_json, write_whole
 from jaxqring.jobs._training_config import TrainConfig
 from jaxqring.launch._checkpoints import checkpoints_in, newest
 from jaxqring.train._placement import Placement
@@ -98,22 +96,6 @@ def forget(folder: Path) -> None:
             shutil.rmtree(path)
         with contextlib.suppress(OSError):  # what others have put there stays
             run.rmdir()
-
-
-@contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Keeps a folder for this process alone, for as long as the process lives.
-
-    On Windows, which has no such locks, it does nothing.
-
-    Raises:
-      ValueError: if another process has it.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as file:
-        if not lock(file.fileno()):
-            checks.refuse("out", "name a folder in which no other process works", str(folder))
-        yield
 
 
 def _alike(where: dict[str, str]) -> dict[str, str]:

@@ -15,7 +15,7 @@ import optax
 from flax.training.train_state import TrainState
 
 from jaxqring._fields import as_written
-from jaxqring._files import MetricsLog, read_metrics, to_json, write_whole
+from jaxqring._files import MetricsLog, locked, read_metrics, to_json, write_whole
 from jaxqring._progress import Advance, progress_bars
 from jaxqring.jobs._on_step import OnStep
 from jaxqring.jobs._training_config import RunConfig, TrainConfig
@@ -23,7 +23,6 @@ from jaxqring.jobs._training_folder import (
     check_folder,
     checkpoint_path,
     finished_summary,
-    locked,
     prepare_folder,
     result_path,
     resume_points,

@@ -14,6 +14,7 @@ import time
 import numpy as np
 import pytest
 
+from jaxqring._files import locked
 from jaxqring.claims import CLAIMS, Answer, Claim, Finding, Number, ReproduceConfig, reproduce
 from jaxqring.claims import _reproduction as reproduction
 from jaxqring.claims._pages import row, shown, verdict, write_report
@@ -106,6 +107,37 @@ def test_parts_of_other_code_are_computed_anew(tmp_path, monkeypatch):
     assert len(seen) == 2
 
 
+@pytest.mark.parametrize("content", ['{"made_by": {"quick": tr', "[1]", '"x"', "\udcff"])
+def test_what_is_no_file_of_a_part_is_computed_anew(tmp_path, monkeypatch, content):
+    with_claims(monkeypatch, toy({"part": lambda effort: {"x": 3.0}}))
+    reproduce(config(tmp_path, "toy"))
+    files, (path,) = written(tmp_path), tmp_path.glob("parts/*/*.json")
+    path.write_bytes(content.encode(errors="surrogateescape"))
+    (tested,) = reproduce(config(tmp_path, "toy"))
+    assert tested.results == {"part": {"x": 3.0}}
+    assert written(tmp_path) == files
+
+
+def test_a_folder_of_another_process_or_none_is_refused_before_any_part(tmp_path, monkeypatch):
+    calls = []
+    with_claims(monkeypatch, toy({"part": lambda effort: calls.append(1) or {"x": 3.0}}))
+    with (
+        locked(tmp_path),
+        pytest.raises(ValueError, match="`out` must name a folder in which no other process works"),
+    ):
+        reproduce(config(tmp_path, "toy"))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(FileExistsError):
+        reproduce(config(tmp_path / "file", "toy"))
+    assert calls == []
+
+
+def test_a_report_names_the_command_that_writes_it(tmp_path):
+    assert ReproduceConfig().command == "jaxqring reproduce --seed 0"
+    some = config(tmp_path, "tie-audit", "gap-ip", seed=2)
+    assert some.command == "jaxqring reproduce gap-ip tie-audit --quick --seed 2"
+
+
 def test_witnesses_that_disagree_are_no_verdict(tmp_path, monkeypatch):
     with_claims(monkeypatch, toy({"part": lambda effort: {"x": 3.1}}))
     (tested,) = reproduce(config(tmp_path, "toy"))
@@ -173,11 +205,11 @@ def test_a_report_has_every_number_and_its_page_is_well_formed(tmp_path):
     )
     found = Finding("holds if", "It is <so>.", numbers)
     claim = toy({})
-    write_report(tmp_path, [Answer(claim, found, {}, 1.0)], quick=True, seed=3)
+    write_report(config(tmp_path, *CLAIMS, seed=3), [Answer(claim, found, {}, 1.0)])
     text = (tmp_path / "report.md").read_text()
     assert "| x < y / z | 0.3 | 0.333333 | 0.333333 | long division |" in text
     assert "| big | - | 1.23457e+08 | 1.23457e+08 | counting |" in text
-    assert "`jaxqring reproduce --quick --seed 3`" in text
+    assert f"`jaxqring reproduce {' '.join(CLAIMS)} --quick --seed 3`" in text
     tags = Tags()
     page = (tmp_path / "report.html").read_text()
     tags.feed(page)

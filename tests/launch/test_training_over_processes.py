@@ -8,8 +8,8 @@ import sys
 import pytest
 from launched import RUNS, children, finished, job, started, wait_for, written
 
+from jaxqring._files import locked
 from jaxqring.jobs import train
-from jaxqring.jobs._training_folder import locked
 
 
 def test_a_job_over_two_processes_one_of_which_is_killed_ends_in_the_bytes_of_one_process(tmp_path):
