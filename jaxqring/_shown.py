@@ -1,5 +1,6 @@
 """Small tables of what a call returned: as text in a terminal, as HTML in a notebook."""
 
+import contextlib
 import dataclasses
 import html
 import re
@@ -34,7 +35,8 @@ class Shown:
     """A dataclass that prints as panels, and never fails to.
 
     A class gives `_panels`, which is called where all numbers are known. Of others, such as those
-    of a trace, the fields are listed as they are.
+    of a trace, the fields are listed as they are, and so are those of a pytree mapped to shapes or
+    types that are not its own.
     """
 
     def _panels(self) -> list[Panel]:
@@ -44,7 +46,10 @@ class Shown:
         leaves = jax.tree.leaves(self)
         # One that is no pytree is its own leaf, and holds numbers of Python.
         known = bool(leaves) and all(leaf is self or _is_known(leaf) for leaf in leaves)
-        return self._panels() if known else [_fields_of(self)]
+        if known:
+            with contextlib.suppress(TypeError, ValueError, IndexError):
+                return self._panels()
+        return [_fields_of(self)]
 
     def __repr__(self) -> str:
         return "\n".join(map(as_text, self._shown()))

@@ -99,6 +99,21 @@ def test_what_holds_no_numbers_lists_its_fields(make):
     assert str(zero).startswith("Report\n  errors_per_link")
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        jnp.sum,
+        lambda leaf: leaf * jnp.nan,
+        lambda leaf: leaf[None] if leaf.ndim else leaf,
+        lambda leaf: np.zeros(leaf.shape, jax.dtypes.float0),
+    ],
+)
+def test_what_a_report_was_mapped_to_prints_all_the_same(make):
+    other = jax.tree.map(make, REPORT)
+    assert str(other).startswith("Report")
+    assert other._repr_html_().startswith("<table><caption>Report")
+
+
 def test_deleted_arrays_are_named_by_their_shape():
     gone = jax.tree.map(jnp.copy, REPORT)
     gone.errors_per_link.delete()

@@ -72,8 +72,9 @@ def write_report(config: "ReproduceConfig", tested: Sequence["Answer"]) -> list[
             figures.add(each.claim.name)
     effort = "a quick run: small samples, few points" if config.quick else "a whole run"
     intro = (
-        f"Written by `{config.command}`, {effort}. Each number has two witnesses: this library, and a "
-        "calculation that shares no code with it. A claim is the source's; its test is our reading."
+        f"Written by `{config.command}`, {effort}. Each number has two witnesses: this library, "
+        "and a calculation that shares no code with it. A claim is the source's; its test is our "
+        "reading."
     )
     paths = folder / "report.md", folder / "report.html"
     write_whole(paths[0], _markdown(tested, intro, figures).encode())

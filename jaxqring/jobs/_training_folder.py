@@ -1,5 +1,6 @@
 """The folder of a training job: what it holds, and up to where it is done."""
 
+import contextlib
 import itertools
 import json
 import math

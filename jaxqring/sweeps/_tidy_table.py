@@ -127,7 +127,9 @@ class Table(dict[str, np.ndarray]):
 
     def _panel(self) -> Panel | None:
         """The first rows; None where the columns became something else, as `jax.tree.map` can."""
-        if checks.is_traced(self) or any(np.ndim(column) != 1 for column in self.values()):
+        if checks.is_traced(self) or not all(map(_is_column, self.values())):
+            return None
+        if len(set(map(len, self.values()))) > 1:
             return None
         cells = [[_cell(value) for value in column[:_HEAD].tolist()] for column in self.values()]
         title = f"Table of {self.num_rows:,} rows"
@@ -138,9 +140,13 @@ class Table(dict[str, np.ndarray]):
 # A dict is a pytree for JAX, a subclass of it is none.
 jax.tree_util.register_pytree_node(
     Table,
-    lambda table: ([*table.values()], ([*table], table.setting, table.beside)),
+    lambda table: ([*table.values()], (tuple(table), table.setting, table.beside)),
     lambda about, columns: Table(dict(zip(about[0], columns, strict=True)), *about[1:]),
 )
+
+
+def _is_column(value: Any) -> bool:
+    return isinstance(value, np.ndarray | jax.Array) and value.ndim == 1
 
 
 def _cell(value: Any) -> str:

@@ -33,6 +33,7 @@ def test_a_table_is_still_a_dict(table):
     doubled = jax.tree.map(lambda column: np.repeat(column, 2), table)
     assert isinstance(doubled, Table)
     assert doubled.num_rows == 2 * table.num_rows == 24
+    assert hash(jax.tree.structure(doubled)) == hash(jax.tree.structure(table))
     for other in (copy.deepcopy(table), pickle.loads(pickle.dumps(table))):
         assert str(other) == str(table)
         assert other.to_xarray().identical(table.to_xarray())
@@ -46,6 +47,11 @@ def test_its_first_rows_are_shown(table):
     assert len(lines) == 10
     assert table._repr_html_().count("<tr>") == 9
     assert str(jax.tree.map(np.size, table)).startswith("{'x': 12")
+    for column in ([0.5, 0.1], np.zeros(3), "x"):
+        other = copy.copy(table)
+        other["new"] = column
+        assert str(other) == str(dict(other))
+        assert other._repr_html_() is None
 
 
 def test_every_point_is_where_xarray_looks_for_it(table):
