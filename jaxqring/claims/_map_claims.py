@@ -295,7 +295,7 @@ CLAIMS = (
     Claim(
         "map-fidelity",
         "Accuracy, bandwidth and secrecy over fidelity",
-        "asked by users of such networks",
+        "Asked by users of such networks",
         "what do I get at my fidelity?",
         "softmax regression on digits over eight nodes, Werner pairs, RS(255,223) repeated until "
         "right; GHZ states with white noise, verified for 1,000 masks a step.",
@@ -306,7 +306,7 @@ CLAIMS = (
     Claim(
         "map-compressors",
         "Accuracy over fidelity, by compressor",
-        "asked by users of such networks",
+        "Asked by users of such networks",
         "which compressor bears the noise of bare links?",
         "softmax regression on digits over eight nodes, Werner pairs.",
         {name: _compressed(name) for name in METHODS},

@@ -142,7 +142,7 @@ CLAIMS = (
     Claim(
         "map-links",
         "Derivatives by the physics of each link",
-        "asked by users of such networks",
+        "Asked by users of such networks",
         "which link decides about my training, and by how much?",
         "accuracy of softmax regression on digits, by the fidelity of the pairs of each of eight "
         "links; the Gaussian estimator of `jaxqring.expected`.",

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jaxqring.jobs._budget_job import one_percent_effects
+from jaxqring.show._inputs import check_entries
 from jaxqring.show._style import COLOURS, drawing, look, page, save
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ def net_rate(results: dict[str, Any], ax: "Axes | None" = None) -> "Axes":
     >>> net_rate({**curves, "codes": [code]}).get_legend_handles_labels()[1]
     ['capacity', 'classical: one bit per use', 'a code']
     """
+    check_entries("results", results, "curve_infidelity", "curve_capacity", "codes")
     infidelity = np.array(results["curve_infidelity"][1:])
     capacity = results["curve_capacity"][1:]
     with drawing(ax) as axes:
@@ -90,6 +92,7 @@ def hardware(results: dict[str, Any], ax: "Axes | None" = None) -> "Axes":
     >>> [label.get_text() for label in ax.get_yticklabels()]
     ['length', '1 - fidelity']
     """
+    check_entries("results", results, "codes", "config")
     effects = {n.replace("_", " "): x for n, x in one_percent_effects(results).items()}
     names = sorted((name for name in effects if effects[name]), key=lambda name: abs(effects[name]))
     with drawing(ax) as axes:

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from jaxqring import _checks as checks
 from jaxqring.jobs._compression_job import LARGER_IS_BETTER, Curve
+from jaxqring.show._inputs import check_entries
 from jaxqring.show._style import COLOURS, drawing, look, page, save
 
 if TYPE_CHECKING:
@@ -68,6 +70,7 @@ def compression(summary: dict[str, Any], ax: "Axes | None" = None) -> "Axes":
     >>> ax.get_legend_handles_labels()[1]
     ['a few values']
     """
+    check_entries("summary", summary, "config", "runs")
     methods = {
         run["name"]: run["compress"]["method"]
         for run in summary["config"]["runs"]
@@ -190,6 +193,8 @@ def methods(varied: str, curves: Sequence[Curve], ax: "Axes | None" = None) -> "
     >>> methods("fidelity", [curve]).get_xlabel()
     'infidelity of the pairs, 1 - F (Werner)'
     """
+    if not curves:
+        checks.refuse("curves", "hold a curve", curves)
     looks = _looks([curves])
     with drawing(ax) as axes:
         _curves(axes, varied, curves, looks)

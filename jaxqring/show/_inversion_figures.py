@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from jaxqring import _checks as checks
 from jaxqring.jobs._inversion_job import Attack, InversionConfig, images_of, victims_of
+from jaxqring.show._inputs import check_entries
 from jaxqring.show._style import drawing, look, page, save
 from jaxqring.train._datasets import load
 
@@ -138,6 +140,8 @@ def similarity(summary: dict[str, Any], network: str, ax: "Axes | None" = None) 
     >>> ax.get_legend_handles_labels()[1]
     ['naive: PowerSGD']
     """
+    check_entries("summary", summary, "config", "attacks")
+    checks.one_of("network", network, tuple({x["network"]: 0 for x in summary["attacks"]}))
     entries = [entry for entry in _low_rank(summary) if entry["network"] == network]
     ranks = sorted({entry["rank"] for entry in _low_rank(summary)})
     adversaries = summary["config"]["adversaries"]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from jaxqring import _checks as checks
 from jaxqring._files import number
 from jaxqring.jobs._security_curves import SecurityCurves
 from jaxqring.show._style import drawing, look, page, save
@@ -61,6 +62,7 @@ def epsilon(
     >>> epsilon(SecurityCurves(100, 4, 8, copies, epsilons, costs={})).get_xlabel()
     'GHZ copies per mask'
     """
+    checks.instance("curves", curves, SecurityCurves)
     floor = min(float(curves.epsilons[loss].min()) for loss in SHOWN)
     with drawing(ax) as axes:
         lines = []
@@ -129,6 +131,7 @@ def copies(curves: SecurityCurves, ax: "Axes | None" = None) -> "Axes":
     >>> ax.get_legend_handles_labels()[1]
     ['1e-3', '1e-6']
     """
+    checks.instance("curves", curves, SecurityCurves)
     with drawing(ax) as axes:
         for index, (target, costs) in enumerate(curves.costs.items()):
             label = f"{target:.0e}".replace("e-0", "e-")

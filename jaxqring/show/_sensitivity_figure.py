@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jaxqring import _checks as checks
+from jaxqring.show._inputs import check_entries
 from jaxqring.show._style import COLOURS, drawing, page, save
-from jaxqring.sweeps._sensitivity import DIFFERENCE
+from jaxqring.sweeps._sensitivity import COLUMNS, DIFFERENCE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -63,6 +64,7 @@ def sensitivity(
     >>> sensitivity(table, "fidelity").get_ylabel()
     'd loss / d parameter (nats per unit)'
     """
+    check_entries("table", table, *COLUMNS[:6], *COLUMNS[-2:])
     for column, value in (("parameter", parameter), ("outcome", outcome)):
         checks.one_of(column, value, tuple(dict.fromkeys(table[column].tolist())))
     selected = (table["parameter"] == parameter) & (table["outcome"] == outcome)

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jaxqring import _checks as checks
 from jaxqring._extras import needs
 
 if TYPE_CHECKING:
@@ -55,12 +56,18 @@ def page(width: float, height: float) -> Iterator["Figure"]:
 
 @contextlib.contextmanager
 def drawing(axes: "Axes | None") -> Iterator["Axes"]:
-    """The axes to draw on: those given, or new ones of pyplot in the style of the library."""
-    if axes is not None:
-        yield axes
-        return
+    """The axes to draw on: those given, or new ones of pyplot in the style of the library.
+
+    Raises:
+      TypeError: if `axes` are none of matplotlib.
+    """
     with needs("train", "A figure"):
         from matplotlib import pyplot
+        from matplotlib.axes import Axes
+    if axes is not None:
+        checks.instance("ax", axes, Axes)
+        yield axes
+        return
     with pyplot.rc_context(STYLE):
         yield pyplot.subplots(figsize=(7, 4.4), layout="constrained")[1]
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from jaxqring import _checks as checks
+from jaxqring.show._inputs import check_entries
 from jaxqring.show._style import drawing, look, page, save
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ def sweep(
 
     Raises:
       ImportError: without matplotlib, of the extra `train`.
-      ValueError: if a column is not there.
+      ValueError: if a column or all rows are missing, or a parameter is no number.
 
     >>> table = {"fidelity": np.array([0.9, 0.9, 0.99, 0.99]), "seed": np.array([0, 1, 0, 1])}
     >>> table["accuracy"] = np.array([0.5, 0.6, 0.9, 0.91])
@@ -157,7 +158,7 @@ def heat_map(
 
     Raises:
       ImportError: without matplotlib, of the extra `train`.
-      ValueError: if a column is not there.
+      ValueError: if a column or all rows are missing, or a parameter is no number.
 
     >>> table = {"bits": np.array([8, 8, 16, 16]), "nodes": np.array([2, 4, 2, 4])}
     >>> table |= {"seed": np.zeros(4), "accuracy": np.array([0.5, 0.4, 0.9, 0.8])}
@@ -191,8 +192,9 @@ def heat_map(
 
 
 def _check_columns(table: dict[str, np.ndarray], *names: str) -> None:
-    for name in names:
-        checks.one_of("table", name, tuple(table))
+    check_entries("table", table, "seed", *names)
+    if not len(table["seed"]):
+        checks.refuse("table", "have a row", table)
 
 
 def _varying(table: dict[str, np.ndarray]) -> list[str]:
@@ -202,6 +204,8 @@ def _varying(table: dict[str, np.ndarray]) -> list[str]:
 
 
 def _axis(name: str, column: np.ndarray) -> _Axis:
+    if column.dtype.kind not in "biufV":  # the last one is bfloat16
+        checks.refuse("table", "have parameters that are numbers", f"{name} = {column[0]}")
     values = np.unique(column.astype(float))
     # Rounded, for the digits that the subtraction adds.
     positions = np.round(1 - values, 12) if name == "fidelity" else values

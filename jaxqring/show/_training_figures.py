@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from jaxqring import _checks as checks
 from jaxqring._files import read_metrics
+from jaxqring.show._inputs import check_entries, check_lines
 from jaxqring.show._style import drawing, look, page, save
 
 if TYPE_CHECKING:
@@ -38,13 +40,16 @@ def loss(lines: Lines, ax: "Axes | None" = None) -> "Axes":
 
     Raises:
       ImportError: without matplotlib, of the extra `train`.
+      ValueError: if there are no lines, or one lacks an entry.
 
     >>> lines = [{"run": "ideal", "step": step, "loss": 2 / step} for step in range(1, 31)]
     >>> loss(lines).get_ylabel()
     'training loss (nats)'
     """
+    check_lines(lines, "loss")
+    # A logarithmic axis has no zero.
     curves = {
-        run: _smooth([(x["step"], x["loss"]) for x in own if math.isfinite(x["loss"])])
+        run: _smooth([(x["step"], x["loss"]) for x in own if 0 < x["loss"] < math.inf])
         for run, own in _by_run(lines)
     }
     with drawing(ax) as axes:
@@ -66,12 +71,14 @@ def accuracy(lines: Lines, ax: "Axes | None" = None) -> "Axes":
 
     Raises:
       ImportError: without matplotlib, of the extra `train`.
+      ValueError: if there are no lines, or one lacks an entry.
 
     >>> lines = [{"run": "ideal", "step": 25, "test_accuracy": 0.9}]
     >>> lines += [{"run": "ideal", "step": 50, "test_accuracy": 0.95}]
     >>> accuracy(lines).get_legend_handles_labels()[1]
     ['ideal']
     """
+    check_lines(lines)
     curves = {
         run: [(x["step"], x["test_accuracy"]) for x in own if "test_accuracy" in x]
         for run, own in _by_run(lines)
@@ -95,11 +102,13 @@ def agreement(lines: Lines, ax: "Axes | None" = None) -> "Axes":
 
     Raises:
       ImportError: without matplotlib, of the extra `train`.
+      ValueError: if there are no lines, or one lacks an entry.
 
     >>> lines = [{"run": "noisy", "step": step, "replica_agreement": 0.57} for step in (1, 2)]
     >>> agreement(lines).get_xlabel()
     'step'
     """
+    check_lines(lines, "replica_agreement")
     curves = {
         run: [(x["step"], x["replica_agreement"]) for x in own] for run, own in _by_run(lines)
     }
@@ -123,11 +132,13 @@ def drift(lines: Lines, ax: "Axes | None" = None) -> "Axes":
 
     Raises:
       ImportError: without matplotlib, of the extra `train`.
+      ValueError: if there are no lines, or one lacks an entry.
 
     >>> lines = [{"run": "ideal", "step": step, "replica_drift": 0.0} for step in (1, 2)]
     >>> drift(lines).get_legend_handles_labels()[1]
     ['ideal: exactly 0']
     """
+    check_lines(lines)
     with drawing(ax) as axes:
         for index, (run, own) in enumerate(_by_run(lines)):
             # A logarithmic axis has no zero; the legend says it.
@@ -159,13 +170,17 @@ def traffic(summary: Mapping[str, Any], ax: "Axes | None" = None) -> "Axes":
 
     Raises:
       ImportError: without matplotlib, of the extra `train`.
+      ValueError: if the summary has no runs.
 
     >>> run = {"online_bits_per_link_step": 2000, "online_qubits_per_link_step": 1000}
     >>> ax = traffic({"runs": [{"name": "ideal", **run}]})
     >>> [text.get_text() for text in ax.texts]
     ['2.00', '1.00']
     """
+    check_entries("summary", summary, "runs")
     runs = summary["runs"]
+    if not runs:
+        checks.refuse("summary", "hold a run", runs)
     largest = max(run["online_bits_per_link_step"] for run in runs)
     scale, unit = (1e6, "millions") if largest >= 1e5 else (1e3, "thousands")
     with drawing(ax) as axes:

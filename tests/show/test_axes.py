@@ -1,5 +1,7 @@
 """Functions that draw take axes and hand them back, with the numbers that they were given."""
 
+from functools import partial
+
 import matplotlib
 import numpy as np
 import pytest
@@ -87,7 +89,7 @@ def test_a_sweep_shows_means_over_seeds_for_each_setting_of_the_others(ax):
         np.testing.assert_allclose(line.get_xdata(), [0.1, 0.01])
         np.testing.assert_allclose(line.get_ydata(), (np.array([0, 4]) + first + 0.5) / 8)
     for draw in (show.sweep, show.heat_map):
-        with pytest.raises(ValueError, match="`table` must be one of 'fidelity', 'bits'"):
+        with pytest.raises(ValueError, match="`table` must have the entry 'fidelty', but got"):
             draw(TABLE, "fidelity", "fidelty", ax=ax)
 
 
@@ -99,11 +101,62 @@ def test_a_heat_map_has_the_means_in_its_cells(ax):
 
 def test_derivatives_of_what_is_not_there_are_refused(ax):
     names = {"estimator": "mean", "outcome": "loss", "parameter": "fidelity", "link": -1}
-    table = {name: np.array([value]) for name, value in names.items()}
+    numbers = dict.fromkeys(("value", "derivative", "low", "high"), 0.5)
+    table = {name: np.array([value]) for name, value in (names | numbers).items()}
     with pytest.raises(ValueError, match="`parameter` must be one of 'fidelity'"):
         show.sensitivity(table, "dephasing", ax=ax)
     with pytest.raises(ValueError, match="`outcome` must be one of 'loss'"):
         show.sensitivity(table, "fidelity", "accuracy", ax=ax)
+
+
+@pytest.mark.parametrize(
+    ("draw", "given", "words"),
+    [
+        (show.loss, [], "`lines` must hold lines of metrics"),
+        (show.loss, "metrics.jsonl", "`lines` must hold lines of metrics"),
+        (show.agreement, [{"run": "ideal", "step": 1}], "have the entry 'replica_agreement'"),
+        (show.traffic, {"runs": []}, "`summary` must hold a run"),
+        (show.traffic, LINES, "`summary` must have the entry 'runs'"),
+        (show.compression, {"runs": []}, "`summary` must have the entry 'config'"),
+        (show.net_rate, {}, "`results` must have the entry 'curve_infidelity'"),
+        (show.hardware, {"codes": []}, "`results` must have the entry 'config'"),
+        (show.epsilon, None, "`curves` must be a SecurityCurves, but got None"),
+        (show.copies, None, "`curves` must be a SecurityCurves, but got None"),
+        (partial(show.methods, "fidelity"), [], "`curves` must hold a curve"),
+        (
+            partial(show.similarity, network="mlp"),
+            {"config": {}, "attacks": [{"network": "cnn"}]},
+            "`network` must be one of 'cnn'",
+        ),
+        (
+            partial(show.sweep, parameter="bits"),
+            {name: column[:0] for name, column in TABLE.items()},
+            "`table` must have a row",
+        ),
+        (
+            partial(show.sweep, parameter="bits"),
+            {**TABLE, "bits": np.array(["few", "many"] * 4)},
+            "`table` must have parameters that are numbers, but got 'bits = few'",
+        ),
+        (partial(show.sensitivity, parameter="bits"), TABLE, "`table` must have the entry"),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused_in_a_sentence(draw, given, words, ax):
+    with pytest.raises((ValueError, TypeError), match=words):
+        draw(given, ax=ax)
+
+
+@pytest.mark.parametrize("make", [pyplot.subplots, lambda: "axes"])
+def test_what_is_no_axes_is_refused(make):
+    with pytest.raises(TypeError, match="`ax` must be an Axes, but got"):
+        show.loss(LINES, make())
+    pyplot.close("all")
+
+
+def test_losses_that_a_logarithmic_axis_has_no_place_for_are_left_out(ax):
+    steps = [{**line, "loss": 0.0 if line["step"] > 10 else line["loss"]} for line in LINES]
+    show.loss(steps, ax)
+    assert [len(line.get_xdata()) for line in ax.lines] == [1] * 4
 
 
 def test_new_axes_have_the_style_of_the_library_and_leave_that_of_others():

@@ -33,7 +33,6 @@ def test_a_table_is_still_a_dict(table):
     doubled = jax.tree.map(lambda column: np.repeat(column, 2), table)
     assert isinstance(doubled, Table)
     assert doubled.num_rows == 2 * table.num_rows == 24
-    assert hash(jax.tree.structure(doubled)) == hash(jax.tree.structure(table))
     for other in (copy.deepcopy(table), pickle.loads(pickle.dumps(table))):
         assert str(other) == str(table)
         assert other.to_xarray().identical(table.to_xarray())
