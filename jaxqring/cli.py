@@ -87,10 +87,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (MissingExtraError, OSError) as error:
         status = _fail(f"error: {error}", 1)
     except Stopped as stop:
-        sentence = f"stopped on request after {stop.where}; the same command goes on from there"
+        sentence = f"stopped on request after {stop.where}; {_again(arguments)} goes on from there"
         status = _fail(sentence, STOPPED)
     except KeyboardInterrupt:
-        status = _fail("interrupted; the same command goes on from the last checkpoint", 130)
+        status = _fail(f"interrupted; {_again(arguments)} goes on from the last checkpoint", 130)
     except Exception:
         if not jax.distributed.is_initialized():
             raise
@@ -101,6 +101,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.flush()
         os._exit(status)
     return status
+
+
+def _again(arguments: list[str]) -> str:
+    restarts = {"--restart", "--no-resume"}.intersection(arguments)
+    return "the same command" + "".join(f" without {flag}" for flag in sorted(restarts))
 
 
 def _run(arguments: list[str]) -> int:

@@ -374,3 +374,5 @@ def test_an_interrupt_says_how_to_go_on(monkeypatch, tmp_path):
     status, output = run("train", "--out", str(tmp_path))
     assert status == 130
     assert "the same command goes on from the last checkpoint" in output
+    _, output = run("train", "--out", str(tmp_path), "--restart")
+    assert "the same command without --restart goes on" in output

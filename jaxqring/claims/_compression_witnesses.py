@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import numpy as np
-import scipy.ndimage
+import scipy  # whose subpackages load when they are first used
 
 #: Widths of the four stages of a ResNet-18, two blocks of two convolutions each.
 _STAGES = (64, 128, 256, 512)

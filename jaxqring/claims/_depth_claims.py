@@ -128,7 +128,6 @@ def _depth(found: dict[str, Any]) -> Finding:
             counts["scaled"][-1],
             counts["scaled_dense"][-1],
             "Fourier transform of products of 2 x 2 matrices",
-            claimed=3.0 ** depths[-1],
         ),
         Number(
             "the same, equal scales",

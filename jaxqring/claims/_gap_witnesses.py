@@ -3,8 +3,7 @@
 import math
 
 import numpy as np
-import scipy.optimize
-import scipy.special
+import scipy  # whose subpackages load when they are first used
 
 
 def resolving_steps(tau: float) -> int:

@@ -6,7 +6,7 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-import scipy.stats
+import scipy  # whose subpackages load when they are first used
 
 _PAULIS = {
     "I": np.eye(2),

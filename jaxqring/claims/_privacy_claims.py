@@ -149,7 +149,7 @@ CLAIMS = (
         "Gilboa, Michaeli, Soudry and McClean, arXiv:2310.07136, abstract",
         "little can be extracted from the states that travel.",
         "the Holevo quantity of digits as amplitudes, for the copies that an estimate takes; "
-        "noiseless hops.",
+        "noiseless hops. That an image is named is computed by the second witness alone.",
         {"leaks": _leaks},
         _privacy,
         _draw_privacy,

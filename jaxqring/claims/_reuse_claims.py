@@ -173,7 +173,8 @@ CLAIMS = (
         "budgets apart.",
         "reuse means a second use of the same pair, and sharing that both draw from one stock; "
         "hops of GapIP teleported, control qubit included, and copies of TieAudit steered, "
-        f"between neighbours on a ring of {NODES} nodes.",
+        f"between neighbours on a ring of {NODES} nodes. The states of spent pairs and their "
+        "negativity are of the second witness alone.",
         {"spent": _spent, "stock": _stock},
         _reuse,
         _draw_reuse,

@@ -18,7 +18,7 @@ from jaxqring.claims._secrecy_witnesses import (
 from jaxqring.physics.channels import depolarizing
 from jaxqring.physics.ghz import GHZSource
 from jaxqring.ring import Ring
-from jaxqring.secure import SecureReport, Security, epsilon, plan, secure_psum
+from jaxqring.secure import Epsilon, SecureReport, Security, epsilon, plan, secure_psum
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -116,6 +116,13 @@ def _twice_the_copies(found: dict[str, Any]) -> Finding:
     return Finding("holds" if holds else "holds if" if small else "fails", because, numbers)
 
 
+def distance(chosen: Security, price: Epsilon) -> float:
+    """The secrecy distance of buckets in any of their attempts, by the second witness."""
+    allowed = chosen.failures_allowed(price.tested)
+    once = bucket_loss(price.kept, price.tested, allowed, chosen.bucket)
+    return math.sqrt(-math.expm1(chosen.attempts * math.log1p(-once)))
+
+
 def _noise(effort: Effort) -> dict[str, Any]:
     size = 1_000
     losses = [1e-6, 1e-5, 3e-4] if effort.quick else np.geomspace(1e-6, 1e-3, 10).tolist()
@@ -126,15 +133,13 @@ def _noise(effort: Effort) -> dict[str, Any]:
             chosen = plan(TARGET, size, STEPS, source, bits=BITS)
             price = epsilon(chosen, size, source, bits=BITS, steps=STEPS)
             differ = float(source.disagreement)
-        allowed = chosen.failures_allowed(price.tested)
-        once = bucket_loss(price.kept, price.tested, allowed, chosen.bucket)
         rows.append(
             {
                 "loss": loss,
                 "bucket": chosen.bucket,
                 "overhead": price.overhead,
                 "sampling": price.sampling,
-                "sampling_second": math.sqrt(-math.expm1(chosen.attempts * math.log1p(-once))),
+                "sampling_second": distance(chosen, price),
                 "wrong": price.expected_wrong_sums,
                 "disagreement": differ,
                 "disagreement_second": disagreement(PARTIES, loss),
@@ -258,8 +263,10 @@ def _price(effort: Effort) -> dict[str, Any]:
         # A GHZ state is fused from one pair of each link but one.
         "lifetime": (plain.pairs + price.qubit_copies) / plain.pairs,
         "lifetime_second": 1
-        + price.overhead * size * BITS / (2 * (PARTIES - 1) * chunk * BITS // 2),
+        + (size * chosen.bucket + price.tested) / (2 * (PARTIES - 1) * chunk // 2),
         "overhead": price.overhead,
+        "sampling": price.sampling,
+        "sampling_second": distance(chosen, price),
     }
 
 
@@ -276,8 +283,15 @@ def _verification(found: dict[str, Any]) -> Finding:
             "pairs of a link with verified masks, over those without",
             price["lifetime"],
             price["lifetime_second"],
-            "1 + copies a mask x P b / online qubits",
+            "1 + (buckets and tested copies) b / online qubits",
             within=1e-9 * price["lifetime"],
+        ),
+        Number(
+            f"secrecy distance of a step at {price['overhead']:.1f} copies a mask",
+            price["sampling"],
+            price["sampling_second"],
+            "hypergeometric laws of scipy, all numbers of bad copies",
+            within=1e-3 * price["sampling_second"],
         ),
     )
     because = (

@@ -4,7 +4,7 @@ import itertools
 import math
 
 import numpy as np
-import scipy.stats
+import scipy  # whose subpackages load when they are first used
 
 
 def planted_escapes(size: int, trials: int, seed: int) -> float:

@@ -3,8 +3,7 @@
 import math
 
 import numpy as np
-import scipy.special
-import scipy.stats
+import scipy  # whose subpackages load when they are first used
 
 
 def fewest_hits(error: float, delta: float) -> int:

@@ -4,7 +4,7 @@ import itertools
 import math
 
 import numpy as np
-import scipy.stats
+import scipy  # whose subpackages load when they are first used
 
 _BELL = np.array([[1, 0, 0, 1], [1, 0, 0, -1], [0, 1, 1, 0], [0, 1, -1, 0]]) / math.sqrt(2)
 _X, _Z = np.array([[0, 1], [1, 0]]), np.diag([1, -1])
@@ -81,11 +81,28 @@ def heralded_attempts(photon: float, pairs: int, seed: int) -> tuple[float, floa
 def repeated_net_rate(fidelity: float, n: int, k: int, checksum: int) -> float:
     """Bits per qubit of a Reed-Solomon code over bytes, repeated until a codeword is right.
 
-    A byte is four symbols of a Werner pair, each wrong with probability 1 - F. The last of eight
-    attempts may fail as well: what it delivers does not count.
+    The last of eight attempts may fail as well: what it delivers does not count.
     """
-    wrong_byte = 1 - fidelity**4
-    fails = float(scipy.stats.binom.sf((n - k) // 2, n, wrong_byte))
+    fails = codeword_fails(fidelity, n, k)
     attempts = sum(fails**attempt for attempt in range(8))
     delivered = 1 - fails**8
     return (8 * k - checksum) * delivered / (4 * n * attempts)
+
+
+def repeated_qubits(bits: int, fidelity: float, n: int, k: int, checksum: int) -> float:
+    """Mean number of qubits for `bits` bits in such codewords, of which the last is shortened."""
+    whole, rest = divmod(bits, 8 * k - checksum)
+    short = math.ceil((rest + checksum) / 8) if rest else 0
+    qubits = 0.0
+    for count, data in ((whole, k), (min(short, 1), short)):
+        fails = codeword_fails(fidelity, data + n - k, data)
+        qubits += count * 4 * (data + n - k) * sum(fails**attempt for attempt in range(8))
+    return qubits
+
+
+def codeword_fails(fidelity: float, n: int, k: int) -> float:
+    """The chance that a Reed-Solomon codeword over bytes has more wrong ones than it corrects.
+
+    A byte is four symbols of a Werner pair, each wrong with probability 1 - F.
+    """
+    return float(scipy.stats.binom.sf((n - k) // 2, n, 1 - fidelity**4))

@@ -140,7 +140,7 @@ class Table(dict[str, np.ndarray]):
 # A dict is a pytree for JAX, a subclass of it is none.
 jax.tree_util.register_pytree_node(
     Table,
-    lambda table: ([*table.values()], (tuple(table), table.setting, table.beside)),
+    lambda table: ([*table.values()], ([*table], table.setting, table.beside)),
     lambda about, columns: Table(dict(zip(about[0], columns, strict=True)), *about[1:]),
 )
 

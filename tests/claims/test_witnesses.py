@@ -16,9 +16,11 @@ from jaxqring.claims._training_witness import Errors, linear_mean, majority, rin
 from jaxqring.claims._witnesses import (
     bell_transition,
     best_ensemble,
+    codeword_fails,
     heralded_attempts,
     information,
     repeated_net_rate,
+    repeated_qubits,
     werner_density,
 )
 
@@ -43,6 +45,17 @@ def test_photons_herald_a_pair_by_a_geometric_law():
 
 def test_a_code_without_errors_nets_its_rate():
     assert repeated_net_rate(1.0, 255, 223, 32) == pytest.approx(2 * (223 - 4) / 255)
+
+
+def test_the_last_codeword_of_a_message_is_shortened_to_what_is_left():
+    payload, parity = 8 * 223 - 32, 32
+    assert repeated_qubits(3 * payload, 1.0, 255, 223, 32) == 3 * 4 * 255
+    # A byte more takes its own, those of the checksum, and the parity.
+    assert repeated_qubits(3 * payload + 8, 1.0, 255, 223, 32) == 3 * 4 * 255 + 4 * (5 + parity)
+    fails = codeword_fails(0.99, 255, 223)
+    again = repeated_qubits(payload, 0.99, 255, 223, 32) / (4 * 255)
+    assert again == pytest.approx((1 - fails**8) / (1 - fails), rel=1e-12)
+    assert codeword_fails(0.9, 3, 1) == pytest.approx(1 - 0.9**12 - 3 * (1 - 0.9**4) * 0.9**8)
 
 
 def exact_loss(kept, tested, allowed, bucket):
