@@ -323,7 +323,8 @@ def _reproduce(config: ReproduceConfig, console: "Console") -> "Output":
     from jaxqring.claims._pages import row
     from jaxqring.show import _tables
 
-    _say(console, f"{len(config.chosen)} claims, on {jax.default_backend()}")
+    number = len(config.chosen)
+    _say(console, f"{number} claim{'s' if number > 1 else ''}, on {jax.default_backend()}")
     tested = reproduce(config, console)
     reports = [config.folder / name for name in ("report.md", "report.html", "times.json")]
     rows = [[*row(each, digits=4), f"{each.seconds:.0f}"] for each in tested]

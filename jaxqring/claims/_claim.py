@@ -3,7 +3,6 @@
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from jaxqring import _checks as checks
@@ -19,17 +18,15 @@ VERDICTS: tuple[Verdict, ...] = ("holds", "holds if", "fails", "cannot be tested
 
 @dataclasses.dataclass(frozen=True)
 class Effort:
-    """The effort that a part of a claim may take, and where it may keep files.
+    """The effort that a part of a claim may take.
 
     Attributes:
       quick: True for small samples and few points.
       seed: of all that is drawn.
-      folder: of the part alone, for jobs that resume by themselves; it need not exist.
     """
 
     quick: bool
     seed: int
-    folder: Path
 
 
 @dataclasses.dataclass(frozen=True)

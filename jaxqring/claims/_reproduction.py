@@ -46,6 +46,8 @@ class ReproduceConfig:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        if isinstance(self.claims, str):
+            checks.refuse("claims", "be a tuple of names", self.claims)
         for name in self.claims:
             checks.one_of("claims", name, tuple(CLAIMS))
 
@@ -137,16 +139,12 @@ def reproduce(config: ReproduceConfig, console: "Console | None" = None) -> list
 
 def _part(config: ReproduceConfig, claim: Claim, part: str) -> dict[str, Any]:
     """The result of a part, and the seconds it took: from its file if that is of this code."""
-    place = config.folder / "parts" / claim.name / part
-    path = place.with_suffix(".json")
+    path = config.folder / "parts" / claim.name / f"{part}.json"
     made_by = {"quick": config.quick, "seed": config.seed, **_code()}
     if config.resume and (kept := _read(path)).get("made_by") == made_by:
         return kept
-    # The files of a job inside a part belong to it alone, and resume it.
-    digest = hashlib.sha256(to_json(made_by).encode()).hexdigest()[:12]
-    effort = Effort(config.quick, config.seed, place / digest)
     start = time.monotonic()
-    result = claim.parts[part](effort)
+    result = claim.parts[part](Effort(config.quick, config.seed))
     kept = {"made_by": made_by, "seconds": time.monotonic() - start, "result": result}
     write_whole(path, (to_json(kept) + "\n").encode())
     return _read(path)

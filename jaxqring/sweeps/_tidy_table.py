@@ -132,7 +132,7 @@ class Table(dict[str, np.ndarray]):
         if len(set(map(len, self.values()))) > 1:
             return None
         cells = [[_cell(value) for value in column[:_HEAD].tolist()] for column in self.values()]
-        title = f"Table of {self.num_rows:,} rows"
+        title = f"Table of {self.num_rows:,} row" + ("" if self.num_rows == 1 else "s")
         title += f", the first {_HEAD}" if self.num_rows > _HEAD else ""
         return Panel(title, list(zip(*cells, strict=True)), list(self))
 
