@@ -99,7 +99,7 @@ def loss(ring, keys):
 ring = lambda at: jq.Ring(jq.superdense(jq.werner(fidelity=at["fidelity"])))
 found = jq.sensitivity(loss, ring, {"fidelity": 0.9}, seeds=2, calls=1, estimators=["difference"])
 print(found["estimator"])
-draw = lambda: jq.show.drift([])
+draw = lambda: jq.show.drift([{"run": "ideal", "step": 1}])
 for call in (lambda: load_config("demo"), lambda: train(TrainConfig(mapping="vmap")), draw):
     try:
         call()

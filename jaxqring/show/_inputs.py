@@ -1,4 +1,4 @@
-"""Checks of what is to be drawn."""
+"""Checks of the dicts and lines that are drawn."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -7,10 +7,10 @@ from jaxqring import _checks as checks
 
 
 def check_entries(argument: str, value: Any, *names: str) -> None:
-    """Refuses what is no dict with entries of these names.
+    """Refuses a dict that has no entries of these names.
 
     Raises:
-      ValueError: if it is none, or an entry is missing.
+      ValueError: if it is no dict, or an entry is missing.
 
     >>> check_entries("summary", {"config": {}}, "config", "runs")
     Traceback (most recent call last):
@@ -25,7 +25,7 @@ def check_entries(argument: str, value: Any, *names: str) -> None:
 
 
 def check_lines(lines: Any, *names: str) -> None:
-    """Refuses what are no lines of metrics with entries of these names.
+    """Refuses lines of metrics that have no entries of these names.
 
     Raises:
       ValueError: if there is no line, or one is no dict with these entries.

@@ -1,4 +1,4 @@
-"""What the maps over fidelity say follows from their numbers."""
+"""Conclusions of the maps over fidelity follow from their numbers."""
 
 import math
 
