@@ -182,13 +182,14 @@ def _chips(found: dict[str, Any]) -> Finding:
 
 
 def _draw_chips(found: dict[str, Any]) -> "Figure":
-    import matplotlib.pyplot as plt
+    from matplotlib.figure import Figure
 
     from jaxqring.show._style import look
 
     leaks, sent = found["leaks"], found["gradients"]
     row = sent["sizes"].index(_SIZE)
-    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
+    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    left, right = figure.subplots(1, 2)
     curves = {"leaked": "in a program, at most", "read": "read by phase estimation"}
     for index, (name, label) in enumerate(curves.items()):
         left.plot(leaks["lengths"], leaks[name], marker="o", label=label, **look(index, 1))
@@ -208,7 +209,6 @@ def _draw_chips(found: dict[str, Any]) -> "Figure":
     right.minorticks_off()
     right.set_title(f"{_SIZE:,} entries", fontsize=13)
     right.legend(loc="upper right", fontsize=11)
-    plt.close(figure)
     return figure
 
 

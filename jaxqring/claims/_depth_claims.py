@@ -172,15 +172,14 @@ def _depth(found: dict[str, Any]) -> Finding:
 
 
 def _draw_depth(found: dict[str, Any]) -> "Figure":
-    import matplotlib.pyplot as plt
+    from matplotlib.figure import Figure
 
     from jaxqring.show._style import look
 
     counts, digits = found["frequencies"], found["digits"]
     panels = 2 if digits["depths"] else 1
-    figure, axes = plt.subplots(
-        1, panels, figsize=(5.5 * panels, 4.2), layout="constrained", squeeze=False
-    )
+    figure = Figure(figsize=(5.5 * panels, 4.2), layout="constrained")
+    axes = figure.subplots(1, panels, squeeze=False)
     left = axes[0, 0]
     for index, (name, label) in enumerate((("scaled", "scales 3^l"), ("equal", "equal scales"))):
         left.plot(counts["depths"], counts[name], marker="o", label=label, **look(index, 1))
@@ -195,7 +194,6 @@ def _draw_depth(found: dict[str, Any]) -> "Figure":
         right.set(xscale="log", xlabel="layers L", ylabel="test accuracy (%)")
         right.set_xticks(digits["depths"], [str(depth) for depth in digits["depths"]])
         right.minorticks_off()
-    plt.close(figure)
     return figure
 
 

@@ -184,13 +184,14 @@ def _gap(found: dict[str, Any]) -> Finding:
 
 
 def _draw_gap(found: dict[str, Any]) -> "Figure":
-    import matplotlib.pyplot as plt
+    from matplotlib.figure import Figure
 
     from jaxqring.show._style import look
 
     costs = found["costs"]
     gaps, qubits, bits = np.array(costs["curve"]).T
-    figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
+    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    axes = figure.subplots()
     axes.axvspan(costs["least"], costs["between"], color="0.5", alpha=0.12, linewidth=0)
     axes.plot(gaps, qubits, label="GapIP, qubits", **look(1))
     axes.plot(gaps, bits, label="SimHash, bits", **look(2))
@@ -198,7 +199,6 @@ def _draw_gap(found: dict[str, Any]) -> "Figure":
     axes.set(xscale="log", yscale="log", xlabel="gap", ylabel="qubits or bits", ylim=(10, 1e11))
     axes.set_title(f"{SIZE:,} entries; shaded: GapIP sends least", fontsize=13)
     axes.legend(loc="upper right")
-    plt.close(figure)
     return figure
 
 

@@ -220,12 +220,13 @@ def _one_page(found: dict[str, Any]) -> Finding:
 
 
 def _draw_page(found: dict[str, Any]) -> "Figure":
-    import matplotlib.pyplot as plt
+    from matplotlib.figure import Figure
 
     from jaxqring.show._style import look
 
     accuracy, rows = found["accuracy"], found["secrecy"]["rows"]
-    figure, axes = plt.subplots(3, sharex=True, figsize=(7, 7.5), layout="constrained")
+    figure = Figure(figsize=(7, 7.5), layout="constrained")
+    axes = figure.subplots(3, sharex=True)
     losses = 1 - np.asarray(accuracy["fidelities"][1:])
     for index, (name, label) in enumerate((("coded", "RS(255,223)"), ("bare", "bare links"))):
         axes[0].plot(losses, accuracy[name][1:], marker="o", label=label, **look(index))
@@ -238,7 +239,6 @@ def _draw_page(found: dict[str, Any]) -> "Figure":
     axes[2].plot(losses, copies, marker="o", **look(2))
     axes[2].set(ylabel="GHZ copies a mask", ylim=(0, None), xscale="log")
     axes[2].set_xlabel("infidelity, 1 - F, of the pairs; below, of the GHZ states")
-    plt.close(figure)
     return figure
 
 
@@ -292,18 +292,18 @@ def _by_compressor(found: dict[str, Any]) -> Finding:
 
 
 def _draw_compressors(found: dict[str, Any]) -> "Figure":
-    import matplotlib.pyplot as plt
+    from matplotlib.figure import Figure
 
     from jaxqring.show._style import look
 
-    figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
+    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    axes = figure.subplots()
     for index, (name, row) in enumerate(found.items()):
         losses = 1 - np.asarray(row["fidelities"][1:])
         axes.plot(losses, row["ours"][1:], marker="o", label=name, **look(index))
     axes.set(xscale="log", xlabel="infidelity of the pairs, 1 - F", ylabel="test accuracy")
     axes.set_ylim(0, 1)
     axes.legend(loc="lower left")
-    plt.close(figure)
     return figure
 
 

@@ -220,12 +220,13 @@ def _communication(found: dict[str, Any]) -> Finding:
 
 
 def _draw_communication(found: dict[str, Any]) -> "Figure":
-    import matplotlib.pyplot as plt
+    from matplotlib.figure import Figure
 
     from jaxqring.show._style import look
 
     traffic = found["traffic"]
-    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.4), layout="constrained")
+    figure = Figure(figsize=(11, 4.4), layout="constrained")
+    left, right = figure.subplots(1, 2)
     for index, (name, label) in enumerate(
         (
             ("message", "classical message, bits"),
@@ -247,7 +248,6 @@ def _draw_communication(found: dict[str, Any]) -> "Figure":
         right.plot(traffic["many"], traffic[name], label=label, **look(index, 2))
     right.set(xscale="log", yscale="log", xlabel="parameters", ylabel="qubits of a gradient")
     right.legend(loc="upper left", fontsize=11)
-    plt.close(figure)
     return figure
 
 

@@ -123,12 +123,13 @@ def _privacy(found: dict[str, Any]) -> Finding:
 
 
 def _draw_privacy(found: dict[str, Any]) -> "Figure":
-    import matplotlib.pyplot as plt
+    from matplotlib.figure import Figure
 
     from jaxqring.show._style import look
 
     leaks = found["leaks"]
-    figure, axes = plt.subplots(figsize=(7, 4.4), layout="constrained")
+    figure = Figure(figsize=(7, 4.4), layout="constrained")
+    axes = figure.subplots()
     curves = {"register": "K n", "symmetric": "symmetric subspace", "chi": "Holevo quantity"}
     for index, (name, label) in enumerate(curves.items()):
         axes.plot(leaks["copies"], leaks[name], label=label, **look(index, 1))
@@ -138,7 +139,6 @@ def _draw_privacy(found: dict[str, Any]) -> "Figure":
     )
     axes.set(xscale="log", yscale="log", xlabel="copies K", ylabel="bits, at most", ylim=(1, 1e5))
     axes.legend(loc="upper left", fontsize=11)
-    plt.close(figure)
     return figure
 
 

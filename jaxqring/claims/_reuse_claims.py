@@ -143,12 +143,13 @@ def _reuse(found: dict[str, Any]) -> Finding:
 
 
 def _draw_reuse(found: dict[str, Any]) -> "Figure":
-    import matplotlib.pyplot as plt
+    from matplotlib.figure import Figure
 
     from jaxqring.show._style import look
 
     stock = found["stock"]
-    figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
+    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    axes = figure.subplots()
     curves = {
         "GapIP, teleported, over the gap": ("gaps", "by_gap"),
         "TieAudit, steered, over the error": ("errors", "by_error"),
@@ -160,7 +161,6 @@ def _draw_reuse(found: dict[str, Any]) -> "Figure":
     axes.set(xscale="log", yscale="log", xlabel="gap or error")
     axes.set_ylabel("pairs of a link (%)")
     axes.legend(loc="lower left", fontsize=11)
-    plt.close(figure)
     return figure
 
 

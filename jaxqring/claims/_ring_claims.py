@@ -245,12 +245,13 @@ def _fidelity(found: dict[str, Any]) -> Finding:
 
 
 def _draw_rates(found: dict[str, Any]) -> "Figure":
-    import matplotlib.pyplot as plt
+    from matplotlib.figure import Figure
 
     from jaxqring.show._style import look
 
     rates = found["rates"]
-    figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
+    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    axes = figure.subplots()
     fidelities = np.asarray(rates["fidelities"])
     inside = fidelities < 1
     for index, (name, curve) in enumerate(rates["curves"].items()):
@@ -259,7 +260,6 @@ def _draw_rates(found: dict[str, Any]) -> "Figure":
     axes.set(xscale="log", xlabel="infidelity of the pairs, 1 - F", ylim=(0, 2.05))
     axes.set_ylabel("net bits per qubit")
     axes.legend(loc="lower left")
-    plt.close(figure)
     return figure
 
 

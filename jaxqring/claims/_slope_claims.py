@@ -115,12 +115,13 @@ def _by_link(found: dict[str, Any]) -> Finding:
 
 
 def _draw_links(found: dict[str, Any]) -> "Figure":
-    import matplotlib.pyplot as plt
+    from matplotlib.figure import Figure
 
     from jaxqring.show._style import look
 
     slopes = found["slopes"]
-    figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
+    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    axes = figure.subplots()
     style = {**look(1), "linestyle": "none", "marker": "o", "capsize": 4}
     means, errors = np.transpose(slopes["each"])
     axes.errorbar(range(NODES), means, yerr=1.96 * errors, label="gradient, 95 %", **style)
@@ -134,7 +135,6 @@ def _draw_links(found: dict[str, Any]) -> "Figure":
     axes.set(xlabel="link", ylabel="d(soft accuracy) / dF", xticks=range(NODES))
     axes.set_ylim(min(0, *axes.get_ylim()), max(0, *axes.get_ylim()))
     axes.legend()
-    plt.close(figure)
     return figure
 
 

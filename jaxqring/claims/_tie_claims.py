@@ -180,12 +180,13 @@ def _tie(found: dict[str, Any]) -> Finding:
 
 
 def _draw_tie(found: dict[str, Any]) -> "Figure":
-    import matplotlib.pyplot as plt
+    from matplotlib.figure import Figure
 
     from jaxqring.show._style import look
 
     costs = found["costs"]
-    figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
+    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    axes = figure.subplots()
     for index, (error, curve) in enumerate(costs["curves"].items()):
         axes.plot(
             costs["sizes"], curve["qubits"], label=f"qubits, error {error}", **look(2 * index)
@@ -195,7 +196,6 @@ def _draw_tie(found: dict[str, Any]) -> "Figure":
         )
     axes.set(xscale="log", yscale="log", xlabel="coordinates P", ylabel="qubits or bits")
     axes.legend(loc="upper left", fontsize=11)
-    plt.close(figure)
     return figure
 
 

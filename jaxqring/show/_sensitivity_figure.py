@@ -42,6 +42,8 @@ def sensitivity(
     parameter: str,
     outcome: str = "loss",
     ax: "Axes | None" = None,
+    *,
+    confidence: float = 0.95,
 ) -> "Axes":
     """Draws the derivatives of an outcome by a parameter of the links: bars with their intervals.
 
@@ -50,13 +52,15 @@ def sensitivity(
       parameter: by which the derivatives are taken.
       outcome: of which.
       ax: axes of matplotlib to draw on; new ones by default.
+      confidence: of the intervals, as it was given to `jaxqring.sensitivity`.
 
     Returns:
       The axes, with a group of bars for each link, and a bar for each estimator.
 
     Raises:
       ImportError: without matplotlib, of the extra `train`.
-      ValueError: if the parameter or the outcome is not in the table.
+      ValueError: if the parameter or the outcome is not in the table, or the confidence is not in
+        (0, 1).
 
     >>> names = {"estimator": "gaussian", "outcome": "loss", "parameter": "fidelity", "link": -1}
     >>> numbers = {"value": 0.99, "derivative": -1.3, "low": -1.4, "high": -1.2}
@@ -65,6 +69,7 @@ def sensitivity(
     'd loss / d parameter (nats per unit)'
     """
     check_entries("table", table, *COLUMNS[:6], *COLUMNS[-2:])
+    checks.open_interval("confidence", confidence)
     for column, value in (("parameter", parameter), ("outcome", outcome)):
         checks.one_of(column, value, tuple(dict.fromkeys(table[column].tolist())))
     selected = (table["parameter"] == parameter) & (table["outcome"] == outcome)
@@ -74,7 +79,7 @@ def sensitivity(
         _bars(axes, rows)
         axes.set_title(parameter.replace("_", " "), fontsize=13)
         axes.set_ylabel(f"d {outcome.replace('_', ' ')} / d parameter{unit}")
-        axes.legend(loc="best", title="95% intervals")
+        axes.legend(loc="best", title=f"{100 * confidence:.4g}% intervals")
     return axes
 
 

@@ -107,6 +107,18 @@ def test_derivatives_of_what_is_not_there_are_refused(ax):
         show.sensitivity(table, "dephasing", ax=ax)
     with pytest.raises(ValueError, match="`outcome` must be one of 'loss'"):
         show.sensitivity(table, "fidelity", "accuracy", ax=ax)
+    with pytest.raises(ValueError, match="`confidence` must"):
+        show.sensitivity(table, "fidelity", ax=ax, confidence=90)
+
+
+def test_intervals_are_those_of_the_confidence_given(ax):
+    names = {"estimator": "mean", "outcome": "loss", "parameter": "fidelity", "link": -1}
+    names |= dict.fromkeys(("value", "derivative", "low", "high"), 0.5)
+    table = {name: np.array([value]) for name, value in names.items()}
+    show.sensitivity(table, "fidelity", ax=ax)
+    assert ax.get_legend().get_title().get_text() == "95% intervals"
+    show.sensitivity(table, "fidelity", ax=ax, confidence=0.995)
+    assert ax.get_legend().get_title().get_text() == "99.5% intervals"
 
 
 @pytest.mark.parametrize(
