@@ -1,6 +1,7 @@
 """All claims, by name, in the order of the report."""
 
 from jaxqring.claims import (
+    _bound_claims,
     _chip_claims,
     _compression_claims,
     _depth_claims,
@@ -27,6 +28,7 @@ _SUBJECTS = (
     _depth_claims,
     _privacy_claims,
     _chip_claims,
+    _bound_claims,
     _map_claims,
     _slope_claims,
 )

@@ -96,7 +96,7 @@ def _markdown(tested: Sequence["Answer"], intro: str, figures: set[str]) -> str:
     for each in tested:
         claim, finding = each.claim, each.finding
         text += f"\n## {claim.title}\n\n`{claim.name}`. {claim.source}: {claim.says}\n\n"
-        text += f"**{verdict(each).capitalize()}.** {finding.because}\n\n"
+        text += f"**{verdict(each).capitalize()}:** {finding.because}\n\n"
         text += f"Our reading: {claim.reading}\n\n"
         text += table(_NUMBERS, [_cells(number) for number in finding.numbers])
         if claim.name in figures:
@@ -124,7 +124,7 @@ def _html(tested: Sequence["Answer"], intro: str, figures: set[str]) -> str:
         says = html.escape(f"{claim.source}: {claim.says}")
         body += f'<h2 id="{claim.name}">{html.escape(claim.title)}</h2>\n'
         body += f"<p><code>{claim.name}</code>. {says}</p>\n"
-        body += f"<p><b>{verdict(each).capitalize()}.</b> {html.escape(finding.because)}</p>\n"
+        body += f"<p><b>{verdict(each).capitalize()}:</b> {html.escape(finding.because)}</p>\n"
         body += f"<p>Our reading: {html.escape(claim.reading)}</p>\n"
         body += table(_NUMBERS, [_cells(number) for number in finding.numbers])
         if claim.name in figures:

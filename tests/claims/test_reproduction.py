@@ -143,7 +143,7 @@ def test_witnesses_that_disagree_are_no_verdict(tmp_path, monkeypatch):
     (tested,) = reproduce(config(tmp_path, "toy"))
     assert [number.name for number in tested.finding.disputed] == ["sum"]
     assert verdict(tested) == row(tested)[-1] == "witnesses disagree"
-    assert "Witnesses disagree." in (tmp_path / "report.md").read_text()
+    assert "Witnesses disagree:" in (tmp_path / "report.md").read_text()
 
 
 def test_numbers_agree_within_their_tolerance_alone():
