@@ -7,6 +7,7 @@ import importlib
 import inspect
 import io
 import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,24 @@ def test_all_pages_are_there():
     ]
     assert len(set(listed)) == len(listed)
     assert {*PAGES} - {*listed} == {ROOT / "docs" / "index.md"}
+
+
+def test_the_page_of_commands_has_all_commands_configurations_and_extras(tmp_path):
+    cli = pytest.importorskip("jaxqring.cli")
+    jobs = importlib.import_module("jaxqring.jobs")
+    page = (ROOT / "docs" / "commands.md").read_text()
+    named = set(re.findall(r"`(?:jaxqring )?(\w+)`", page))
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
+    wanted = {*cli.COMMANDS, *extras} | {path.stem for path in ROOT.glob("configs/*.toml")}
+    assert wanted - named == {"bench", "docs", "test"}  # for those who work on the library
+    (shown,) = re.findall(r"^```toml\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    (tmp_path / "small.toml").write_text(shown)
+    assert [run.name for run in jobs.load_config(tmp_path / "small.toml").runs] == [
+        "ideal",
+        "protected",
+    ]
 
 
 @pytest.mark.parametrize("page", names_of(LINKED))

@@ -104,7 +104,7 @@ def test_the_check_of_the_site_sees_what_is_wrong(tmp_path):
     (tmp_path / "a.html").write_text('<p id="here">a</p>')
     (tmp_path / "b.html").write_text("")
     pages = check_site.read(tmp_path)
-    assert sorted(check_site.broken(pages)) == [
+    assert sorted(check_site.broken(tmp_path, pages)) == [
         "index.html: loads https://x.org/x.js",
         "index.html: no anchor for a.html#there",
         "index.html: no file for none.png",

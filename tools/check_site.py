@@ -54,20 +54,21 @@ def target(path: Path, link: str) -> tuple[Path, str] | None:
     return other, unquote(parts.fragment)
 
 
-def broken(pages: dict[Path, Page]) -> Iterator[str]:
+def broken(site: Path, pages: dict[Path, Page]) -> Iterator[str]:
     """The links and files of pages that lead nowhere, and files that come from elsewhere."""
     for path, page in pages.items():
+        name = path.relative_to(site)
         for link in (*page.links, *page.files):
             found = target(path, link)
             if found is None:
                 if link in page.files and not link.startswith("data:"):
-                    yield f"{path.name}: loads {link}"
+                    yield f"{name}: loads {link}"
                 continue
             other, anchor = found
             if not other.exists():
-                yield f"{path.name}: no file for {link}"
+                yield f"{name}: no file for {link}"
             elif anchor and other in pages and anchor not in pages[other].anchors:
-                yield f"{path.name}: no anchor for {link}"
+                yield f"{name}: no anchor for {link}"
 
 
 def nameless(site: Path, pages: dict[Path, Page]) -> Iterator[str]:
@@ -107,7 +108,7 @@ def main() -> int:
     options.add_argument("--site", type=Path, default=ROOT / "docs" / "_build" / "html")
     site = options.parse_args().site.resolve()
     pages = read(site)
-    wrong = [*broken(pages), *nameless(site, pages), *orphans(site, pages)]
+    wrong = [*broken(site, pages), *nameless(site, pages), *orphans(site, pages)]
     print("\n".join([*wrong, f"{len(pages)} pages, {len(wrong)} faults"]))
     return min(1, len(wrong))
 

@@ -83,7 +83,10 @@ class Report(Shown):
             "clipped_parameters": "noise parameters clipped",
         }
         counts = [(name, getattr(own, name), text) for name, text in meanings.items()]
-        rows = [(name, in_short(count), text) for name, count, text in counts if count]
+        # The promise of a protected ring is shown also where it is kept.
+        kept = {"undelivered"} if self.codewords_per_link else set()
+        counts = [(name, count, text) for name, count, text in counts if count or name in kept]
+        rows = [(name, in_short(count), text) for name, count, text in counts]
         panels = [Panel(title + remark, rows)]
         if self.num_links <= _FEW_LINKS:
             again = own.retransmissions_per_link
