@@ -170,7 +170,8 @@ def test_code_prints_what_is_shown(page):
 def test_pages_are_short_and_whole():
     for page in PAGES:
         text = page.read_text()
-        assert text.count("\n") <= 250, page.name
+        if page.parent.name != "findings":  # which a command writes
+            assert text.count("\n") <= 250, page.name
         assert text.startswith("# "), page.name
         assert text.count("```") == 2 * len(FENCE.findall(text)), page.name
         assert prose(page).count("$$") % 2 == 0, page.name
