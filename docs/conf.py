@@ -42,7 +42,7 @@ myst_heading_anchors = 4
 nitpicky = True
 nitpick_ignore_regex = [
     (r"py:.*", r"(collections|flax|jax|jaxlib|numpy|optax|pathlib|tensorcircuit|typing)\..*"),
-    (r"py:.*", r"Axes|Console|MissingExtraError|xarray\..*|jaxqring\..*\.T"),
+    (r"py:.*", r"Axes|Console|Figure|MissingExtraError|xarray\..*|jaxqring\..*\.T"),
     # Parts of public classes that a user need not make: fields of TOML files, inner state.
     (r"py:class", r"jaxqring\.jobs\..*\.(Attack|Config|Curve|\w+Config)"),
     (r"py:class", r"jaxqring\..*\.(Masking|Masks|Message|Overrides|Period)"),
