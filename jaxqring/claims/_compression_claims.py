@@ -38,6 +38,8 @@ DATA_SETS = {
     "CIFAR-100": (100, 3, 50_000, {"SGD": 3339, "PowerSGD": 14, "LQ-SGD": 3}),
     "MNIST": (10, 1, 60_000, {"SGD": 3964, "PowerSGD": 16, "LQ-SGD": 4}),
 }
+#: Similarity from which on a picture is taken for the image.
+SHOWN = 0.9
 #: Points that LQ-SGD loses to SGD in the tables of the source, on CIFAR-10 and CIFAR-100.
 LOST = (1.6, 2.2)
 RATE, STEPS = 0.5, 60
@@ -274,11 +276,15 @@ def _inversion(found: dict[str, Any]) -> Finding:
         )
         for name in ("LQ-SGD", "PowerSGD")
     )
+    alike = factors["LQ-SGD"]
+    shows = alike > SHOWN
     because = (
         "Not as a statement on security: of a first dense layer and one image the factor that is "
-        f"sent is the image, to a similarity of {factors['LQ-SGD']:.5f}, without any search."
+        f"sent is the image, to a similarity of {alike:.5f}, without any search."
+        if shows
+        else f"The factor of a first dense layer is like the image to {alike:.5f} only."
     )
-    return Finding("fails" if factors["LQ-SGD"] > 0.9 else "holds if", because, numbers)
+    return Finding("fails" if shows else "holds if", because, numbers)
 
 
 CLAIMS = (
