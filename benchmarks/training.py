@@ -8,6 +8,7 @@ error of 1e-3.
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 from timing import medians, parser, report
 
 import jaxqring as jq
@@ -27,7 +28,8 @@ def main():
     config = load_config(DEMO)
     placement = place(config.mapping, config.nodes)
     data = datasets.load(config.data)
-    state = _initial_state(config.runs[0], config, data)
+    one = _initial_state(config.runs[0], config, data)
+    state = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (config.nodes, *leaf.shape[1:])), one)
     batch = datasets.batches(data, 0, config.seed, config.nodes, config.batch_per_node)
     rings = {run.name: run.ring() for run in config.runs}
     rings["ring, symbol error 1e-3"] = jq.Ring(jq.superdense(jq.werner(fidelity=0.999)))

@@ -29,7 +29,7 @@ class ReproduceConfig:
 
     Attributes:
       claims: names of claims; none for all of them.
-      quick: small samples and few points: minutes in place of most of an hour.
+      quick: small samples and few points: a third of the time.
       seed: of all that is drawn.
       out: folder for the report; parts that are finished lie in it and are not computed again.
       resume: False to compute all parts anew.

@@ -4,6 +4,7 @@ Left out are keys that hold times of the clock and folders, `VOLATILE`, and figu
 version.
 """
 
+import dataclasses
 import functools
 import io
 import json
@@ -13,10 +14,11 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
-from flax import serialization
+from saved import last_state
 
 from golden.record import Group
 from jaxqring import cli
+from jaxqring.jobs import TrainConfig, load_config
 
 #: Keys of wall-clock times, which a training alone writes, and of folders.
 VOLATILE = {"train": ("seconds", "out"), "sweep": (), "sensitivity": (), "budget": ("out",)}
@@ -70,8 +72,6 @@ def steady(value: Any, volatile: tuple[str, ...]) -> Any:
 
 def content(path: Path) -> Any:
     """The content of a file; numbers of a table as they are written."""
-    if path.suffix == ".msgpack":
-        return serialization.msgpack_restore(path.read_bytes())
     text = path.read_text(encoding="utf-8")
     if path.suffix == ".csv":
         return text
@@ -90,8 +90,14 @@ def files_of(_: Callable, command: str) -> dict[str, Any]:
         found = {
             path.relative_to(f"{folder}/out").as_posix(): content(path)
             for path in sorted(Path(folder, "out").rglob("*"))
-            if path.is_file() and path.suffix != ".png"
+            if path.is_file() and path.suffix in (".csv", ".json", ".jsonl")
+            if "checkpoints" not in path.parts
         }
+        if command == "train":
+            job = dataclasses.replace(load_config(config, TrainConfig), out=f"{folder}/out")
+            for run in job.runs:
+                state, step = last_state(job, run.name)
+                found[f"{job.name}/checkpoints/{run.name}.msgpack"] = {"state": state, "step": step}
     assert found
     return {name: steady(value, VOLATILE[command]) for name, value in found.items()}
 
