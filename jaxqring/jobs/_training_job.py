@@ -45,7 +45,7 @@ from jaxqring.train import _datasets as datasets
 from jaxqring.train._membership import changed, consumed, copy_bits, reached
 from jaxqring.train._objective import exact, initial_params, model_for, schedule
 from jaxqring.train._placement import Placement, check_processes, place
-from jaxqring.train._step import CompressedState
+from jaxqring.train._updates import CompressedState
 
 if TYPE_CHECKING:
     from rich.console import Console

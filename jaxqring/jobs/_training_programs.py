@@ -17,6 +17,7 @@ from jaxqring.train import _datasets as datasets
 from jaxqring.train._objective import AXIS, model_for
 from jaxqring.train._placement import Placement
 from jaxqring.train._step import node_correct, node_resync, node_step, over_nodes
+from jaxqring.train._updates import averaged
 
 TEST_BATCH = 1000
 
@@ -51,12 +52,13 @@ def programs_of(
     over = functools.partial(over_nodes, mapping=placement.mapping, devices=placement.devices)
     with_shots = config.quantum is not None and config.quantum.shots is not None
     sampled = model_for(config.model, data, config.quantum).apply if with_shots else None
-    step = node_step(run.ring(), terms.source, terms.security, run.compressor(), sampled)
+    update = averaged(run.ring(), terms.source, terms.security, run.compressor())
+    step = node_step(update, sampled)
     correct = over(node_correct, shared=(1, 2))
     agreement = over(lambda tree: replica_agreement(tree, AXIS), shared=())
     return Programs(
         placement,
-        over(step, shared=(2,)),
+        over(step, shared=(2, 3)),
         over(node_resync, shared=()),
         functools.partial(_test_accuracy, correct, data),
         lambda state: float(gathered(agreement(state.params))[0]),
@@ -115,7 +117,7 @@ def updates(
         )
         if placement.processes > 1:
             batch = jax.tree.map(spread, batch)
-        state, metrics = programs.step(state, batch, key)
+        state, metrics = programs.step(state, batch, key, np.int32(step))
         jax.block_until_ready(last if runs_ahead else (state, metrics))
         if run.resync_every and (step + 1) % run.resync_every == 0:
             state = programs.resync(state)
