@@ -1,4 +1,4 @@
-"""What becomes of the gradients of one node: an average of every step, and then an update."""
+"""Updates by the gradients of all nodes: the average of every step, and then an optimizer."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
