@@ -2,7 +2,8 @@
 
 The lanes are marks: `statistics` for sampled laws and long draws, `matrix` for the same test under
 further mappings, widths, types and nodes, for larger enumerations, and for whole programs. What has
-neither is the default lane. `--part 3/8` keeps an eighth of what is selected, always the same one.
+neither is the default lane. `--part 3/8` keeps an eighth of what is selected, always the same one;
+`--files 1/2` the tests of half of the files, which compile nothing that the others do.
 
 Compiled programs are kept in `.cache/jax` from one run to the next, a folder for each version of
 JAX and each setting of XLA. `JAX_COMPILATION_CACHE_DIR` names another folder, and
@@ -130,27 +131,35 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--golden", action="store_true", help=about)
     about = "of the selected tests, keep those whose names fall into part K of N"
     parser.addoption("--part", metavar="K/N", help=about)
+    about = "of the selected tests, keep those in files whose names fall into part K of N"
+    parser.addoption("--files", metavar="K/N", help=about)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    part = config.getoption("--part")
-    found = re.fullmatch(r"([1-9]\d*)/([1-9]\d*)", part or "1/1")
-    if not found or int(found[1]) > int(found[2]):
-        raise pytest.UsageError(f"--part must be K/N with 1 <= K <= N, but got {part}")
+    for option in ("--part", "--files"):
+        given = config.getoption(option)
+        found = re.fullmatch(r"([1-9]\d*)/([1-9]\d*)", given or "1/1")
+        if not found or int(found[1]) > int(found[2]):
+            raise pytest.UsageError(f"{option} must be K/N with 1 <= K <= N, but got {given}")
     config.pluginmanager.register(_Forgetting())
 
 
 # After the marks have selected, so that what is counted as left out is of the lanes that run.
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if not config.getoption("--part"):
-        return
-    part, parts = map(int, config.getoption("--part").split("/"))
     # By the name alone: a test stays in its part when others come and go.
-    chosen = [item for item in items if zlib.crc32(item.nodeid.encode()) % parts == part - 1]
-    kept = {id(item) for item in chosen}
-    config.hook.pytest_deselected(items=[item for item in items if id(item) not in kept])
-    items[:] = chosen
+    names: dict[str, Callable[[pytest.Item], str]] = {
+        "--part": lambda item: item.nodeid,
+        "--files": lambda item: item.nodeid.partition("::")[0],
+    }
+    for option, name_of in names.items():
+        if not config.getoption(option):
+            continue
+        part, parts = map(int, config.getoption(option).split("/"))
+        kept = [zlib.crc32(name_of(item).encode()) % parts == part - 1 for item in items]
+        left_out = [item for item, keeps in zip(items, kept, strict=True) if not keeps]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item, keeps in zip(items, kept, strict=True) if keeps]
 
 
 def mesh(size: int) -> Mesh:

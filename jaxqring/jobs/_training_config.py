@@ -15,6 +15,7 @@ from jaxqring._types import (
     Rounding,
     Sampler,
     Simulate,
+    Split,
 )
 from jaxqring.codec import BFloat16, FixedPoint, Float32
 from jaxqring.codec._formats import WireFormat
@@ -193,14 +194,16 @@ class TrainConfig:
       mean_time_between_failures: in seconds, in place of `checkpoint_every`: the time between
         checkpoints is then `jaxqring.launch.checkpoint_interval` of what the last one cost. A
         checkpoint after 16 steps is the first to be measured.
+      split: of the training images over the nodes: "iid" for a permutation of all of them in each
+        epoch, "sorted" for one of each node's own shard of the images in the order of their labels.
 
     Raises:
       TypeError: if `learning_rate` or `mean_time_between_failures` is not real.
       ValueError: if one is not positive and finite, a choice is unknown, a count is below 1, `name`
         cannot be that of a file, runs are missing or share a name, N is too large for a wire, N is
         below 3 under masks, a run without "sgd" has a momentum, a change of the nodes does not
-        come after the one before it and before the last step, changes nothing or leaves nobody, or
-        the model cannot read the data.
+        come after the one before it and before the last step, changes nothing, leaves nobody or
+        meets sorted images, or the model cannot read the data.
     """
 
     name: str = "train"
@@ -222,6 +225,7 @@ class TrainConfig:
     quantum: QuantumConfig | None = dataclasses.field(default=None, metadata=LATER)
     checkpoint_every: int | None = dataclasses.field(default=None, metadata=LATER)
     mean_time_between_failures: float | None = dataclasses.field(default=None, metadata=LATER)
+    split: Split = dataclasses.field(default="iid", metadata=LATER)
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -250,6 +254,9 @@ class TrainConfig:
             sizes = self.sizes(run)
             if run.security is not None and min(sizes) < MIN_PARTIES:
                 checks.refuse("nodes", f"be at least {MIN_PARTIES} under masks", min(sizes))
+            if run.membership and self.split == "sorted":
+                rule = 'be left out where images are "sorted", as shards are those of one N'
+                checks.refuse("runs.membership", rule, run.membership)
             if run.momentum is not None and (run.optimizer or self.optimizer) != "sgd":
                 checks.refuse("runs.momentum", 'be left out but for "sgd"', run.momentum)
             wire = run.wire_format()

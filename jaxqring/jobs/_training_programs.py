@@ -110,7 +110,9 @@ def updates(
     def update(state: TrainState, step: int) -> tuple[TrainState, dict[str, jax.Array]]:
         nonlocal last
         per_node = config.batch_per_node
-        batch = datasets.batches(data, step, config.seed, nodes, per_node, rows, before)
+        batch = datasets.batches(
+            data, step, config.seed, nodes, per_node, rows, before, config.split
+        )
         if placement.processes > 1:
             batch = jax.tree.map(spread, batch)
         state, metrics = programs.step(state, batch, key)

@@ -11,7 +11,7 @@ from jax import lax
 
 from jaxqring import _checks as checks
 from jaxqring._fields import LATER, check_fields, no_other_keys
-from jaxqring._types import Key, ModelName, OptimizerName, PyTree
+from jaxqring._types import Key, ModelName, OptimizerName, PyTree, Split
 from jaxqring.compress import Compressor, compressed_pmean
 from jaxqring.compress._codes import check_decay
 from jaxqring.compress._compressor import with_nodes
@@ -47,6 +47,8 @@ class TaskConfig:
       learning_rate: at the first step; it falls to zero along half a cosine.
       momentum: of "sgd", in [0, 1).
       quantum: the circuit of a quantum model, which needs `data.features`; with exact expectations.
+      split: of the training images over the nodes: "iid" where each draws from all of them,
+        "sorted" where it draws from its own shard of the images in the order of their labels.
 
     Raises:
       TypeError: if a number is not real.
@@ -63,6 +65,7 @@ class TaskConfig:
     learning_rate: float = 4e-3
     momentum: float = dataclasses.field(default=0.9, metadata=LATER)
     quantum: QuantumConfig | None = dataclasses.field(default=None, metadata=LATER)
+    split: Split = dataclasses.field(default="iid", metadata=LATER)
 
     def __post_init__(self) -> None:
         check_fields(self, "task.")
@@ -126,6 +129,9 @@ def training(task: TaskConfig, compressor: Compressor | None = None) -> Training
         learning_rate: jax.Array | float | None = None,
     ) -> Outcomes:
         images, labels = jnp.asarray(data.train_images), jnp.asarray(data.train_labels)
+        shards = None
+        if task.split == "sorted":
+            shards = jnp.asarray(datasets.sorted_shards(data.train_labels, task.nodes))
         rate = schedule(task.learning_rate if learning_rate is None else learning_rate, task.steps)
         rings = tuple(
             dataclasses.replace(each, nodes_per_device=task.nodes)
@@ -137,7 +143,11 @@ def training(task: TaskConfig, compressor: Compressor | None = None) -> Training
             params, moments, memory = state
             key, number = inputs
             shape = (task.nodes, task.batch_per_node)
-            chosen = jax.random.randint(key, shape, 0, labels.shape[0])
+            if shards is None:
+                chosen = jax.random.randint(key, shape, 0, labels.shape[0])
+            else:
+                places = jax.random.randint(key, shape, 0, shards.shape[1])
+                chosen = jnp.take_along_axis(shards, places, axis=1)
             gradients = jax.vmap(jax.grad(loss_of))(params, images[chosen], labels[chosen])
             gradients, memory = _average(gradients, memory, rings, key, compressor)
             slowed = rate(number)

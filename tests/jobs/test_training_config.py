@@ -172,6 +172,10 @@ REFUSED = {
         CHANGE.format(9, "0, 1, 2, 3, 4, 5, 6, 7"),
         ["membership.nodes", "differ", "(0, 1, 2, 3, 4, 5, 6, 7)"],
     ),
+    "a change of sorted shards": (
+        "split = \"sorted\"\n" + CHANGE.format(9, "0, 1"),
+        ["runs.membership", "sorted", "left out"],
+    ),
     "nobody stays": (CHANGE.format(9, "8, 9"), ["membership.nodes", "keep one", "(8, 9)"]),
     "one node": (CHANGE.format(9, "0"), ["membership.nodes", "two or more", "(0,)"]),
     "a node twice": (CHANGE.format(9, "1, 1"), ["membership.nodes", "different", "(1, 1)"]),

@@ -224,3 +224,20 @@ def test_a_step_may_take_all_images_and_no_more():
     message = str(refusal.value)
     for word in ("`batch_per_node`", "24 training images", "5 nodes", "5."):
         assert word in message
+
+
+def test_sorted_images_stay_with_the_node_whose_labels_they_have():
+    labels = np.array([2, 0, 1, 0, 2, 1, 1, 0, 2, 0, 1, 2, 2], np.int32)
+    data = numbered(13)._replace(train_labels=labels)
+    # By hand: zeros 1 3 7 9, ones 2 5 6 10, twos 0 4 8 11, and 12, which fills no shard.
+    shards = [{1, 3, 7, 9}, {2, 5, 6, 10}, {0, 4, 8, 11}]
+    for epoch in range(2):
+        seen = [set(), set(), set()]
+        for step in (2 * epoch, 2 * epoch + 1):
+            images, own = datasets.batches(data, step, 0, 3, 2, split="sorted")
+            second, _ = datasets.batches(data, step, 0, 3, 2, slice(1, 2), split="sorted")
+            np.testing.assert_array_equal(second, images[1:2])
+            for node in range(3):
+                assert set(own[node]) == {node}
+                seen[node] |= set(images[node].reshape(-1).astype(int))
+        assert seen == shards  # an epoch of four images of each node is two steps of two
