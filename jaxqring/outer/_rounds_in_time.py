@@ -132,7 +132,7 @@ def round_time(
     >>> ring = Ring(protection=IdealCode())
     >>> found = round_time(ring, 50_890, 8, supply, every=np.array([5, 500]), **memory)
     >>> [round(float(each), 3) for each in (*found.fidelity, *found.steps_per_second)]
-    [0.98, 0.925, 40.1, 100.0]
+    [0.98, 0.925, 40.057, 99.982]
     """
     checks.instance("ring", ring, Ring)
     checks.instance("supply", supply, Supply)
