@@ -3,7 +3,7 @@
 What a training script needs is here; everything else has a namespace, which is a room of the
 package: `jaxqring.channels`, `pairs`, `ghz`, `information`, `capacity`, `link`, `codec`, `codes`,
 `supply`, `ring`, `gradients`, `economics`, `secure`, `audit`, `qmodels`, `compress`, `train`,
-`sweeps`, `inversion`, `launch`, `jobs`, `show`, `claims` and `interop`.
+`outer`, `sweeps`, `inversion`, `launch`, `jobs`, `show`, `claims` and `interop`.
 """
 
 import importlib
@@ -56,6 +56,7 @@ if TYPE_CHECKING:
         inversion,
         jobs,
         launch,
+        outer,
         qmodels,
         show,
         sweeps,
@@ -104,6 +105,7 @@ __all__ = [
     "launch",
     "link",
     "moments",
+    "outer",
     "pairs",
     "pauli",
     "pmean",
@@ -138,6 +140,7 @@ _LATE = {
     "inversion": "jaxqring.inversion",
     "jobs": "jaxqring.jobs",
     "launch": "jaxqring.launch",
+    "outer": "jaxqring.outer",
     "qmodels": "jaxqring.qmodels",
     "sensitivity": "jaxqring.sweeps",
     "show": "jaxqring.show",

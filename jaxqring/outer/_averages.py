@@ -1,0 +1,272 @@
+"""Averages of a pytree over nodes, of one interface, for the rounds of outer loops."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxqring import _checks as checks
+from jaxqring._types import AxisName, Key, PyTree
+from jaxqring.compress import Compressor, compressed_pmean
+from jaxqring.compress._collective import _masking, check_options
+from jaxqring.compress._compressor import with_nodes
+from jaxqring.physics.ghz import GHZSource
+from jaxqring.ring import Ring, pmean
+from jaxqring.ring._axes import axis_size, names_of
+from jaxqring.secure import Security, secure_pmean
+
+
+class AverageCounts(NamedTuple):
+    """Counts of one average, each () and the same on every node.
+
+    Attributes:
+      bits: float32 payload bits over each link.
+      qubits: float32 online qubits over each link, repetitions included, the mean of links.
+      symbol_errors: float32 symbols that arrived wrong on all links.
+      aborted: bool, True if nothing was delivered, as the masks failed their verification; None
+        without masks.
+    """
+
+    bits: jax.Array
+    qubits: jax.Array
+    symbol_errors: jax.Array
+    aborted: jax.Array | None
+
+
+class Average(NamedTuple):
+    """A mean of a pytree over the nodes, with a memory from one round to the next.
+
+    Attributes:
+      init: takes a tree, of one node as `mean` takes it, to the memory; runs outside the mapping.
+      mean: takes (tree, memory, key) to (mean, memory, counts), inside the mapping; the counts are
+        an `AverageCounts`, or None if nothing is counted.
+      axis_name: of the mapped axis; None if it is not known.
+      nodes_per_device: k; for more than one, every leaf has a leading axis k.
+      counts: whether `mean` counts.
+      draws: whether `mean` needs a key.
+    """
+
+    init: Callable[[PyTree], PyTree]
+    mean: Callable[[PyTree, PyTree, Key | None], tuple[PyTree, PyTree, AverageCounts | None]]
+    axis_name: AxisName | None = None
+    nodes_per_device: int = 1
+    counts: bool = False
+    draws: bool = False
+
+    def num_nodes(self) -> int:
+        """N, inside the mapping.
+
+        Raises:
+          ValueError: if the axis is not known, or not bound here.
+        """
+        if self.axis_name is None:
+            rule = "know its axis for this loop, as `jaxqring.outer.over_ring(ring, axis_name)`"
+            checks.refuse("average", rule, "a function of (tree, key)")
+        return axis_size(self.axis_name) * self.nodes_per_device
+
+
+def _nothing(tree: PyTree) -> PyTree:
+    del tree
+    return ()
+
+
+def _tally(
+    bits: Any, qubits: Any, symbol_errors: Any, aborted: jax.Array | None = None
+) -> AverageCounts:
+    bits, qubits, errors = (jnp.asarray(x, jnp.float32) for x in (bits, qubits, symbol_errors))
+    return AverageCounts(bits, qubits, errors, aborted)
+
+
+def over_ring(ring: Ring, axis_name: AxisName) -> Average:
+    """The mean over a quantum ring, `jaxqring.pmean`.
+
+    Args:
+      ring: the ring.
+      axis_name: name of the mapped axis, as for `jaxqring.pmean`.
+
+    Returns:
+      An `Average` without memory.
+
+    Raises:
+      TypeError: if the ring is not a Ring, or the name not a name.
+
+    >>> average = over_ring(Ring(noise="off"), "nodes")
+    >>> mean = lambda x: average.mean(x, (), None)[0]
+    >>> jax.jit(jax.vmap(mean, axis_name="nodes"))(jnp.arange(8.0).reshape(4, 2))[0]
+    Array([3., 4.], dtype=float32)
+    """
+    checks.instance("ring", ring, Ring)
+    names_of(axis_name)
+
+    def mean(tree: PyTree, memory: PyTree, key: Key | None) -> Any:
+        result, report = pmean(tree, axis_name, ring=ring, key=key, with_report=True)
+        nodes = axis_size(axis_name) * ring.nodes_per_device
+        bits = 2.0 * report.symbols_per_link
+        return result, memory, _tally(bits, report.online_qubits / nodes, report.symbol_errors)
+
+    return Average(_nothing, mean, axis_name, ring.nodes_per_device, True, ring.draws)
+
+
+def secure(ring: Ring, axis_name: AxisName, *, source: GHZSource, security: Security) -> Average:
+    """The mean under masks from verified GHZ states, `jaxqring.secure_pmean`.
+
+    A round whose masks fail their verification is aborted: nothing was sent, nothing is delivered.
+
+    Args:
+      ring: as for `jaxqring.secure_pmean`.
+      axis_name: name of the mapped axis.
+      source: of the GHZ states.
+      security: the tests, the amplification and the correction.
+
+    Returns:
+      An `Average` without memory.
+
+    Raises:
+      TypeError: if an argument is of another type. Calls raise as `secure_pmean` does.
+
+    >>> average = secure(Ring(noise="off"), "nodes", source=GHZSource(4), security=Security())
+    >>> mean = lambda x: average.mean(x, (), jax.random.key(0))[0]
+    >>> jax.jit(jax.vmap(mean, axis_name="nodes"))(jnp.arange(8.0).reshape(4, 2))[0]
+    Array([3., 4.], dtype=float32)
+    """
+    checks.instance("ring", ring, Ring)
+    names_of(axis_name)
+    checks.instance("security", security, Security)
+
+    def mean(tree: PyTree, memory: PyTree, key: Key | None) -> Any:
+        assert key is not None  # `draws` has had it checked
+        result, report = secure_pmean(
+            tree, axis_name, ring=ring, source=source, security=security, key=key, with_report=True
+        )
+        nodes = axis_size(axis_name) * ring.nodes_per_device
+        links = report.ring
+        bits = 2.0 * links.symbols_per_link
+        counts = _tally(bits, links.online_qubits / nodes, links.symbol_errors, report.aborted)
+        return result, memory, counts
+
+    return Average(_nothing, mean, axis_name, ring.nodes_per_device, True, True)
+
+
+def compressed(
+    compressor: Compressor,
+    ring: Ring | tuple[Ring, ...],
+    axis_name: AxisName,
+    *,
+    source: GHZSource | None = None,
+    security: Security | None = None,
+) -> Average:
+    """The mean as a compressor delivers it, `jaxqring.compress.compressed_pmean`.
+
+    Args:
+      compressor: one of `jaxqring.compress`.
+      ring: as for `compressed_pmean`.
+      axis_name: name of the mapped axis.
+      source: of GHZ states, for masks; given with `security`.
+      security: of the masks.
+
+    Returns:
+      An `Average` whose memory is that of the compressor.
+
+    Raises:
+      TypeError, ValueError: as `compressed_pmean`; calls as well.
+
+    >>> from jaxqring.compress import Uncompressed
+    >>> average = compressed(Uncompressed(8), Ring(noise="off"), "nodes")
+    >>> mean = lambda x: average.mean(x, average.init(x), None)[0]
+    >>> jax.jit(jax.vmap(mean, axis_name="nodes"))(jnp.arange(8.0).reshape(4, 2))[0]
+    Array([3..., 4...], dtype=float32)
+    """
+    rings = ring if isinstance(ring, tuple) else (ring,)
+    names_of(axis_name)
+    masking = _masking(security, source)
+    draws = compressor_draws(compressor, rings) or masking is not None
+    check_options(compressor, rings, jax.random.key(0) if draws else None, masking)
+    own = rings[0].nodes_per_device
+
+    def init(tree: PyTree) -> PyTree:
+        one = tree if own == 1 else jax.tree.map(lambda leaf: leaf[0], tree)
+        memory = compressor.init(one)
+        return memory if own == 1 else with_nodes(memory, own)
+
+    def mean(tree: PyTree, memory: PyTree, key: Key | None) -> Any:
+        result, memory, report = compressed_pmean(
+            tree,
+            memory,
+            axis_name,
+            compressor=compressor,
+            ring=ring,
+            key=key,
+            source=source,
+            security=security,
+            with_report=True,
+        )
+        nodes = axis_size(axis_name) * own
+        qubits = report.online_qubits / nodes
+        bits = 2.0 * report.symbols_per_link
+        aborted = None if masking is None else report.aborted
+        return result, memory, _tally(bits, qubits, report.symbol_errors, aborted)
+
+    return Average(init, mean, axis_name, own, True, draws)
+
+
+def compressor_draws(compressor: Compressor, rings: tuple[Ring, ...]) -> bool:
+    """True if compressed averages over these rings need a key."""
+    checks.instance("compressor", compressor, Compressor)
+    for ring in rings:
+        checks.instance("ring", ring, Ring)
+    return compressor.draws or any(ring.draws for ring in rings)
+
+
+def exact(axis_name: AxisName) -> Average:
+    """The mean by `jax.lax.pmean`, in the types of the leaves: a classical network without error.
+
+    Its last bits depend on the mapping and on how processes share the nodes; those of
+    `over_ring(Ring(wire=Float32(), noise="off"), axis_name)` do not.
+
+    Args:
+      axis_name: name of the mapped axis.
+
+    Returns:
+      An `Average` without memory, which counts nothing.
+
+    >>> average = exact("nodes")
+    >>> mean = lambda x: average.mean(x, (), None)[0]
+    >>> jax.vmap(mean, axis_name="nodes")(jnp.arange(8.0).reshape(4, 2))[0]
+    Array([3., 4.], dtype=float32)
+    """
+    names_of(axis_name)
+
+    def mean(tree: PyTree, memory: PyTree, key: Key | None) -> Any:
+        del key
+        axis_size(axis_name)  # refuses what is not bound
+        return lax.pmean(tree, axis_name), memory, None
+
+    return Average(_nothing, mean, axis_name)
+
+
+def as_average(average: Any) -> Average:
+    """An `Average` of itself, or of a plain function (tree, key) -> mean.
+
+    Raises:
+      TypeError: if it is neither.
+    """
+    if isinstance(average, Average):
+        return average
+    if not callable(average):
+        rule = "be an Average or a function (tree, key) -> mean"
+        checks.refuse("average", rule, average, TypeError)
+
+    def mean(tree: PyTree, memory: PyTree, key: Key | None) -> Any:
+        result = average(tree, key)
+        if not same_structure(result, tree):
+            rule = "return a mean with the structure of what it is given"
+            checks.refuse("average", rule, str(jax.tree.structure(result)))
+        return result, memory, None
+
+    return Average(_nothing, mean)
+
+
+def same_structure(a: PyTree, b: PyTree) -> bool:
+    return jax.tree.structure(a) == jax.tree.structure(b)

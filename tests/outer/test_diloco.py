@@ -1,0 +1,207 @@
+"""Local SGD, DiLoCo, and its delayed and eager steps: published numbers and plain numpy."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from outer_cases import EVERY, NODES, RATE, START, displaced, nesterov, trained
+
+from jaxqring import Ring
+from jaxqring.outer import diloco, exact, local_sgd, over_ring
+
+AXIS = "nodes"
+INNER = optax.sgd(RATE)
+
+
+@pytest.fixture
+def x64():
+    with jax.enable_x64(True):
+        yield
+
+
+def after(history, rounds):
+    """(N, 2) the parameters after some rounds."""
+    return np.asarray(history)[:, rounds * EVERY - 1]
+
+
+# --- Values ---------------------------------------------------------------------------------------
+
+
+def test_diloco_has_the_published_values(x64, vmapped):
+    loop = diloco(INNER, exact(AXIS), every=EVERY)
+    history, state, replica = trained(loop, vmapped, 10 * EVERY)
+    for rounds, wanted in {
+        1: (2.685244725, -0.093896800),
+        2: (0.644400253, 1.452528446),
+        3: (-0.635568747, 1.623366069),
+        10: (1.264437929, 0.289607360),
+    }.items():
+        found = after(history, rounds)
+        np.testing.assert_allclose(found, np.tile(wanted, (NODES, 1)), atol=1e-9)
+        np.testing.assert_allclose(found, nesterov(rounds, 0.7, 0.9), atol=1e-12)
+    np.testing.assert_array_equal(state.slow, after(history, 10))
+    np.testing.assert_array_equal(replica, after(history, 10))
+    assert np.asarray(state.rounds).tolist() == [10] * NODES
+
+
+def test_a_delayed_step_has_the_published_values_and_shares_replicas(x64, vmapped):
+    with pytest.warns(UserWarning, match=r"delayed .* unstable where .* more than 36 %"):
+        loop = diloco(
+            INNER, exact(AXIS), every=EVERY, learning_rate=0.7, momentum=0.9, delayed=True
+        )
+    history, *_ = trained(loop, vmapped, 3 * EVERY)
+    for rounds, wanted in {
+        1: START,  # nothing has arrived
+        2: (2.685244725, -0.093896800),
+        3: (-0.616327272, 4.051124080),
+    }.items():
+        np.testing.assert_allclose(after(history, rounds), np.tile(wanted, (NODES, 1)), atol=1e-9)
+
+
+def test_an_eager_step_has_the_published_values(x64, vmapped):
+    loop = diloco(INNER, exact(AXIS), every=EVERY, learning_rate=0.7, momentum=0.9, eager=True)
+    with pytest.warns(UserWarning, match=r"eager .* on 4 nodes is unstable .* more than 59 %"):
+        history, _, replica = trained(loop, vmapped, 3 * EVERY)
+    found = after(history, 3)
+    np.testing.assert_allclose(found[0], (-0.844482795, 3.721452429), atol=1e-9)
+    np.testing.assert_allclose(found[3], (-0.415223152, 3.075034985), atol=1e-9)
+    np.testing.assert_allclose(found.mean(axis=0), (-0.898140250, 3.802254609), atol=1e-9)
+    np.testing.assert_allclose(found, nesterov(3, 0.7, 0.9, "eager"), atol=1e-12)
+    # The mean over the nodes, in float32.
+    np.testing.assert_allclose(replica, np.tile(found.mean(axis=0), (NODES, 1)), atol=1e-6)
+
+
+def test_replicas_of_eager_steps_stay_apart_at_the_optimum(x64, vmapped):
+    loop = diloco(INNER, exact(AXIS), every=EVERY, eager=True)  # eta 0.4, mu 0.5
+    history, *_ = trained(loop, vmapped, 30 * EVERY)
+    found = after(history, 30)
+    np.testing.assert_allclose(found.mean(axis=0), (0.749968295, 0.249815988), atol=1e-9)
+    np.testing.assert_allclose(np.ptp(found, axis=0), (0.302807463, 0.474105833), atol=1e-9)
+
+
+def test_local_sgd_averages_parameters(x64, vmapped):
+    loop = local_sgd(INNER, exact(AXIS), every=EVERY)
+    history, state, _ = trained(loop, vmapped, 2 * EVERY)
+    once = START - displaced(START).mean(axis=0)
+    twice = once - displaced(once).mean(axis=0)
+    np.testing.assert_allclose(after(history, 2), np.tile(twice, (NODES, 1)), atol=1e-12)
+    between = np.asarray(history)[:, EVERY + 2]
+    np.testing.assert_allclose(between, once - displaced(once, 3), atol=1e-12)
+    # One minus the quotient of the norms of the two mean displacements.
+    norms = [np.linalg.norm(displaced(x).mean(axis=0)) for x in (START, once)]
+    np.testing.assert_allclose(state.share, 1 - norms[1] / norms[0], rtol=1e-6)
+    np.testing.assert_allclose(state.radius, norms[1] / norms[0], rtol=1e-6)
+
+
+def test_the_worked_example_of_maxtext(x64, vmapped):
+    # The unit test of its DiLoCo: two replicas of a linear model with two samples each, H = 3.
+    samples = jnp.array([[[0.0, 1.0], [1.0, 0.0]], [[1.0, 0.0], [0.0, 1.0]]])
+    labels = jnp.array([[1.0, 2.0], [2.0, 3.0]])
+    loop = diloco(optax.sgd(0.1), exact(AXIS), every=3, learning_rate=1.0, momentum=0.9)
+
+    def node(params, samples, labels):
+        def loss(params):
+            return jnp.mean((labels - samples @ params["w"] - params["b"]) ** 2)
+
+        state, losses = loop.init(params), []
+        for step in range(4):
+            value, grads = jax.value_and_grad(loss)(params)
+            losses.append(value)
+            before = params
+            params, state = loop.update(grads, state, params, step=step)
+        return before, jnp.stack(losses)
+
+    params = {"w": jnp.array([[2.0, 1.0]] * 2), "b": jnp.ones(2)}
+    found, losses = vmapped(node, 2)(params, samples, labels)
+    np.testing.assert_allclose(found["w"], [[1.5345, 1.0494]] * 2, atol=1e-12)
+    np.testing.assert_allclose(found["b"], [0.5839] * 2, atol=1e-12)
+    np.testing.assert_allclose(losses.mean(axis=0), (1, 0.65, 0.4481, 0.574244), atol=5e-7)
+
+
+def test_the_outer_step_is_that_of_optax(x64, vmapped):
+    loop = diloco(INNER, exact(AXIS), every=EVERY)
+    history, *_ = trained(loop, vmapped, 10 * EVERY)
+    outer = optax.sgd(0.7, 0.9, nesterov=True)
+    theta = jnp.array(START)
+    state = outer.init(theta)
+    for rounds in range(1, 11):
+        delta = jnp.asarray(displaced(np.asarray(theta)).mean(axis=0))
+        updates, state = outer.update(delta, state, theta)
+        theta = optax.apply_updates(theta, updates)
+        np.testing.assert_allclose(after(history, rounds), np.tile(theta, (NODES, 1)), atol=1e-12)
+
+
+# --- H = 1 ----------------------------------------------------------------------------------------
+
+TREE = {"w": (4, 2), "b": (3,)}
+STEPS = 3
+AVERAGES = {
+    "pmean": exact(AXIS),
+    "ring": over_ring(Ring(noise="off"), AXIS),
+}
+
+
+def normal(*shape, seed):
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def tree(*lead, seed):
+    return {
+        name: normal(*lead, *shape, seed=seed + at) for at, (name, shape) in enumerate(TREE.items())
+    }
+
+
+@functools.cache
+def both(rate):
+    """One node: three steps of H = 1 over `pmean` and the ring, and of averaged gradients."""
+    inner = optax.sgd(rate)
+    loops = [local_sgd(inner, average, every=1) for average in AVERAGES.values()]
+    averages = list(AVERAGES.values())
+
+    def by_hand(params, found, average):
+        state = inner.init(params)
+        for at in range(STEPS):
+            mean, *_ = average.mean(jax.tree.map(lambda leaf, at=at: leaf[at], found), (), None)
+            updates, state = inner.update(mean, state, params)
+            params = optax.apply_updates(params, updates)
+        return params
+
+    def node(params, found):
+        outcomes = []
+        for loop, average in zip(loops, averages, strict=True):
+            mine, state = params, loop.init(params)
+            for at in range(STEPS):
+                grads = jax.tree.map(lambda leaf, at=at: leaf[at], found)
+                mine, state = loop.update(grads, state, mine, step=at)
+            outcomes.append((mine, by_hand(params, found, average)))
+        return outcomes
+
+    return node
+
+
+def test_every_step_with_a_rate_of_two_to_a_power_is_averaging_gradients(every_mapping):
+    params = jax.tree.map(lambda leaf: np.tile(leaf, (NODES, *[1] * leaf.ndim)), tree(seed=1))
+    outcomes = every_mapping(both(0.125), NODES)(params, tree(NODES, STEPS, seed=3))
+    for ours, by_hand in outcomes:
+        for name in TREE:
+            np.testing.assert_array_equal(ours[name], by_hand[name])
+            assert (np.asarray(ours[name]) == np.asarray(ours[name])[:1]).all()
+            assert (np.asarray(ours[name]) != params[name]).all()
+
+
+def test_every_step_with_another_rate_differs_by_roundings(vmapped):
+    rate, found = 0.1, tree(NODES, STEPS, seed=3)
+    params = jax.tree.map(lambda leaf: np.tile(leaf, (NODES, *[1] * leaf.ndim)), tree(seed=1))
+    (ours, by_hand), _ = vmapped(both(rate), NODES)(params, found)
+    differs = 0
+    for name in TREE:
+        a, b = np.asarray(ours[name]), np.asarray(by_hand[name])
+        magnitude = np.abs(found[name]).mean(axis=0).sum(axis=0)  # of the three steps
+        largest = np.maximum(np.abs(a), np.abs(params[name])).max(axis=0) + rate * magnitude
+        bound = (NODES + 1) * 2.0**-23 * rate * magnitude + STEPS * np.spacing(largest)
+        assert (np.abs(a - b) <= bound).all()
+        differs += (a != b).sum()
+    assert differs > 0
