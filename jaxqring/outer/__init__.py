@@ -13,7 +13,7 @@ from jaxqring.outer._loop import make_loop
 from jaxqring.outer._nesterov import Nesterov, diloco, local_sgd
 from jaxqring.outer._outer_types import Loop, Method, OuterState, Received
 from jaxqring.outer._rounds_in_time import RoundTime, round_time
-from jaxqring.outer._scaffold import Control, scaffold, scafcom, scallion
+from jaxqring.outer._scaffold import Control, scafcom, scaffold, scallion
 from jaxqring.outer._stability import largest_share, radius
 
 __all__ = [

@@ -159,7 +159,7 @@ def arrival_bits(
 
 
 def _exact_speeds(speeds: Sequence[float]) -> list[Fraction]:
-    known = checks.numbers("speeds", speeds)
+    known = checks.numbers("speeds", np.asarray(speeds))
     if known.ndim != 1 or not known.size:
         checks.refuse("speeds", "hold one number for each node", speeds)
     checks.within("speeds", known, 1e-9, 1e18)

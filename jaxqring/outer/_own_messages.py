@@ -17,7 +17,6 @@ from jaxqring.compress import (
     TernGrad,
     TopK,
     Uncompressed,
-    compressed_pmean,
 )
 from jaxqring.outer._averages import Average, compressed
 from jaxqring.ring import Ring
@@ -43,14 +42,10 @@ class _Echo(Exchange):
         assert isinstance(wire, Counts)
         return [leaf * self.num_nodes for leaf in leaves]
 
-    def gather(
-        self, numbers: Any, *, places: bool = False
-    ) -> list[jax.Array]:
+    def gather(self, numbers: Any, *, places: bool = False) -> list[jax.Array]:
         del places
         return [
-            jnp.broadcast_to(
-                number[:, None], (number.shape[0], self.num_nodes, *number.shape[1:])
-            )
+            jnp.broadcast_to(number[:, None], (number.shape[0], self.num_nodes, *number.shape[1:]))
             for number, _ in numbers
         ]
 
@@ -128,9 +123,7 @@ def compressed_with_own(compressor: Compressor, ring: Ring, axis_name: AxisName)
 
     def mean(tree: PyTree, memory: PyTree, key: Key | None) -> Any:
         result, after, counts = average.mean(tree["mean"], memory, key)
-        own = own_message(
-            tree["own"], memory, axis_name, compressor=compressor, ring=ring, key=key
-        )
+        own = own_message(tree["own"], memory, axis_name, compressor=compressor, ring=ring, key=key)
         return {"mean": result, "own": own}, after, counts
 
     return average._replace(init=lambda tree: average.init(tree["mean"]), mean=mean)

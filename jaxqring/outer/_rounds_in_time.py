@@ -82,8 +82,8 @@ def round_time(
     While nodes make inner steps and no collective is on the way, every link makes pairs and keeps
     the newest in its memories. A round uses those first, the youngest before the older ones, as
     long as they carry their bits sooner than fresh pairs would, and then pairs as they are made. A
-    codeword is on pairs of about the same age. A loop that hides its rounds behind all H steps keeps nothing, as it uses all
-    pairs as they are made. Batch shapes of all arguments broadcast.
+    codeword is on pairs of about the same age. A loop that hides its rounds behind all H steps
+    keeps nothing, as it uses all pairs as they are made. Batch shapes of all arguments broadcast.
 
     Three simplifications. Pairs are made at an even pace: the number made in T seconds has a
     standard deviation of sqrt(R T), which is left out. Pairs of the stock are as old as at the
@@ -153,11 +153,13 @@ def round_time(
         )
     }
     decay_rates(t1, t2)  # refuses what it cannot take
-    if not checks.is_traced((every, overlap)):
-        if bool(jnp.any(values["overlap"] > values["every"])):
-            checks.refuse("overlap", "be at most `every`", overlap)
+    known = not checks.is_traced((every, overlap))
+    if known and bool(jnp.any(values["overlap"] > values["every"])):
+        checks.refuse("overlap", "be at most `every`", overlap)
     lives = jnp.asarray(t1, float), jnp.asarray(t2, float)
-    count = size if isinstance(size, int | np.integer) else sum(map(jnp.size, jax.tree.leaves(size)))
+    count = (
+        size if isinstance(size, int | np.integer) else sum(map(jnp.size, jax.tree.leaves(size)))
+    )
     return _round(ring, count, nodes, link, supply, lives, values)
 
 
@@ -176,7 +178,9 @@ def _round(
         values[name] for name in ("every", "step_time", "overlap", "slots")
     )
     overlap = jnp.where(overlap > every, every, overlap)
-    times = {name: values[name] for name in ("qubit_rate", "latency", "encode_time", "measure_time")}
+    times = {
+        name: values[name] for name in ("qubit_rate", "latency", "encode_time", "measure_time")
+    }
     young = _bill(ring, size, nodes, link, supply, times)
     rate, young_net = supply.pairs_per_second, _net(young)
     some, carries = rate > 0, young_net > 0
@@ -266,8 +270,8 @@ def _stock(
     width = jnp.diff(edges)
     t1, t2, *own = (value[..., None] for value in (*lives, *times.values()))
     waited = wait(_wider(supply.pair), time=edges[..., :-1] + width / 2, t1=t1, t2=t2)
-    rest = jax.tree.map(lambda leaf: leaf[..., None], supply.replace(pair=None))
-    old = bill(rest.replace(pair=waited), dict(zip(times, own, strict=True)))
+    rest = jax.tree.map(lambda leaf: leaf[..., None], dataclasses.replace(supply, pair=None))
+    old = bill(dataclasses.replace(rest, pair=waited), dict(zip(times, own, strict=True)))
 
     young = bill(supply, times)
     rate, bits = supply.pairs_per_second[..., None], young.bits[..., None]
@@ -297,7 +301,17 @@ def _bill(
 ) -> Budget:
     """The budget of a collective over such pairs, if none of them has to be waited for."""
     there = dataclasses.replace(ring, channel=link(supply.pair))
-    return budget(there, size, nodes, supply, compute_time=1e18, **times)
+    return budget(
+        there,
+        size,
+        nodes,
+        supply,
+        qubit_rate=times["qubit_rate"],
+        latency=times["latency"],
+        encode_time=times["encode_time"],
+        measure_time=times["measure_time"],
+        compute_time=1e18,
+    )
 
 
 def _net(found: Budget) -> jax.Array:

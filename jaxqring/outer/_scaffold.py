@@ -124,7 +124,7 @@ def scallion(
         squared error is omega times the square of what it is given, alpha <= 1 / (1 + omega) keeps
         the error below what it replaces.
       learning_rate: as for `scaffold`.
-      key: typed PRNG key, which is needed, as unbiased compressors draw.
+      key: typed PRNG key; None where nothing is drawn.
 
     Returns:
       A `Loop`; its `replica` are the slow parameters.
@@ -134,6 +134,19 @@ def scallion(
       ValueError: as these; if the compressor is another one, or biased.
 
     Reference: Huang, Li and Li, 2308.08165, algorithm 1, with all nodes in every round.
+
+    >>> from jaxqring.compress import Uncompressed
+    >>> loop = scallion(Uncompressed(), Ring(noise="off"), "nodes", every=2,
+    ...                inner_rate=0.1, scale=0.5)
+    >>> target = jnp.array([[1.0], [3.0]])
+    >>> params = jnp.zeros((2, 1))
+    >>> state = jax.vmap(loop.init)(params)
+    >>> update = jax.vmap(lambda g, s, p, step: loop.update(g, s, p, step=step),
+    ...                   in_axes=(0, 0, 0, None), axis_name="nodes")
+    >>> for step in range(2):
+    ...     params, state = jax.jit(update)(params - target, state, params, step)
+    >>> params.ravel().round(2), float(state.qubits[0])
+    (Array([0.19, 0.19], dtype=float32), 16.0)
     """
     check_own(compressor, unbiased=True)
     alpha, _ = checks.bounded("scale", scale, 1e-6, 1.0)
@@ -176,6 +189,19 @@ def scafcom(
       ValueError: as these; if the compressor is another one.
 
     Reference: Huang, Li and Li, 2308.08165, algorithm 2, with all nodes in every round.
+
+    >>> from jaxqring.compress import TopK
+    >>> loop = scafcom(TopK(1.0, error_feedback=False), Ring(noise="off"), "nodes", every=2,
+    ...                inner_rate=0.1, momentum=0.5)
+    >>> target = jnp.array([[1.0], [3.0]])
+    >>> params = jnp.zeros((2, 1))
+    >>> state = jax.vmap(loop.init)(params)
+    >>> update = jax.vmap(lambda g, s, p, step: loop.update(g, s, p, step=step),
+    ...                   in_axes=(0, 0, 0, None), axis_name="nodes")
+    >>> for step in range(2):
+    ...     params, state = jax.jit(update)(params - target, state, params, step)
+    >>> params.ravel().round(2), float(state.qubits[0])
+    (Array([0.19, 0.19], dtype=float32), 9.0)
     """
     check_own(compressor, unbiased=False)
     beta, _ = checks.bounded("momentum", momentum, 1e-6, 1.0)
@@ -231,7 +257,9 @@ def _controlled(
         sent = jax.tree.map(lambda d, c: d.astype(c.dtype), sent, control.shared)
         return {"mean": sent, "own": sent}
 
-    def receive(mean: PyTree, sent: PyTree, slow: PyTree, control: Control, here: PyTree) -> Received:
+    def receive(
+        mean: PyTree, sent: PyTree, slow: PyTree, control: Control, here: PyTree
+    ) -> Received:
         del here
         moved = jax.tree.map(
             lambda x, d, c: x - (eta * reach * (d + c)).astype(x.dtype),
@@ -239,11 +267,10 @@ def _controlled(
             mean["mean"],
             control.shared,
         )
-        add = lambda a, b: jax.tree.map(jnp.add, a, b)  # noqa: E731
         after = Control(
-            add(control.own, mean["own"]),
-            add(control.shared, mean["mean"]),
-            None if momentum is None else add(sent["mean"], control.own),
+            optax.tree.add(control.own, mean["own"]),
+            optax.tree.add(control.shared, mean["mean"]),
+            None if momentum is None else optax.tree.add(sent["mean"], control.own),
         )
         return Received(moved, after)
 

@@ -44,7 +44,8 @@ def served(every):
 def test_the_known_ends_of_eight_arrivals(every, activation, wanted):
     (end, state), _ = served(every)(activation, np.array(GRADIENTS, np.float32))
     assert float(end) == pytest.approx(wanted, rel=1e-6)
-    assert int(state.arrivals) == 8 and float(state.waiting) == 0
+    assert int(state.arrivals) == 8
+    assert float(state.waiting) == 0
 
 
 def test_a_window_without_activation_is_a_nesterov_step_on_its_mean():
@@ -141,4 +142,5 @@ def test_a_node_keeps_its_inner_state_and_counts_its_own_steps():
 def test_refusals(call, sentence):
     with pytest.raises((ValueError, TypeError)) as found:
         call()
-    assert str(found.value).startswith(sentence) and str(found.value).endswith(".")
+    assert str(found.value).startswith(sentence)
+    assert str(found.value).endswith(".")
