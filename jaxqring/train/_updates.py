@@ -1,4 +1,4 @@
-"""Updates by the gradients of all nodes: the average of every step, and then an optimizer."""
+"""Updates of one node: by the average of all gradients in every step, or by an outer loop."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -10,6 +10,7 @@ from jax import lax
 
 from jaxqring._types import Key, PyTree
 from jaxqring.compress import Compressor, CompressReport, compressed_pmean
+from jaxqring.outer import Loop, OuterState
 from jaxqring.physics.ghz import GHZSource
 from jaxqring.ring import Report, Ring, pmean, replica_agreement
 from jaxqring.secure import SecureReport, Security, secure_pmean
@@ -27,6 +28,16 @@ class CompressedState(TrainState):
     """
 
     memory: PyTree
+
+
+class LoopState(TrainState):
+    """The state of a training by an outer loop, which has its optimizers.
+
+    Attributes:
+      outer: the state of the loop on this node.
+    """
+
+    outer: OuterState
 
 
 class _Reduced(NamedTuple):
@@ -100,6 +111,40 @@ def averaged(
         if result.keep is not None:
             after = result.keep(after, state).replace(step=after.step)
         return after, result.counts
+
+    return update
+
+
+def in_rounds(loop: Loop) -> Update:
+    """An update by an outer loop: a local step, and a round where one is due.
+
+    The metrics of a step count its round: 0 where there is none. Traffic is the sum of all rounds
+    up to the step, as the state of the loop has it.
+
+    Args:
+      loop: of a `LoopState`.
+    """
+
+    def update(
+        gradients: PyTree, state: TrainState, key: Key, step: jax.Array
+    ) -> tuple[TrainState, dict[str, Any]]:
+        del key  # the loop has its own
+        assert isinstance(state, LoopState)
+        before = state.outer
+        params, after = loop.update(gradients, before, state.params, step=step)
+        metrics: dict[str, Any] = {
+            "rounds": (after.rounds - before.rounds).astype(jnp.uint32),
+            "replica_agreement": replica_agreement(after.slow, AXIS),
+        }
+        if after.aborted is not None:
+            assert before.aborted is not None
+            metrics["aborted"] = (after.aborted - before.aborted).astype(jnp.uint32)
+            metrics["bits_so_far"], metrics["qubits_so_far"] = after.bits, after.qubits
+            errors = after.symbol_errors - before.symbol_errors
+            metrics["symbol_errors"] = errors.astype(jnp.uint32)
+        if after.share is not None:
+            metrics["share_closed"], metrics["radius"] = after.share, after.radius
+        return state.replace(step=state.step + 1, params=params, outer=after), metrics
 
     return update
 
