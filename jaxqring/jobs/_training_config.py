@@ -215,9 +215,9 @@ class TrainConfig:
       TypeError: if `learning_rate` or `mean_time_between_failures` is not real.
       ValueError: if one is not positive and finite, a choice is unknown, a count is below 1, `name`
         cannot be that of a file, runs are missing or share a name, N is too large for a wire, half
-        of the nodes of a run may lie, N is below 3 under masks, a run without "sgd" has a momentum, a change of the nodes does not
-        come after the one before it and before the last step, changes nothing or leaves nobody, or
-        the model cannot read the data.
+        of the nodes of a run may lie, N is below 3 under masks, a run without "sgd" has a momentum,
+        a change of the nodes does not come after the one before it and before the last step,
+        changes nothing or leaves nobody, or the model cannot read the data.
     """
 
     name: str = "train"

@@ -28,8 +28,8 @@ from jaxqring.ring._lanes import each_node
 
 _INFINITY = np.int32(0x7F800000)
 _TOP = np.finfo(np.float32).max
-#: The exponents that a node sends in eight bits: those of `FixedPoint.powers`, from -126 to 128, and
-#: above them all a mark of a block that is not finite.
+#: The least exponent of `FixedPoint.powers`, of which eight bits hold all up to 128; and above them
+#: the mark of a block that is not finite.
 _LEAST, _NOT_FINITE = -126, 255
 #: More pieces than this are cut out at offsets that the compiler does not know; see `_cut`.
 _FEW_PIECES = 32

@@ -140,7 +140,9 @@ def test_the_scale_is_that_of_the_second_largest_exponent(mapping, scale):
             both = robust_sum(np.concatenate([tree["a"], tree["b"]], axis=1), 0)
             want = {"a": both[:8], "b": both[8:]}
         for leaf, values in want.items():
-            np.testing.assert_array_equal(total[leaf], np.tile(values, (NODES, 1)), f"{name} {leaf}")
+            np.testing.assert_array_equal(
+                total[leaf], np.tile(values, (NODES, 1)), f"{name} {leaf}"
+            )
         bad = sum(int((~np.isfinite(leaf)).sum()) for leaf in tree.values())
         assert report.non_finite.tolist() == [bad] * NODES
 
@@ -216,7 +218,7 @@ def test_gradients_pass_where_nothing_is_clipped_and_are_finite_everywhere():
         return jnp.sum(weights * mean)
 
     gradient = jax.jit(jax.vmap(jax.grad(loss), axis_name=AXIS))(tree)
-    levels, scale = robust_levels(tree, NODES, NODES)
+    _, scale = robust_levels(tree, NODES, NODES)
     passes = np.isfinite(tree) & (np.abs(tree) <= (2**13 - 1) * scale)
     assert not passes[2, 3]
     assert not passes[2, 5]
