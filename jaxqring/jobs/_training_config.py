@@ -8,6 +8,7 @@ from typing import Literal
 from jaxqring import _checks as checks
 from jaxqring._fields import LATER, NOT_NEGATIVE, check_fields, check_file_name, no_other_keys
 from jaxqring._types import (
+    Clip,
     MappingChoice,
     ModelName,
     Noise,
@@ -65,6 +66,8 @@ class RunConfig:
       membership: changes of the nodes that carry the run, by their steps; none by default.
       memory: of a compressor, of a node that joins: "fresh", or "neighbour" for what it had when it
         left, a copy of which the next node round the ring has kept.
+      clip: of the fixed wire: "max", "robust" or a number; see `jaxqring.FixedPoint`.
+      liars: nodes that may lie about their magnitudes, for a robust clip; below half of the nodes.
 
     Raises:
       TypeError: if a parameter of the links is not real.
@@ -72,7 +75,8 @@ class RunConfig:
         `Ring` refuses the wire, noise and protection; under masks or compression, if the run is
         classical or the wire not "fixed"; under masks, if the noise is neither "sampled" nor "off"
         or the method does not sum what it sends; if `memory` is not "fresh" without compression or
-        without changes of the nodes.
+        without changes of the nodes; if `clip` or `liars` is given to a classical run, another wire
+        or, as codes have scales of their own, under compression.
     """
 
     name: str = "ring-noisy"
@@ -99,6 +103,8 @@ class RunConfig:
     sampler: Sampler = dataclasses.field(default="auto", metadata=LATER)
     membership: tuple[MembershipConfig, ...] = dataclasses.field(default=(), metadata=LATER)
     memory: Literal["fresh", "neighbour"] = dataclasses.field(default="fresh", metadata=LATER)
+    clip: Clip = dataclasses.field(default="max", metadata=LATER)
+    liars: int = dataclasses.field(default=0, metadata=NOT_NEGATIVE | LATER)
 
     def __post_init__(self) -> None:
         check_fields(self, "runs.")
@@ -110,6 +116,8 @@ class RunConfig:
         if self.memory != "fresh" and (self.compress is None or not self.membership):
             rule = 'be "fresh" without compression, or without changes of the nodes'
             checks.refuse("runs.memory", rule, self.memory)
+        if self.clip != "max" or self.liars:
+            self._check_clip()
         # Refused here without touching a device: a job may still choose how many there are.
         check_link("runs.", self)
         Ring(wire=self.wire_format(), noise=self.noise, protection=self.protection_scheme())
@@ -130,6 +138,15 @@ class RunConfig:
             rule = "sum what it sends under masks, which hide sums alone"
             checks.refuse("runs.compress", rule, self.compress)
 
+    def _check_clip(self) -> None:
+        name = "clip" if self.clip != "max" else "liars"
+        if self.wire != "fixed" or self.collective == "classical":
+            rule = "be left out but for a ring with a fixed wire"
+            checks.refuse(f"runs.{name}", rule, getattr(self, name))
+        if self.compress is not None:
+            rule = "be left out under compression, whose codes have scales of their own"
+            checks.refuse(f"runs.{name}", rule, getattr(self, name))
+
     def link(self) -> LinkConfig:
         """The noise of the links of this run."""
         return LinkConfig(**{name: getattr(self, name) for name in PARAMETERS})
@@ -137,7 +154,7 @@ class RunConfig:
     def wire_format(self) -> WireFormat:
         """The wire of this run."""
         if self.wire == "fixed":
-            return FixedPoint(self.bits, rounding=self.rounding)
+            return FixedPoint(self.bits, self.clip, self.rounding, liars=self.liars)
         return Float32() if self.wire == "float32" else BFloat16()
 
     def protection_scheme(self) -> Protection | None:
@@ -200,10 +217,17 @@ class TrainConfig:
     Raises:
       TypeError: if `learning_rate` or `mean_time_between_failures` is not real.
       ValueError: if one is not positive and finite, a choice is unknown, a count is below 1, `name`
+<<<<<<< HEAD
         cannot be that of a file, runs are missing or share a name, N is too large for a wire, N is
         below 3 under masks, a run without "sgd" has a momentum, a change of the nodes does not
         come after the one before it and before the last step, changes nothing, leaves nobody or
         meets sorted images, or the model cannot read the data.
+=======
+        cannot be that of a file, runs are missing or share a name, N is too large for a wire, half
+        of the nodes of a run may lie, N is below 3 under masks, a run without "sgd" has a momentum,
+        a change of the nodes does not come after the one before it and before the last step,
+        changes nothing or leaves nobody, or the model cannot read the data.
+>>>>>>> f244d0f
     """
 
     name: str = "train"
@@ -262,6 +286,7 @@ class TrainConfig:
             wire = run.wire_format()
             if run.collective == "ring" and isinstance(wire, FixedPoint):
                 wire.level_bits(max(sizes))
+                wire.check_liars(min(sizes))
 
     def periods(self, run: RunConfig) -> tuple[Period, ...]:
         """The periods of a run between the changes of its nodes."""
