@@ -77,9 +77,9 @@ class LoopConfig:
         refuses its value.
     """
 
-    method: Literal[
-        "local_sgd", "diloco", "co2", "noloco", "scaffold", "scallion", "scafcom"
-    ] = "diloco"
+    method: Literal["local_sgd", "diloco", "co2", "noloco", "scaffold", "scallion", "scafcom"] = (
+        "diloco"
+    )
     every: int = 10
     learning_rate: float | None = None
     momentum: float | None = None

@@ -12,7 +12,8 @@ from jaxqring._types import PyTree
 from jaxqring.codec import FixedPoint, Float32
 from jaxqring.compress import Compressor
 from jaxqring.compress._message import sizes_of
-from jaxqring.jobs._training_config import RunConfig, TrainConfig
+from jaxqring.jobs._run_config import RunConfig
+from jaxqring.jobs._training_config import TrainConfig
 from jaxqring.physics.ghz import GHZSource
 from jaxqring.ring import Cost, Ring
 from jaxqring.secure import Security, epsilon

@@ -149,6 +149,15 @@ def in_rounds(loop: Loop) -> Update:
     return update
 
 
+def with_replica(loop: Loop) -> Callable[[LoopState], LoopState]:
+    """A function that puts the parameters that a loop evaluates in place of those of a node."""
+
+    def evaluated(state: LoopState) -> LoopState:
+        return state.replace(params=loop.replica(state.params, state.outer))
+
+    return evaluated
+
+
 def _compressed(
     gradients: PyTree,
     memory: PyTree,

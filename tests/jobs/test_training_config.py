@@ -25,8 +25,8 @@ from jaxqring.jobs._code_config import CodeConfig
 from jaxqring.jobs._compress_config import CompressConfig
 from jaxqring.jobs._link_config import PARAMETERS, LinkConfig
 from jaxqring.jobs._load import packaged_configs
+from jaxqring.jobs._run_config import RunConfig
 from jaxqring.jobs._security_config import SecurityConfig
-from jaxqring.jobs._training_config import RunConfig
 from jaxqring.train import MembershipConfig
 from jaxqring.train._datasets import DataConfig
 
@@ -200,7 +200,7 @@ REFUSED = {
         ["membership.nodes", "differ", "(0, 1, 2, 3, 4, 5, 6, 7)"],
     ),
     "a change of sorted shards": (
-        "split = \"sorted\"\n" + CHANGE.format(9, "0, 1"),
+        'split = "sorted"\n' + CHANGE.format(9, "0, 1"),
         ["runs.membership", "sorted", "left out"],
     ),
     "nobody stays": (CHANGE.format(9, "8, 9"), ["membership.nodes", "keep one", "(8, 9)"]),
