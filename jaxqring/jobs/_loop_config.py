@@ -1,52 +1,119 @@
 """The outer loop of a training, as a part of a configuration."""
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple
 
 import optax
 
 from jaxqring import _checks as checks
-from jaxqring import outer
 from jaxqring._fields import NOT_NEGATIVE, check_fields, no_other_keys
 from jaxqring._types import Key
 from jaxqring.compress import Compressor
-from jaxqring.outer import Average, Loop
+from jaxqring.outer import (
+    Average,
+    Loop,
+    co2,
+    compressed,
+    diloco,
+    local_sgd,
+    noloco,
+    over_ring,
+    scafcom,
+    scaffold,
+    scallion,
+)
 from jaxqring.ring import Ring
 from jaxqring.train._objective import AXIS
 
-#: The function of each method; its options are those of its arguments that a file can say.
-METHODS: dict[str, Callable[..., Loop]] = {
-    "local_sgd": outer.local_sgd,
-    "diloco": outer.diloco,
-    "co2": outer.co2,
-    "noloco": outer.noloco,
-    "scaffold": outer.scaffold,
-    "scallion": outer.scallion,
-    "scafcom": outer.scafcom,
-}
-#: Options of each method.
+#: The options of each method.
 OPTIONS: dict[str, tuple[str, ...]] = {
-    "local_sgd": (),
-    "diloco": (
-        "learning_rate",
-        "momentum",
-        "fragments",
-        "overlap",
-        "blend",
-        "delayed",
-        "eager",
-    ),
-    "co2": ("learning_rate", "momentum", "clip", "gap"),
-    "noloco": ("learning_rate", "momentum", "consensus", "pairs"),
-    "scaffold": ("learning_rate",),
-    "scallion": ("learning_rate", "scale"),
-    "scafcom": ("learning_rate", "momentum"),
+    "average": (),
+    "diloco": ("outer_rate", "momentum", "fragments", "overlap", "blend"),
+    "delayed": ("outer_rate", "momentum"),
+    "eager": ("outer_rate", "momentum"),
+    "co2": ("outer_rate", "momentum", "clip"),
+    "noloco": ("outer_rate", "momentum", "consensus"),
+    "neighbours": ("outer_rate", "momentum", "consensus"),
+    "scaffold": ("outer_rate",),
+    "scallion": ("outer_rate", "scale"),
+    "scafcom": ("outer_rate", "momentum"),
 }
 #: Methods whose inner steps are those of SGD without momentum, at a constant rate.
 CONTROLLED = ("scaffold", "scallion", "scafcom")
-#: Methods that are told their compressor, in place of an average.
+#: Methods with a compressor of their own.
 COMPRESSED = ("scallion", "scafcom")
+#: The partners in methods of pairs.
+PAIRS: dict[str, Literal["random", "neighbours"]] = {"noloco": "random", "neighbours": "neighbours"}
+
+
+class Inner(NamedTuple):
+    """The inner steps of a loop.
+
+    Attributes:
+      optimizer: where the method leaves it open.
+      rate: the learning rate of SGD, where it does not.
+    """
+
+    optimizer: optax.GradientTransformation
+    rate: float
+
+
+def build_loop(
+    method: str,
+    given: Mapping[str, Any],
+    inner: Inner,
+    *,
+    every: int,
+    ring: Ring,
+    compressor: Compressor | None,
+    key: Key | None,
+) -> Loop:
+    """The loop of a method, over the axis of nodes.
+
+    Args:
+      method: a name in `OPTIONS`.
+      given: its options that are given.
+      inner: its inner steps.
+      every: H.
+      ring: that averages.
+      compressor: of what a round sends; None for all of it.
+      key: of all rounds.
+
+    Raises:
+      ValueError: as the loop.
+    """
+    options = {name if name != "outer_rate" else "learning_rate": given[name] for name in given}
+    options |= {"every": every, "key": key}
+    if method in COMPRESSED:
+        build = scallion if method == "scallion" else scafcom
+        assert compressor is not None  # or the configuration was refused
+        return build(compressor, ring, AXIS, inner_rate=inner.rate, **options)
+    if method in PAIRS:
+        return noloco(inner.optimizer, AXIS, pairs=PAIRS[method], **options)
+    average: Average = over_ring(ring, AXIS)
+    if compressor is not None:
+        average = compressed(compressor, ring, AXIS)
+    if method == "scaffold":
+        return scaffold(average, inner_rate=inner.rate, **options)
+    if method == "average":
+        return local_sgd(inner.optimizer, average, **options)
+    if method == "co2":
+        return co2(inner.optimizer, average, **options)
+    kind = {method: True} if method != "diloco" else {}
+    return diloco(inner.optimizer, average, **options, **kind)
+
+
+def check_options(config: Any, options: Mapping[str, tuple[str, ...]], prefix: str) -> None:
+    """Refuses options of other methods than that of a configuration.
+
+    Raises:
+      ValueError: if one is given.
+    """
+    for name in sorted({name for each in options.values() for name in each}):
+        if name not in options[config.method] and getattr(config, name) is not None:
+            rule = f'be left out of "{config.method}"'
+            checks.refuse(f"{prefix}.{name}", rule, getattr(config, name))
 
 
 @no_other_keys
@@ -55,82 +122,51 @@ class LoopConfig:
     """Local steps with a round every H of them. An option that is left out is that of the method.
 
     Attributes:
-      method: a loop of `jaxqring.outer`: "local_sgd", "diloco", "co2", "noloco", "scaffold",
-        "scallion" or "scafcom".
+      method: a loop of `jaxqring.outer`: "average" (`local_sgd`), "diloco" (streaming with
+        `fragments`), "delayed", "eager", "co2", "noloco" with random pairs and "neighbours" with
+        those next to each other, "scaffold", "scallion" or "scafcom".
       every: H, inner steps of a round.
-      learning_rate: of the outer step.
-      momentum: of the outer step; of "scafcom", beta of the local momentum.
+      outer_rate: learning rate of the outer step.
+      momentum: of the outer step; of "scafcom" the weight of the newest gradient.
       fragments: of "diloco": parts with rounds of their own.
       overlap: of "diloco": inner steps from sending to receiving.
       blend: of "diloco": weight of a node's own parameters.
-      delayed: of "diloco": whether to step with the mean of the round before.
-      eager: of "diloco": whether to do so with the fresh part of the node itself.
       clip: of "co2".
-      gap: of "co2": what displacements are divided by.
-      consensus: of "noloco": weight of the pull towards the partner.
-      pairs: of "noloco": "random" or "neighbours".
-      scale: of "scallion": alpha.
+      consensus: of pairs: weight of the pull towards the partner.
+      scale: of "scallion".
 
     Raises:
       TypeError: if a number is not real.
-      ValueError: if the method is unknown, an option is that of another method, or the method
-        refuses its value.
+      ValueError: if the method is unknown, or an option is that of another method.
     """
 
-    method: Literal["local_sgd", "diloco", "co2", "noloco", "scaffold", "scallion", "scafcom"] = (
-        "diloco"
-    )
+    method: Literal[
+        "average",
+        "diloco",
+        "delayed",
+        "eager",
+        "co2",
+        "noloco",
+        "neighbours",
+        "scaffold",
+        "scallion",
+        "scafcom",
+    ] = "diloco"
     every: int = 10
-    learning_rate: float | None = None
+    outer_rate: float | None = None
     momentum: float | None = None
     fragments: int | None = None
     overlap: int | None = dataclasses.field(default=None, metadata=NOT_NEGATIVE)
     blend: float | None = None
-    delayed: bool | None = None
-    eager: bool | None = None
     clip: float | None = None
-    gap: float | None = None
     consensus: float | None = None
-    pairs: Literal["random", "neighbours"] | None = None
     scale: float | None = None
 
     def __post_init__(self) -> None:
         check_fields(self, "outer.")
-        for name, value in self._options().items():
-            if name not in OPTIONS[self.method]:
-                checks.refuse(f"outer.{name}", f'be left out of "{self.method}"', value)
+        check_options(self, OPTIONS, "outer")
 
-    def _options(self) -> dict[str, Any]:
+    def given(self) -> dict[str, Any]:
         """The options that are given."""
-        names = [field.name for field in dataclasses.fields(self)]
-        given = {name: getattr(self, name) for name in names if name not in ("method", "every")}
-        return {name: value for name, value in given.items() if value is not None}
-
-    def build(
-        self,
-        inner_tx: optax.GradientTransformation,
-        inner_rate: float,
-        average: Average,
-        ring: Ring,
-        compressor: Compressor | None,
-        key: Key,
-    ) -> Loop:
-        """The loop, over the axis of nodes.
-
-        Args:
-          inner_tx: the inner optimizer, where the method leaves it open.
-          inner_rate: the learning rate of the inner steps, where it does not.
-          average: over the nodes, where the method leaves it open.
-          ring: of a method with a compressor of its own.
-          compressor: of such a method.
-          key: of all rounds.
-        """
-        options = {**self._options(), "every": self.every, "key": key}
-        method = METHODS[self.method]
-        if self.method in COMPRESSED:
-            return method(compressor, ring, AXIS, inner_rate=inner_rate, **options)
-        if self.method in CONTROLLED:
-            return method(average, inner_rate=inner_rate, **options)
-        if self.method == "noloco":
-            return method(inner_tx, AXIS, **options)
-        return method(inner_tx, average, **options)
+        found = {name: getattr(self, name) for name in OPTIONS[self.method]}
+        return {name: value for name, value in found.items() if value is not None}

@@ -15,7 +15,7 @@ from jaxqring.compress._codes import check_decay
 from jaxqring.jobs._code_config import CodeConfig
 from jaxqring.jobs._compress_config import CompressConfig
 from jaxqring.jobs._link_config import PARAMETERS, LinkConfig, check_link
-from jaxqring.jobs._loop_config import COMPRESSED, LoopConfig
+from jaxqring.jobs._loop_config import COMPRESSED, PAIRS, LoopConfig
 from jaxqring.jobs._security_config import SecurityConfig
 from jaxqring.ring import Ring
 from jaxqring.train._membership import MembershipConfig
@@ -141,8 +141,8 @@ class RunConfig:
                 checks.refuse(f"runs.{name}", rule, getattr(self, name))
         if loop.method in COMPRESSED and self.compress is None:
             checks.refuse("runs.compress", f'be given for "{loop.method}"', self.compress)
-        if loop.method == "noloco" and (self.compress is not None or self.noise != "off"):
-            rule = 'be "off" without compression for "noloco", whose pairs exchange without error'
+        if loop.method in PAIRS and (self.compress is not None or self.noise != "off"):
+            rule = f'be "off" without compression for "{loop.method}", whose pairs have no errors'
             checks.refuse("runs.noise", rule, self.noise)
 
     def _check_clip(self) -> None:

@@ -3,13 +3,13 @@
 import jax
 import optax
 
-from jaxqring import outer
 from jaxqring.codec import Float32
+from jaxqring.jobs._loop_config import Inner, build_loop
 from jaxqring.jobs._run_config import RunConfig
 from jaxqring.jobs._training_config import TrainConfig
-from jaxqring.outer import Average, Loop
+from jaxqring.outer import Loop
 from jaxqring.ring import Ring
-from jaxqring.train._objective import AXIS, schedule
+from jaxqring.train._objective import schedule
 
 
 def optimizer_of(run: RunConfig, config: TrainConfig) -> optax.GradientTransformation:
@@ -25,19 +25,12 @@ def loop_of(run: RunConfig, config: TrainConfig) -> Loop | None:
     """The outer loop of a run; None for an average of every step."""
     if run.outer is None:
         return None
-    ring = run.ring() or Ring(wire=Float32(), noise="off")
-    return run.outer.build(
-        optimizer_of(run, config),
-        run.learning_rate or config.learning_rate,
-        _average(run, ring),
-        ring,
-        run.compressor(),
-        jax.random.fold_in(jax.random.key(config.seed), 1),
+    return build_loop(
+        run.outer.method,
+        run.outer.given(),
+        Inner(optimizer_of(run, config), run.learning_rate or config.learning_rate),
+        every=run.outer.every,
+        ring=run.ring() or Ring(wire=Float32(), noise="off"),
+        compressor=run.compressor(),
+        key=jax.random.fold_in(jax.random.key(config.seed), 1),
     )
-
-
-def _average(run: RunConfig, ring: Ring) -> Average:
-    compressor = run.compressor()
-    if compressor is None:
-        return outer.over_ring(ring, AXIS)
-    return outer.compressed(compressor, ring, AXIS)

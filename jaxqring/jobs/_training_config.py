@@ -15,7 +15,7 @@ from jaxqring._types import (
 from jaxqring.codec import FixedPoint
 from jaxqring.compress._codes import check_decay
 from jaxqring.jobs._code_config import CodeConfig
-from jaxqring.jobs._loop_config import CONTROLLED, LoopConfig
+from jaxqring.jobs._loop_config import CONTROLLED, PAIRS, LoopConfig
 from jaxqring.jobs._run_config import RunConfig
 from jaxqring.jobs._security_config import SecurityConfig
 from jaxqring.secure._security import MIN_PARTIES
@@ -132,7 +132,7 @@ class TrainConfig:
     def _check_outer(self, run: RunConfig, loop: LoopConfig) -> None:
         if loop.every > self.steps:
             checks.refuse("outer.every", f"be at most the {self.steps} steps of a run", loop.every)
-        if loop.method == "noloco" and self.nodes % 2:
+        if loop.method in PAIRS and self.nodes % 2:
             checks.refuse("nodes", "be even for pairs", self.nodes)
         if loop.method not in CONTROLLED:
             return

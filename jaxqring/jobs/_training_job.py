@@ -157,6 +157,8 @@ def _check_costs(config: TrainConfig, data: datasets.Dataset) -> None:
     params = jax.eval_shape(lambda: initial_params(model, key, data))
     for run in config.runs:
         consumed(config.periods(run), config.batch_per_node, len(data.train_labels))
+        if (loop := loop_of(run, config)) is not None:
+            jax.eval_shape(loop.init, params)
         for nodes in set(config.sizes(run)):
             terms_of(run, config, params, nodes)
 
