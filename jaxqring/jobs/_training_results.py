@@ -90,10 +90,12 @@ def parts_of(
     parts = []
     for period in config.periods(run):
         own = [line for line in lines if period.first < line["step"] <= period.end]
-        sends: float = len(own)
-        if run.outer is not None:
-            sends = total(own, "rounds") / (run.outer.fragments or 1)
-        parts.append(Part(len(period.nodes), terms(len(period.nodes)), own, sends))
+        own_terms, sends = terms(len(period.nodes)), float(len(own))
+        if run.outer is not None and "bits_so_far" in own[-1]:
+            sends = own[-1]["bits_so_far"] / max(own_terms.cost.bits, 1)
+        elif run.outer is not None:
+            sends = total(own, "rounds")
+        parts.append(Part(len(period.nodes), own_terms, own, sends))
     return parts
 
 

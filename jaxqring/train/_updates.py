@@ -136,12 +136,13 @@ def in_rounds(loop: Loop) -> Update:
             "rounds": (after.rounds - before.rounds).astype(jnp.uint32),
             "replica_agreement": replica_agreement(after.slow, AXIS),
         }
-        if after.aborted is not None:
-            assert before.aborted is not None
-            metrics["aborted"] = (after.aborted - before.aborted).astype(jnp.uint32)
+        if after.bits is not None:
             metrics["bits_so_far"], metrics["qubits_so_far"] = after.bits, after.qubits
-            errors = after.symbol_errors - before.symbol_errors
-            metrics["symbol_errors"] = errors.astype(jnp.uint32)
+            for name in ("symbol_errors", "retransmissions", "undelivered"):
+                # Differences of sums, which are exact below 2^24.
+                new = getattr(after, name) - getattr(before, name)
+                metrics[name] = new.astype(jnp.uint32)
+            metrics["repeated_qubits"] = after.repeated_qubits - before.repeated_qubits
         if after.share is not None:
             metrics["share_closed"], metrics["radius"] = after.share, after.radius
         return state.replace(step=state.step + 1, params=params, outer=after), metrics
