@@ -25,6 +25,10 @@ from jaxqring._threefry import KeyWords, random_words
 from jaxqring._types import Clip, NonFinite, Rounding
 from jaxqring.codec._packing import join, lanes_of, part, wrap
 
+#: Bits of the exponent of a scale, as a node sends it for a robust clip: one of the 255 that
+#: `FixedPoint.powers` may give, or the mark of a block that is not finite.
+EXPONENT_BITS = 8
+
 
 class WireFormat(Protocol):
     """The interface of a format of numbers on the wire: `FixedPoint`, `Float32` or `BFloat16`.

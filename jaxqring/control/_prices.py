@@ -8,14 +8,12 @@ from flax import struct
 
 from jaxqring import _checks as checks
 from jaxqring._shown import Panel, Shown, in_short
+from jaxqring.codec._formats import EXPONENT_BITS
 from jaxqring.control._tags import tag_length
 from jaxqring.physics._pair import Pair
 from jaxqring.physics.information import binary_entropy_bits
 
 Method = Literal["tags", "signatures"]
-
-#: Bits of the exponent of a scale.
-EXPONENT_BITS = 8
 
 
 def key_rate(pair: Pair) -> jax.Array:
