@@ -111,9 +111,9 @@ def authenticated_scales(
       forgery: the most that the best forgery of one message may be worth.
 
     Returns:
-      A `ScalePrice`. A tag uses up n bits of key and the hash 2n once and for all; a signature 3n.
-      A tag leaves the ring where it is checked, so that a link carries (N - 1) m + n N (N - 1) / 2
-      bits. Signatures take (N - 1) (m + 2n), and (N - 1)^2 3n for the shares that the receivers of
+      A `ScalePrice`. A tag uses up n bits of key; its hash 2n once and for all, for the state and
+      to hide the polynomial that one end draws. A signature uses up 3n. A tag leaves the ring where
+      it is checked, so that a link carries (N - 1) m + n N (N - 1) / 2 bits. Signatures take (N - 1) (m + 2n), and (N - 1)^2 3n for the shares that the receivers of
       each signer show each other.
 
     Raises:
