@@ -113,8 +113,9 @@ def authenticated_scales(
     Returns:
       A `ScalePrice`. A tag uses up n bits of key; its hash 2n once and for all, for the state and
       to hide the polynomial that one end draws. A signature uses up 3n. A tag leaves the ring where
-      it is checked, so that a link carries (N - 1) m + n N (N - 1) / 2 bits. Signatures take (N - 1) (m + 2n), and (N - 1)^2 3n for the shares that the receivers of
-      each signer show each other.
+      it is checked, so that a link carries (N - 1) m + n N (N - 1) / 2 bits. Signatures take
+      (N - 1) (m + 2n), and (N - 1)^2 3n for the shares that the receivers of each signer show each
+      other.
 
     Raises:
       TypeError: if `pair` is not a Pair.
