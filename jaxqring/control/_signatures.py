@@ -22,7 +22,6 @@ Reference: Yin et al., Natl. Sci. Rev. 10, nwac228 (2023); Li et al., arXiv 2301
 
 import dataclasses
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -70,15 +69,7 @@ class Shares:
         return Shares(self.state ^ other.state, self.pad ^ other.pad, self.length)
 
 
-class Deal(NamedTuple):
-    """The shares of the signer and of its two receivers: the first is the sum of the others."""
-
-    signer: Shares
-    first: Shares
-    second: Shares
-
-
-def deal(key: Key, length: int) -> Deal:
+def deal(key: Key, length: int) -> tuple[Shares, Shares, Shares]:
     """Perfect secrets for one signature: 3n bits of key between the signer and each receiver.
 
     Args:
@@ -86,7 +77,8 @@ def deal(key: Key, length: int) -> Deal:
       length: n, in [2, 128].
 
     Returns:
-      (signer, first, second), `Shares` each.
+      The secrets of the signer, and of its first and its second receiver, of which they are the
+      sum.
 
     Raises:
       TypeError: if the key is not a typed one.
@@ -103,7 +95,7 @@ def deal(key: Key, length: int) -> Deal:
     first, second = (
         Shares(number >> 2 * length, number % (1 << 2 * length), length) for number in drawn
     )
-    return Deal(first + second, first, second)
+    return first + second, first, second
 
 
 def sign(message: Sequence[int] | np.ndarray, secrets: Shares, polynomial: int) -> int:

@@ -95,27 +95,30 @@ def tag_holds(message: Sequence[int] | np.ndarray, received: int, key: HashKey, 
     return tag(message, key, pad) == received
 
 
-def forgery_bound(message_bits: int, length: int) -> float:
+def forgery_bound(message_bits: int, length: float) -> float:
     """The most that a forger's best guess can be worth.
 
     Args:
       message_bits: m.
-      length: n, bits of a tag.
+      length: n, bits of a tag; of a signature with keys that are not perfectly secret, their
+        min-entropy, a real number.
 
     Returns:
-      min(1, m / 2^(n - 1)).
+      min(1, m 2^(1 - n)).
 
     Raises:
+      TypeError: if the length is not real.
       ValueError: if a number is below 1.
 
-    Reference: Krawczyk, CRYPTO '94, LNCS 839, 129.
+    Reference: Krawczyk, CRYPTO '94, LNCS 839, 129; for imperfect keys Li et al., arXiv 2301.01132,
+    from memory.
 
-    >>> forgery_bound(8, 6)
-    0.25
+    >>> forgery_bound(8, 6), round(forgery_bound(8, 5.5), 4)
+    (0.25, 0.3536)
     """
     checks.integer("message_bits", message_bits)
-    checks.integer("length", length)
-    return min(1.0, math.ldexp(message_bits, 1 - length))
+    checks.within("length", length, 1.0, math.inf)
+    return min(1.0, message_bits * 2.0 ** (1 - length))
 
 
 def tag_length(message_bits: int, forgery: float) -> int:

@@ -63,7 +63,10 @@ REFUSED = {
         "[[runs]]\nreadout_error = 1.5",
         ["runs.readout_error", "[0, 1]", "1.5"],
     ),
-    "unknown clip": ('[[runs]]\nclip = "median"', ["runs.0.clip", "'max' or 'robust'", "median"]),
+    "unknown clip": (
+        '[[runs]]\nclip = "median"',
+        ["`runs.0.clip`", "'max' or 'robust' or a float", "median"],
+    ),
     "negative clip": ("[[runs]]\nclip = -1.0", ["clip", "positive finite", "-1.0"]),
     "clip of floats": (
         '[[runs]]\nclip = 0.5\nwire = "float32"',

@@ -10,7 +10,7 @@ import pytest
 from refused import check_refusal
 
 import jaxqring as jq
-from jaxqring.secure import Security
+from jaxqring.secure import Dropout, Security
 
 AXIS, NODES, BITS = "nodes", 4, 16
 KEY = jax.random.key(20261127)
@@ -209,6 +209,25 @@ def test_masks_and_protection_carry_the_same_levels(vmapped, noise):
         np.testing.assert_array_equal(masked[name], np.tile(robust_sum(leaf, 0), (NODES, 1)))
 
 
+@pytest.mark.matrix
+def test_every_ring_of_a_mesh_agrees_by_itself_and_knows_that_nodes_agree():
+    """Two rings of four nodes side by side, with check_vma, the second one's values ten times."""
+    tree = LIES["huge"](honest())["a"]
+    mesh = jax.make_mesh((NODES, 2), (AXIS, "model"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
+    spec = jax.sharding.PartitionSpec
+
+    @functools.partial(jax.jit)
+    @functools.partial(
+        jax.shard_map, mesh=mesh, in_specs=spec(AXIS, "model"), out_specs=spec(None, "model")
+    )
+    def total(x):
+        return jq.psum(x, AXIS, ring=off(ROBUST), key=None, replicated=True)
+
+    found = total(np.concatenate([tree, 10 * tree], axis=1))
+    want = np.concatenate([robust_sum(tree, 0), robust_sum(np.float32(10) * tree, 0)])
+    np.testing.assert_array_equal(found[0], want)
+
+
 def test_gradients_pass_where_nothing_is_clipped_and_are_finite_everywhere():
     tree = lie(lie(honest(), 1e30), np.nan, at=5)["a"]
     weights = np.arange(1, 9, dtype=np.float32)
@@ -262,6 +281,23 @@ def test_half_of_the_nodes_are_refused_before_tracing(vmapped, collective):
     run = vmapped(collective, NODES, shared=2)
     ring = off(jq.FixedPoint(clip="robust", liars=2))
     check_refusal(lambda: run(np.ones((NODES, 8)), ring, KEY), ValueError, ["`wire.liars`", "2"])
+
+
+def test_liars_are_below_half_of_the_nodes_that_a_dropout_may_leave(vmapped):
+    def run(x, ring, key):
+        return jq.secure_psum(
+            x,
+            AXIS,
+            ring=ring,
+            key=key,
+            source=jq.GHZSource(5),
+            security=Security(),
+            dropout=Dropout(0.1),
+        )
+
+    x, ring = np.ones((5, 8)), off(jq.FixedPoint(clip="robust", liars=2))
+    words = ["`ring.wire.liars`", "half of the 3 nodes", "2"]
+    check_refusal(lambda: vmapped(run, 5, shared=2)(x, ring, KEY), ValueError, words)
 
 
 def test_a_compressor_has_scales_of_its_own_and_refuses_robust_ones(vmapped):
