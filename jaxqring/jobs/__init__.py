@@ -9,6 +9,8 @@ from jaxqring.jobs._inversion_job import InversionConfig, run_inversion
 from jaxqring.jobs._link_config import LinkConfig
 from jaxqring.jobs._load import load_config
 from jaxqring.jobs._on_step import tensorboard
+from jaxqring.jobs._outer_config import LoopConfig, MemoriesConfig
+from jaxqring.jobs._outer_job import OuterConfig, run_outer
 from jaxqring.jobs._security_config import SecurityConfig
 from jaxqring.jobs._security_curves import SecurityCurves, security_curves
 from jaxqring.jobs._sensitivity_job import SensitivityConfig, run_sensitivity
@@ -23,6 +25,9 @@ __all__ = [
     "CompressionConfig",
     "InversionConfig",
     "LinkConfig",
+    "LoopConfig",
+    "MemoriesConfig",
+    "OuterConfig",
     "RunConfig",
     "SecurityConfig",
     "SecurityCurves",
@@ -34,6 +39,7 @@ __all__ = [
     "run_budget",
     "run_compression",
     "run_inversion",
+    "run_outer",
     "run_sensitivity",
     "run_sweep",
     "security_curves",
