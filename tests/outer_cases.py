@@ -45,6 +45,54 @@ def nesterov(rounds, eta, mu, kind="sync"):
     return theta
 
 
+def co2(rounds, beta=0.5, gap=1.0, clip=np.inf):
+    """(2,) the slow parameters; the first round only starts an average."""
+    x, m, bar = START, np.zeros(2), None
+    nodes = np.tile(x, (NODES, 1))
+    for _ in range(rounds):
+        nodes = CENTRES + (nodes - CENTRES) * (1 - RATE * CURVATURE) ** EVERY
+        fresh = nodes.mean(axis=0)
+        if bar is not None:
+            m = np.clip(beta * m + (x - bar) / gap, -clip, clip)
+            x = x - m
+            nodes = np.tile(x, (NODES, 1))
+        bar = fresh
+    return x
+
+
+def noloco(start, schedule, alpha=0.5, beta=0.7, gamma=0.7):
+    """(N, 2) the slow parameters after a round for each row of partners."""
+    phi, delta = np.array(start), np.zeros_like(start)
+    for partners in schedule:
+        found = -displaced(phi)  # theta - phi
+        found = (found + found[partners]) / 2
+        centre = (phi + phi[partners]) / 2
+        delta = alpha * delta + beta * found + gamma * (centre - phi)
+        phi = phi + delta
+    return phi
+
+
+def diloco_round(kind, share, eta, mu, nodes=None):
+    """A round on (theta, m, theta of the round before), distances from a common optimum."""
+    part = 0 if nodes is None else 1 / nodes
+
+    def step(state):
+        theta, m, old = state
+        if kind == "co2":
+            bar = (1 - share) * old  # the parameters that nodes had a round ago
+            m = mu * m + (theta - bar)
+            return np.array([theta - eta * m, m, theta])
+        g = {
+            "sync": share * theta,
+            "delayed": share * old,
+            "eager": share * old + part * (share * theta - share * old),
+        }[kind]
+        m = mu * m + g
+        return np.array([theta - eta * (g + mu * m), m, theta])
+
+    return step
+
+
 # --- Loops of the package on it -------------------------------------------------------------------
 
 

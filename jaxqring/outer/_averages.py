@@ -269,4 +269,6 @@ def as_average(average: Any) -> Average:
 
 
 def same_structure(a: PyTree, b: PyTree) -> bool:
-    return jax.tree.structure(a) == jax.tree.structure(b)
+    """True if two trees have leaves at the same places."""
+    known: Any = jax.tree.structure(a)
+    return bool(known == jax.tree.structure(b))

@@ -7,7 +7,7 @@ map of (theta, m, theta of the round before),
     theta' = theta - eta (g + mu m'),   m' = mu m + g,
 
 with g = r theta for "sync", r theta_old for "delayed", and r theta_old + r (theta - theta_old) / N
-for "eager".
+for "eager". For "co2" theta' = theta - eta m' and m' = mu m + theta - (1 - r) theta_old.
 
 Derived here from the updates; the paper of the delayed and the eager update has no bound.
 """
@@ -21,7 +21,7 @@ from jax import lax
 
 from jaxqring import _checks as checks
 
-LoopKind: TypeAlias = Literal["sync", "delayed", "eager"]
+LoopKind: TypeAlias = Literal["sync", "delayed", "eager", "co2"]
 
 #: Squarings of a matrix whose norm then gives its radius: an error of 1e-7 for a Jordan block.
 _SQUARINGS = 30
@@ -31,6 +31,13 @@ def round_matrix(
     kind: LoopKind, share: Any, learning_rate: Any, momentum: Any, nodes: int | None
 ) -> list[list[Any]]:
     """The rows of the (3, 3) map of a round; `nodes` None stands for very many."""
+    if kind == "co2":
+        kept = 1 - share
+        return [
+            [1 - learning_rate, -learning_rate * momentum, learning_rate * kept],
+            [1.0, momentum, -kept],
+            [1.0, 0.0, 0.0],
+        ]
     part = {"sync": 1.0, "delayed": 0.0, "eager": 0.0 if nodes is None else 1 / nodes}[kind]
     fresh, stale = share * part, share * (1 - part)
     ahead = learning_rate * (1 + momentum)
@@ -73,11 +80,11 @@ def radius(
     """The spectral radius of one round of an outer loop on a quadratic; below one it converges.
 
     Args:
-      kind: "sync", "delayed" or "eager".
+      kind: "sync", "delayed" or "eager", of `diloco`; or "co2", without a clip.
       share: r, of the way to the optimum that the inner steps of a round close; at least 0, above 1
         if they overshoot.
-      learning_rate: eta of the outer step.
-      momentum: mu of the outer step, of Nesterov.
+      learning_rate: eta of the outer step; of "co2" it is divided by the gap.
+      momentum: mu of the outer step, of Nesterov; of "co2" beta, of heavy ball.
       nodes: N, which "eager" depends on; None for very many, where it is "delayed".
 
     Returns:
@@ -129,7 +136,8 @@ def largest_share(
     a, b, c = (np.polynomial.Polynomial([at[0][i], at[1][i] - at[0][i]]) for i in (1, 2, 3))
     minus_one = 1 - a + b - c  # the polynomial at z = -1, times -1; at z = 1 it is r eta > 0
     on_circle = 1 - b + a * c - c * c  # Jury: zero where two eigenvalues have the product one
-    roots = np.concatenate([minus_one.roots(), on_circle.roots()])
+    # Coefficients that are zero but for roundings would have roots far away, and spoil the others.
+    roots = np.concatenate([each.trim(1e-12).roots() for each in (minus_one, on_circle)])
     real = np.sort(roots[np.abs(roots.imag) < 1e-9].real)
     return float(next(r for r in real if r > 1e-9))
 
