@@ -240,7 +240,7 @@ def every_step(inner_tx: optax.GradientTransformation, average: Average, key: Ke
 @no_other_keys
 @dataclasses.dataclass(frozen=True)
 class MemoriesConfig:
-    """The links of a study in time: their pairs, their memories, and the inner steps between rounds.
+    """The links of a study in time: their pairs, their memories, and the steps between rounds.
 
     Attributes:
       fidelity: of a fresh pair, in [1/4, 1].
@@ -255,6 +255,10 @@ class MemoriesConfig:
       qubit_rate: qubits per second on a link, in hertz.
       latency: seconds of one hop.
       protection: of the links.
+
+    Raises:
+      TypeError: if a number is not real.
+      ValueError: if one is out of range, there is no coherence time, or symbols are not protected.
     """
 
     fidelity: float = 0.99
@@ -268,7 +272,7 @@ class MemoriesConfig:
     step_time: float = 5e-3
     qubit_rate: float = 1e9
     latency: float = 5e-5
-    protection: CodeConfig = CodeConfig()
+    protection: CodeConfig = dataclasses.field(default_factory=CodeConfig)
 
     def __post_init__(self) -> None:
         check_fields(self, "memories.")

@@ -62,7 +62,7 @@ class OuterConfig:
         LoopConfig("DiLoCo", "diloco"),
     )
     shown: str = "DiLoCo"
-    memories: MemoriesConfig = MemoriesConfig()
+    memories: MemoriesConfig = dataclasses.field(default_factory=MemoriesConfig)
 
     def __post_init__(self) -> None:
         check_fields(self)

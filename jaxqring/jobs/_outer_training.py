@@ -125,7 +125,7 @@ def asynchronous_training(
     arrivals: Arrivals,
     bits: float,
 ) -> OuterTraining:
-    """The training of a task by nodes that report to a server, with the outcomes of `loop_training`.
+    """The training of a task by nodes that report to a server; outcomes as of `loop_training`.
 
     Args:
       task: the training; the list of arrivals says how many steps there are.

@@ -14,9 +14,9 @@ from jaxqring.outer._loop import make_loop
 from jaxqring.outer._nesterov import Nesterov, diloco, local_sgd
 from jaxqring.outer._noloco import NoLoCoState, in_pairs, noloco
 from jaxqring.outer._outer_types import Loop, Method, OuterState, Received
+from jaxqring.outer._pair_stability import largest_consensus, pair_cost, pair_radius
 from jaxqring.outer._rounds_in_time import RoundTime, round_time
 from jaxqring.outer._scaffold import Control, scafcom, scaffold, scallion
-from jaxqring.outer._pair_stability import largest_consensus, pair_cost, pair_radius
 from jaxqring.outer._stability import largest_share, radius
 
 __all__ = [
@@ -24,9 +24,9 @@ __all__ = [
     "AsynchronousResult",
     "Average",
     "AverageCounts",
+    "CO2State",
     "Control",
     "DelayedNesterovState",
-    "CO2State",
     "Loop",
     "Method",
     "Nesterov",

@@ -51,6 +51,7 @@ def points_of(summary, name):
     return {(point["every"], point["split"]): point for point in loop["points"]}
 
 
+@pytest.mark.matrix
 def test_a_point_is_the_mean_of_its_trainings(study):
     config, summary = study
     points = points_of(summary, "DiLoCo")
