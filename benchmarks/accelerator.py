@@ -41,6 +41,7 @@ from jaxqring.sweeps._sweep import _plan, _trace
 from jaxqring.train._models import CNN
 from jaxqring.train._step import node_step, over_nodes
 from jaxqring.train._task import DataConfig, TaskConfig, training
+from jaxqring.train._updates import averaged
 
 SWEEP = Path(__file__).parent.parent / "configs" / "sweep_fidelity.toml"
 RATIOS = ["x copy", "x threefry", "x peer"]
@@ -237,7 +238,9 @@ def step(session: Session) -> Iterator[Row]:
     params = model.init(jax.random.key(0), images[0])["params"]
     state = TrainState.create(apply_fn=model.apply, params=params, tx=optax.adam(4e-3))
     state = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (NODES, *jnp.shape(leaf))), state)
-    arguments = jax.device_put((state, (images, labels), jax.random.key(0)), jax.devices()[0])
+    arguments = jax.device_put(
+        (state, (images, labels), jax.random.key(0), np.int32(0)), jax.devices()[0]
+    )
     peer = 0.0
     for name, ring, goal in (
         ("classical", None, None),
@@ -245,7 +248,7 @@ def step(session: Session) -> Iterator[Row]:
         ("noise off", jq.Ring(noise="off"), None),
         ("error 1e-2, protected", bare(1e-2, protection=PROTECTION), None),
     ):
-        run = over_nodes(node_step(ring), "vmap", jax.devices()[:1], shared=(2,))
+        run = over_nodes(node_step(averaged(ring)), "vmap", jax.devices()[:1], shared=(2, 3))
         times = session.times(run, *arguments)
         peer = peer or times[1]
         yield session.row(f"step, {name}", times, peer=peer, goal=goal)

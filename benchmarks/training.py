@@ -9,6 +9,7 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from timing import medians, parser, report
 
 import jaxqring as jq
@@ -17,6 +18,7 @@ from jaxqring.jobs._training_job import _initial_state
 from jaxqring.train import _datasets as datasets
 from jaxqring.train._placement import place
 from jaxqring.train._step import node_step, over_nodes
+from jaxqring.train._updates import averaged
 
 DEMO = Path(__file__).parent.parent / "configs" / "demo.toml"
 
@@ -35,12 +37,14 @@ def main():
     rings["ring, symbol error 1e-3"] = jq.Ring(jq.superdense(jq.werner(fidelity=0.999)))
 
     def steps(ring):
-        step = over_nodes(node_step(ring), placement.mapping, placement.devices, shared=(2,))
+        step = node_step(averaged(ring))
+        step = over_nodes(step, placement.mapping, placement.devices, shared=(2, 3))
 
         def run():
             for number in range(options.steps):
                 # Each is waited for, as in the training loop.
-                jax.block_until_ready(step(state, batch, jax.random.key(number)))
+                key = jax.random.key(number)
+                jax.block_until_ready(step(state, batch, key, np.int32(number)))
 
         return run
 

@@ -2,8 +2,8 @@
 
 What a training script needs is here; everything else has a namespace, which is a room of the
 package: `jaxqring.channels`, `pairs`, `ghz`, `information`, `capacity`, `link`, `codec`, `codes`,
-`supply`, `ring`, `gradients`, `economics`, `secure`, `audit`, `qmodels`, `compress`, `train`,
-`outer`, `sweeps`, `inversion`, `launch`, `jobs`, `show`, `claims` and `interop`.
+`supply`, `ring`, `gradients`, `economics`, `secure`, `audit`, `control`, `qmodels`, `compress`,
+`outer`, `train`, `sweeps`, `inversion`, `launch`, `jobs`, `show`, `claims` and `interop`.
 """
 
 import importlib
@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from jaxqring import (
         claims,
         compress,
+        control,
         interop,
         inversion,
         jobs,
@@ -88,6 +89,7 @@ __all__ = [
     "codec",
     "codes",
     "compress",
+    "control",
     "dephasing",
     "depolarizing",
     "distill",
@@ -136,6 +138,7 @@ __version__ = "0.2.0"
 _LATE = {
     "claims": "jaxqring.claims",
     "compress": "jaxqring.compress",
+    "control": "jaxqring.control",
     "interop": "jaxqring.interop",
     "inversion": "jaxqring.inversion",
     "jobs": "jaxqring.jobs",

@@ -79,7 +79,7 @@ def integer(argument: str, value: Any, least: int = 1, most: float = np.inf) -> 
         or not isinstance(value, int | np.integer)
         or not least <= value <= most
     ):
-        rule = f"of at least {least}" if np.isinf(most) else f"in [{least}, {most}]"
+        rule = f"of at least {least}" if most == np.inf else f"in [{least}, {most}]"
         refuse(argument, f"be an integer {rule}", value)
     return int(value)
 

@@ -23,6 +23,8 @@ Rounding: TypeAlias = Literal["nearest", "stochastic"]
 DistillationProtocol: TypeAlias = Literal["dejmps", "bbpssw"]
 HeraldingScheme: TypeAlias = Literal["midpoint", "direct"]
 NonFinite: TypeAlias = Literal["propagate", "clip"]
+#: The largest magnitude on a fixed-point wire: of all nodes, of all but liars, or a number.
+Clip: TypeAlias = Literal["max", "robust"] | float
 Derivative: TypeAlias = Literal["mean", "exact"]
 Collective: TypeAlias = Literal["psum", "psum_scatter", "all_gather"]
 Estimator: TypeAlias = Literal["mean", "gaussian", "score", "russo", "exact"]

@@ -241,17 +241,17 @@ LINKS = {
     "clip of zero": (
         lambda: FixedPoint(8, clip=0.0),
         ValueError,
-        ["`clip`", 'be "max" or a positive finite number', "0.0"],
+        ["`clip`", 'be "max", "robust" or a positive finite number', "0.0"],
     ),
     "infinite clip": (
         lambda: FixedPoint(8, clip=float("inf")),
         ValueError,
-        ["`clip`", 'be "max" or a positive finite number', "inf"],
+        ["`clip`", 'be "max", "robust" or a positive finite number', "inf"],
     ),
     "clip of another word": (
         lambda: FixedPoint(8, clip="mean"),
         ValueError,
-        ["`clip`", 'be "max" or a positive finite number', "mean"],
+        ["`clip`", 'be "max", "robust" or a positive finite number', "mean"],
     ),
     "unknown rounding": (
         lambda: FixedPoint(8, rounding="up"),

@@ -10,7 +10,7 @@ from jax.typing import ArrayLike
 
 from jaxqring import _checks as checks
 from jaxqring._threefry import KeyWords
-from jaxqring._types import NonFinite, Rounding
+from jaxqring._types import Clip, NonFinite, Rounding
 from jaxqring.codec._formats import FixedPoint
 
 
@@ -38,12 +38,13 @@ class Counts(FixedPoint):
     """
 
     bits: int = 16
-    clip: Literal["max"] | float = dataclasses.field(init=False, default=1.0, repr=False)
+    clip: Clip = dataclasses.field(init=False, default=1.0, repr=False)
     rounding: Rounding = dataclasses.field(init=False, default="nearest", repr=False)
     scale: Literal["leaf", "payload"] | int = dataclasses.field(
         init=False, default="payload", repr=False
     )
     non_finite: NonFinite = dataclasses.field(init=False, default="clip", repr=False)
+    liars: int = dataclasses.field(init=False, default=0, repr=False)
 
     @classmethod
     def for_sums(cls, most: int) -> "Counts":

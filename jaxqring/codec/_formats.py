@@ -22,7 +22,7 @@ from jax.typing import ArrayLike
 
 from jaxqring import _checks as checks
 from jaxqring._threefry import KeyWords, random_words
-from jaxqring._types import NonFinite, Rounding
+from jaxqring._types import Clip, NonFinite, Rounding
 from jaxqring.codec._packing import join, lanes_of, part, wrap
 
 
@@ -84,7 +84,8 @@ class FixedPoint:
     Attributes:
       bits: width on the wire, even, in [2, 32].
       clip: "max" to fit the largest magnitude of a block on any node (agreed over the control
-        channel), or a positive number for all blocks; values outside are clipped and counted.
+        channel); "robust" to fit the (liars + 1)-th largest of the nodes; or a positive number for
+        all blocks. Values outside are clipped and counted.
       rounding: "nearest" (ties to even), or "stochastic", which is unbiased.
       scale: the size of a block: "leaf" for each leaf of the pytree; an integer for runs of that
         many values of a leaf, in its memory order (of each node's part of it in a
@@ -93,19 +94,31 @@ class FixedPoint:
         node is NaN on every node. "clip": NaN is sent as 0, an infinity as the largest level of
         its block. A mean is finite where all values are; a sum beyond the type of its leaf is
         infinite with "propagate", and the largest number of the type with "clip".
+      liars: f, the number of nodes that may lie about their magnitudes, for `clip="robust"`; below
+        half of the nodes.
+
+    With "max" one number of one node sets the scale of a block for all: an entry of 1e30 has the
+    values of the others sent as zero, and a NaN loses the block. With "robust" each node sends the
+    exponent of its own block to all, in 8 bits, and all take the (f + 1)-th largest. Whatever f
+    nodes say, that lies between the (f + 1)-th largest and the largest exponent of the others: they
+    can be saturated, but not silence anybody. The price is that values of up to f honest nodes are
+    clipped to the magnitude of the next one, and that every node learns the exponents of all, under
+    masks too. Under "propagate" a block is NaN where more than f nodes have a NaN or an infinity
+    in it; those of up to f nodes are sent as with "clip", and counted.
 
     Raises:
-      ValueError: if an attribute is outside its domain.
+      ValueError: if an attribute is outside its domain, or there are liars without "robust".
 
     >>> FixedPoint(8).level_bits(4)
     6
     """
 
     bits: int = 16
-    clip: Literal["max"] | float = "max"
+    clip: Clip = "max"
     rounding: Rounding = "nearest"
     scale: Literal["leaf", "payload"] | int = "leaf"
     non_finite: NonFinite = "propagate"
+    liars: int = 0
 
     def __post_init__(self) -> None:
         if type(self.bits) is not int or self.bits % 2 or not 2 <= self.bits <= 32:
@@ -114,8 +127,11 @@ class FixedPoint:
         is_number = isinstance(self.clip, int | float) and not isinstance(self.clip, bool)
         if is_number and 0 < float(self.clip) < math.inf:
             checks.within("clip", float(self.clip), float(info.tiny), float(info.max))
-        elif not (isinstance(self.clip, str) and self.clip == "max"):
-            checks.refuse("clip", 'be "max" or a positive finite number', self.clip)
+        elif not (isinstance(self.clip, str) and self.clip in ("max", "robust")):
+            checks.refuse("clip", 'be "max", "robust" or a positive finite number', self.clip)
+        checks.integer("liars", self.liars, 0)
+        if self.liars and self.clip != "robust":
+            checks.refuse("liars", 'be 0 unless `clip` is "robust"', self.liars)
         checks.one_of("rounding", self.rounding, get_args(Rounding))
         if type(self.scale) is int:
             checks.integer("scale", self.scale, 1)
@@ -137,6 +153,20 @@ class FixedPoint:
             )
             checks.refuse("wire.bits", rule, self.bits)
         return left
+
+    def check_liars(self, num_nodes: int) -> None:
+        """Refuses more liars than a ring of N nodes can outvote.
+
+        Raises:
+          ValueError: if they are half of the nodes or more.
+        """
+        if 2 * self.liars >= num_nodes and self.liars:
+            checks.refuse("wire.liars", f"be below half of the {num_nodes} nodes", self.liars)
+
+    @property
+    def has_fixed_clip(self) -> bool:
+        """True if `clip` is a number, so that nodes agree on no scale."""
+        return not isinstance(self.clip, str)
 
     def code_bits(self, num_terms: int) -> int:
         """The earlier name of `level_bits`; gone with release 0.3."""
@@ -193,9 +223,9 @@ class FixedPoint:
 
     def in_units(self, num_terms: int) -> "FixedPoint":
         """The format for values that have been divided by the value of one level."""
-        clip: Literal["max"] | float = "max"
-        if self.clip != "max":
-            clip = math.ldexp(float(np.float32(self.clip)), -int(self.fixed_power(num_terms)))
+        if not self.has_fixed_clip:
+            return self
+        clip = math.ldexp(float(np.float32(self.clip)), -int(self.fixed_power(num_terms)))
         return dataclasses.replace(self, clip=clip)
 
     def encode(
@@ -212,7 +242,7 @@ class FixedPoint:
         limit = self.limit(num_terms)
         inverse = power_of_two(127 - _exponent_field(scale))
         levels = jnp.where(jnp.isnan(values), np.float32(0), values)
-        if self.clip != "max":
+        if self.has_fixed_clip:
             levels = jnp.clip(levels, -np.float32(self.clip), np.float32(self.clip))
         levels = levels * inverse
         if self.rounding == "nearest":
@@ -228,7 +258,7 @@ class FixedPoint:
 
     def saturates(self, values: jax.Array, scale: ArrayLike, num_terms: int) -> jax.Array:
         """True (...) where a value is clipped."""
-        edge = self.limit(num_terms) * scale if self.clip == "max" else np.float32(self.clip)
+        edge = np.float32(self.clip) if self.has_fixed_clip else self.limit(num_terms) * scale
         return jnp.abs(values) > edge
 
     def add(self, mine: jax.Array, arrived: jax.Array) -> jax.Array:

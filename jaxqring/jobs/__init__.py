@@ -9,13 +9,14 @@ from jaxqring.jobs._inversion_job import InversionConfig, run_inversion
 from jaxqring.jobs._link_config import LinkConfig
 from jaxqring.jobs._load import load_config
 from jaxqring.jobs._on_step import tensorboard
-from jaxqring.jobs._outer_config import LoopConfig, MemoriesConfig
+from jaxqring.jobs._outer_config import MemoriesConfig, OuterLoopConfig
 from jaxqring.jobs._outer_job import OuterConfig, run_outer
+from jaxqring.jobs._run_config import RunConfig
 from jaxqring.jobs._security_config import SecurityConfig
 from jaxqring.jobs._security_curves import SecurityCurves, security_curves
 from jaxqring.jobs._sensitivity_job import SensitivityConfig, run_sensitivity
 from jaxqring.jobs._sweep_job import SweepConfig, run_sweep
-from jaxqring.jobs._training_config import RunConfig, TrainConfig
+from jaxqring.jobs._training_config import TrainConfig
 from jaxqring.jobs._training_job import train
 
 __all__ = [
@@ -25,9 +26,9 @@ __all__ = [
     "CompressionConfig",
     "InversionConfig",
     "LinkConfig",
-    "LoopConfig",
     "MemoriesConfig",
     "OuterConfig",
+    "OuterLoopConfig",
     "RunConfig",
     "SecurityConfig",
     "SecurityCurves",

@@ -14,54 +14,37 @@ from jaxqring._types import Key, OptimizerName, PyTree
 from jaxqring.codec import FixedPoint
 from jaxqring.jobs._code_config import CodeConfig
 from jaxqring.jobs._compress_config import CompressConfig
-from jaxqring.outer import (
-    Average,
-    Loop,
-    RoundTime,
-    co2,
-    compressed,
-    diloco,
-    local_sgd,
-    noloco,
-    over_ring,
-    pair_cost,
-    round_time,
-    scafcom,
-    scaffold,
-    scallion,
+from jaxqring.jobs._loop_config import (
+    COMPRESSED,
+    CONTROLLED,
+    OPTIONS,
+    PAIRS,
+    Inner,
+    build_loop,
+    check_options,
 )
+from jaxqring.outer import Average, Loop, RoundTime, compressed, over_ring, pair_cost, round_time
 from jaxqring.physics.pairs import werner
 from jaxqring.ring import Ring
 from jaxqring.supply import generate
 from jaxqring.train._objective import AXIS
 from jaxqring.train._task import TaskConfig
 
-#: The options that each method takes, besides those of its inner optimizer.
+#: The options of each method, besides those of its inner optimizer and of what a round sends.
 _OPTIONS = {
-    "every_step": "compress",
-    "average": "compress",
-    "diloco": "outer_rate momentum fragments overlap blend compress",
-    "delayed": "outer_rate momentum compress",
-    "eager": "outer_rate momentum compress",
-    "co2": "outer_rate momentum clip compress",
-    "noloco": "outer_rate momentum consensus",
-    "neighbours": "outer_rate momentum consensus",
-    "scaffold": "outer_rate",
-    "scallion": "outer_rate scale compress",
-    "scafcom": "outer_rate momentum compress",
-    "asynchronous": "outer_rate momentum activation slowest",
+    **OPTIONS,
+    "every_step": (),
+    "asynchronous": ("outer_rate", "momentum", "activation", "slowest"),
 }
-#: Methods whose inner steps are those of plain SGD at a constant rate.
-CONTROLLED = ("scaffold", "scallion", "scafcom")
-#: The partners in methods of pairs.
-PAIRS: dict[str, Literal["random", "neighbours"]] = {"noloco": "random", "neighbours": "neighbours"}
+#: Methods that send nothing by way of a compressor.
+_PLAIN = (*PAIRS, "asynchronous")
 #: Methods whose rounds hide behind all inner steps of the next one.
 _HIDDEN = ("delayed", "eager", "co2")
 
 
 @no_other_keys
 @dataclasses.dataclass(frozen=True)
-class LoopConfig:
+class OuterLoopConfig:
     """An outer loop of a study. An option that is left out is that of the loop.
 
     Attributes:
@@ -128,30 +111,29 @@ class LoopConfig:
             checks.integer("loops.every", steps)
         if self.method == "every_step" and self.every:
             checks.refuse("loops.every", 'be left out of "every_step"', self.every)
-        options = {name for each in _OPTIONS.values() for name in each.split()}
-        for name in sorted(options - set(_OPTIONS[self.method].split())):
-            if getattr(self, name) is not None:
-                rule = f'be left out of "{self.method}"'
-                checks.refuse(f"loops.{name}", rule, getattr(self, name))
+        check_options(self, _OPTIONS, "loops")
+        if self.method in _PLAIN and self.compress is not None:
+            rule = f'be left out of "{self.method}"'
+            checks.refuse("loops.compress", rule, self.compress)
         if self.method in CONTROLLED and self.optimizer not in (None, "sgd"):
             rule = f'be "sgd" for "{self.method}", whose inner steps are plain ones'
             checks.refuse("loops.optimizer", rule, self.optimizer)
-        if self.method in ("scallion", "scafcom") and self.compress is None:
+        if self.method in COMPRESSED and self.compress is None:
             checks.refuse("loops.compress", f'be given for "{self.method}"', self.compress)
         if self.slowest is not None:
             checks.within("loops.slowest", self.slowest, 1e-3, 1.0)
 
-    def inner(self, task: TaskConfig) -> optax.GradientTransformation:
-        """The inner optimizer, at a constant rate."""
+    def inner(self, task: TaskConfig) -> Inner:
+        """The inner steps, at a constant rate."""
         rate = task.learning_rate if self.learning_rate is None else self.learning_rate
         if (self.optimizer or task.optimizer) == "adam":
-            return optax.adam(rate)
-        return optax.sgd(rate, task.momentum or None)
+            return Inner(optax.adam(rate), rate)
+        return Inner(optax.sgd(rate, task.momentum or None), rate)
 
-    def given(self, **names: str) -> dict[str, Any]:
-        """The options that are given, by the names of the loop's arguments."""
-        found = {argument: getattr(self, name) for argument, name in names.items()}
-        return {argument: value for argument, value in found.items() if value is not None}
+    def given(self) -> dict[str, Any]:
+        """The options that are given."""
+        found = {name: getattr(self, name) for name in _OPTIONS[self.method]}
+        return {name: value for name, value in found.items() if value is not None}
 
     def loop(self, task: TaskConfig, ring: Ring, every: int, key: Key | None) -> Loop:
         """The loop over a ring.
@@ -159,35 +141,22 @@ class LoopConfig:
         Raises:
           ValueError: as the loop.
         """
-        given, method = self.given, self.method
-        outer = given(learning_rate="outer_rate", momentum="momentum")
-        if method in CONTROLLED:
-            rate = task.learning_rate if self.learning_rate is None else self.learning_rate
-            options = {"every": every, "inner_rate": rate, "key": key, **outer}
-            if method == "scaffold":
-                return scaffold(over_ring(ring, AXIS), **options)
-            assert self.compress is not None
-            compressor = self.compress.build()
-            if method == "scallion":
-                return scallion(compressor, ring, AXIS, **options, **given(scale="scale"))
-            return scafcom(compressor, ring, AXIS, **options)
         inner = self.inner(task)
-        if method in PAIRS:
-            outer |= given(consensus="consensus")
-            return noloco(inner, AXIS, every=every, pairs=PAIRS[method], key=key, **outer)
-        average = over_ring(ring, AXIS)
-        if self.compress is not None:
-            average = compressed(self.compress.build(), ring, AXIS)
-        if method == "every_step":
-            return every_step(inner, average, key)
-        if method == "average":
-            return local_sgd(inner, average, every=every, key=key)
-        if method == "co2":
-            outer |= given(clip="clip")
-            return co2(inner, average, every=every, key=key, **outer)
-        outer |= given(fragments="fragments", overlap="overlap", blend="blend")
-        kind = {method: True} if method != "diloco" else {}
-        return diloco(inner, average, every=every, key=key, **outer, **kind)
+        compressor = None if self.compress is None else self.compress.build()
+        if self.method == "every_step":
+            average = over_ring(ring, AXIS)
+            if compressor is not None:
+                average = compressed(compressor, ring, AXIS)
+            return every_step(inner.optimizer, average, key)
+        return build_loop(
+            self.method,
+            self.given(),
+            inner,
+            every=every,
+            ring=ring,
+            compressor=compressor,
+            key=key,
+        )
 
     def bits(self, size: int, nodes: int, width: int) -> float | None:
         """Payload bits of a round over each link that its loop does not count itself."""

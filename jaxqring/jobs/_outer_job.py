@@ -14,7 +14,7 @@ from jaxqring._files import to_json, write_whole
 from jaxqring._types import Key, Split
 from jaxqring.codec import FixedPoint
 from jaxqring.jobs._devices import used_devices
-from jaxqring.jobs._outer_config import LoopConfig, MemoriesConfig
+from jaxqring.jobs._outer_config import MemoriesConfig, OuterLoopConfig
 from jaxqring.jobs._outer_training import OuterTraining, asynchronous_training, loop_training
 from jaxqring.outer import Arrivals, Server, arrival_bits, arrivals, delayed_nesterov
 from jaxqring.ring import Ring
@@ -57,9 +57,9 @@ class OuterConfig:
     splits: tuple[Split, ...] = ("iid", "sorted")
     seeds: int = 3
     devices: int | None = None
-    loops: tuple[LoopConfig, ...] = (
-        LoopConfig("every step", "every_step"),
-        LoopConfig("DiLoCo", "diloco"),
+    loops: tuple[OuterLoopConfig, ...] = (
+        OuterLoopConfig("every step", "every_step"),
+        OuterLoopConfig("DiLoCo", "diloco"),
     )
     shown: str = "DiLoCo"
     memories: MemoriesConfig = dataclasses.field(default_factory=MemoriesConfig)
@@ -95,11 +95,11 @@ class OuterConfig:
     def ring(self) -> Ring:
         return Ring(wire=FixedPoint(self.bits), noise="off")
 
-    def steps_of(self, loop: LoopConfig) -> tuple[int, ...]:
+    def steps_of(self, loop: OuterLoopConfig) -> tuple[int, ...]:
         """The H of a loop."""
         return (1,) if loop.method == "every_step" else loop.every or self.every
 
-    def arrivals(self, loop: LoopConfig, every: int) -> Arrivals:
+    def arrivals(self, loop: OuterLoopConfig, every: int) -> Arrivals:
         """The arrivals at a server, of as many inner steps as others make."""
         nodes, slowest = self.task.nodes, 1.0 if loop.slowest is None else loop.slowest
         speeds = np.linspace(1.0, slowest, nodes).round(6).tolist()
@@ -108,7 +108,7 @@ class OuterConfig:
         count = int(np.searchsorted(np.cumsum(listed.steps), most) + 1)
         return arrivals(speeds, every, min(count, most), dylu_steps=True)
 
-    def training(self, loop: LoopConfig, every: int, size: int) -> OuterTraining:
+    def training(self, loop: OuterLoopConfig, every: int, size: int) -> OuterTraining:
         """The training of a loop; see `jaxqring.jobs._outer_training`.
 
         Args:
@@ -124,15 +124,16 @@ class OuterConfig:
         total = arrival_bits(size, num_nodes=self.task.nodes, node=events.node, bits=self.bits)
         per_link = float(total.sum()) / self.task.nodes
         return asynchronous_training(
-            self.task, loop.inner(self.task), self.server(loop), events, per_link
+            self.task, loop.inner(self.task).optimizer, self.server(loop), events, per_link
         )
 
-    def server(self, loop: LoopConfig) -> Server:
+    def server(self, loop: OuterLoopConfig) -> Server:
         """The server of an asynchronous loop, with a window of one arrival of each node."""
-        given = loop.given(learning_rate="outer_rate", momentum="momentum", activation="activation")
+        names = {"outer_rate": "learning_rate", "momentum": "momentum", "activation": "activation"}
+        given = {names[name]: value for name, value in loop.given().items() if name in names}
         return delayed_nesterov(every=self.task.nodes, **given)
 
-    def loop_of(self, loop: LoopConfig, every: int) -> Callable[[Key], Any]:
+    def loop_of(self, loop: OuterLoopConfig, every: int) -> Callable[[Key], Any]:
         """A loop by its key."""
         return lambda key: loop.loop(self.task, self.ring, every, key)
 
@@ -171,7 +172,7 @@ def run_outer(config: OuterConfig, console: "Console | None" = None) -> dict[str
     found = []
     for loop in config.loops:
 
-        def train(setting: dict, key: Key, loop: LoopConfig = loop) -> dict[str, jax.Array]:
+        def train(setting: dict, key: Key, loop: OuterLoopConfig = loop) -> dict[str, jax.Array]:
             training = config.training(loop, setting["every"], size)
             return training(key, setting["sorted"] > 0)
 
@@ -200,7 +201,7 @@ def run_outer(config: OuterConfig, console: "Console | None" = None) -> dict[str
     return plain
 
 
-def _points(config: OuterConfig, loop: LoopConfig, table: Table) -> list[dict[str, Any]]:
+def _points(config: OuterConfig, loop: OuterLoopConfig, table: Table) -> list[dict[str, Any]]:
     """The points of a loop, one for each H and split, over the seeds."""
     points = []
     for every in config.steps_of(loop):
@@ -227,7 +228,7 @@ def _points(config: OuterConfig, loop: LoopConfig, table: Table) -> list[dict[st
 
 
 def _in_time(
-    config: OuterConfig, loop: LoopConfig, every: int, rounds: float, bits: float
+    config: OuterConfig, loop: OuterLoopConfig, every: int, rounds: float, bits: float
 ) -> dict[str, float]:
     """Online qubits over each link and seconds of a whole training."""
     task, memories = config.task, config.memories

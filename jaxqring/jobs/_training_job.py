@@ -18,7 +18,9 @@ from jaxqring._fields import as_written
 from jaxqring._files import MetricsLog, locked, read_metrics, to_json, write_whole
 from jaxqring._progress import Advance, progress_bars
 from jaxqring.jobs._on_step import OnStep
-from jaxqring.jobs._training_config import RunConfig, TrainConfig
+from jaxqring.jobs._run_config import RunConfig
+from jaxqring.jobs._run_parts import loop_of, optimizer_of
+from jaxqring.jobs._training_config import TrainConfig
 from jaxqring.jobs._training_folder import (
     check_folder,
     checkpoint_path,
@@ -43,9 +45,9 @@ from jaxqring.launch._processes import gathered, is_first, of_first, wait_for_al
 from jaxqring.launch._stopping import stopping
 from jaxqring.train import _datasets as datasets
 from jaxqring.train._membership import changed, consumed, copy_bits, reached
-from jaxqring.train._objective import exact, initial_params, model_for, schedule
+from jaxqring.train._objective import exact, initial_params, model_for
 from jaxqring.train._placement import Placement, check_processes, place
-from jaxqring.train._step import CompressedState
+from jaxqring.train._updates import CompressedState, LoopState
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -155,6 +157,8 @@ def _check_costs(config: TrainConfig, data: datasets.Dataset) -> None:
     params = jax.eval_shape(lambda: initial_params(model, key, data))
     for run in config.runs:
         consumed(config.periods(run), config.batch_per_node, len(data.train_labels))
+        if (loop := loop_of(run, config)) is not None:
+            jax.eval_shape(loop.init, params)
         for nodes in set(config.sizes(run)):
             terms_of(run, config, params, nodes)
 
@@ -241,10 +245,12 @@ def _initial_state(run: RunConfig, config: TrainConfig, data: datasets.Dataset) 
     parts: dict[str, Any] = {
         "apply_fn": exact(model).apply,
         "params": params,
-        "tx": _optimizer(run, config),
+        "tx": optimizer_of(run, config),
     }
-    compressor = run.compressor()
-    if compressor is None:
+    compressor, loop = run.compressor(), loop_of(run, config)
+    if loop is not None:
+        state = LoopState.create(**{**parts, "tx": optax.identity()}, outer=loop.init(params))
+    elif compressor is None:
         state = TrainState.create(**parts)
     else:
         state = CompressedState.create(**parts, memory=compressor.init(params))
@@ -255,11 +261,3 @@ def _initial_state(run: RunConfig, config: TrainConfig, data: datasets.Dataset) 
         return array[None]
 
     return jax.tree.map(with_axis, state)
-
-
-def _optimizer(run: RunConfig, config: TrainConfig) -> optax.GradientTransformation:
-    rate = schedule(run.learning_rate or config.learning_rate, config.steps)
-    if (run.optimizer or config.optimizer) == "adam":
-        return optax.adam(rate)
-    momentum = config.momentum if run.momentum is None else run.momentum
-    return optax.sgd(rate, momentum or None)

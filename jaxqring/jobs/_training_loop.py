@@ -12,7 +12,8 @@ from flax.training.train_state import TrainState
 from jaxqring._files import MetricsLog, load_state
 from jaxqring._progress import Advance
 from jaxqring._types import PyTree
-from jaxqring.jobs._training_config import RunConfig, TrainConfig
+from jaxqring.jobs._run_config import RunConfig
+from jaxqring.jobs._training_config import TrainConfig
 from jaxqring.jobs._training_folder import old_checkpoint_path
 from jaxqring.launch._checkpoints import Checkpoints, checkpoint_interval
 from jaxqring.launch._processes import is_first, of_first, wait_for_all

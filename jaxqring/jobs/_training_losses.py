@@ -5,7 +5,8 @@ import json
 import math
 
 from jaxqring._files import to_json, write_whole
-from jaxqring.jobs._training_config import RunConfig, TrainConfig
+from jaxqring.jobs._run_config import RunConfig
+from jaxqring.jobs._training_config import TrainConfig
 from jaxqring.jobs._training_folder import goes_on, losses_path, resume_points
 from jaxqring.train._membership import MembershipConfig
 

@@ -9,7 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax.training.train_state import TrainState
 
-from jaxqring.jobs._training_config import RunConfig, TrainConfig
+from jaxqring.jobs._run_config import RunConfig
+from jaxqring.jobs._run_parts import loop_of
+from jaxqring.jobs._training_config import TrainConfig
 from jaxqring.jobs._training_results import Terms
 from jaxqring.launch._processes import gathered, wait_for_all
 from jaxqring.ring import replica_agreement
@@ -17,6 +19,7 @@ from jaxqring.train import _datasets as datasets
 from jaxqring.train._objective import AXIS, model_for
 from jaxqring.train._placement import Placement
 from jaxqring.train._step import node_correct, node_resync, node_step, over_nodes
+from jaxqring.train._updates import averaged, in_rounds, with_replica
 
 TEST_BATCH = 1000
 
@@ -28,8 +31,8 @@ class Programs(NamedTuple):
       placement: of the nodes.
       step: one update.
       resync: the average of the replicas.
-      accuracy: (N,) of each node's replica on the test set.
-      agreement: of the parameters.
+      accuracy: (N,) of each node's replica on the test set; of an outer loop, what it evaluates.
+      agreement: of the parameters of these replicas.
     """
 
     placement: Placement
@@ -51,15 +54,21 @@ def programs_of(
     over = functools.partial(over_nodes, mapping=placement.mapping, devices=placement.devices)
     with_shots = config.quantum is not None and config.quantum.shots is not None
     sampled = model_for(config.model, data, config.quantum).apply if with_shots else None
-    step = node_step(run.ring(), terms.source, terms.security, run.compressor(), sampled)
+    loop = loop_of(run, config)
+    if loop is None:
+        update = averaged(run.ring(), terms.source, terms.security, run.compressor())
+        evaluated: Callable = lambda state: state  # noqa: E731
+    else:
+        update, evaluated = in_rounds(loop), over(with_replica(loop), shared=())
+    step = node_step(update, sampled)
     correct = over(node_correct, shared=(1, 2))
     agreement = over(lambda tree: replica_agreement(tree, AXIS), shared=())
     return Programs(
         placement,
-        over(step, shared=(2,)),
+        over(step, shared=(2, 3)),
         over(node_resync, shared=()),
-        functools.partial(_test_accuracy, correct, data),
-        lambda state: float(gathered(agreement(state.params))[0]),
+        lambda state: _test_accuracy(correct, data, evaluated(state)),
+        lambda state: float(gathered(agreement(evaluated(state).params))[0]),
     )
 
 
@@ -115,7 +124,7 @@ def updates(
         )
         if placement.processes > 1:
             batch = jax.tree.map(spread, batch)
-        state, metrics = programs.step(state, batch, key)
+        state, metrics = programs.step(state, batch, key, np.int32(step))
         jax.block_until_ready(last if runs_ahead else (state, metrics))
         if run.resync_every and (step + 1) % run.resync_every == 0:
             state = programs.resync(state)

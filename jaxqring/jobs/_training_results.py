@@ -10,9 +10,10 @@ import numpy as np
 from jaxqring._files import total
 from jaxqring._types import PyTree
 from jaxqring.codec import FixedPoint, Float32
-from jaxqring.compress import Compressor
 from jaxqring.compress._message import sizes_of
-from jaxqring.jobs._training_config import RunConfig, TrainConfig
+from jaxqring.jobs._run_config import RunConfig
+from jaxqring.jobs._step_costs import cost_of
+from jaxqring.jobs._training_config import TrainConfig
 from jaxqring.physics.ghz import GHZSource
 from jaxqring.ring import Cost, Ring
 from jaxqring.secure import Security, epsilon
@@ -26,7 +27,7 @@ class Terms(NamedTuple):
     """The cost of a step of a run on N nodes, and the masks on what it sends.
 
     Attributes:
-      cost: of a step.
+      cost: of a step, or of a round of an outer loop.
       sums: the sizes of its collectives, and their bits.
       source: of the GHZ states of a secure run; None for others.
       security: their verification; None for others.
@@ -51,7 +52,7 @@ def terms_of(run: RunConfig, config: TrainConfig, params: PyTree, num_nodes: int
       ValueError: if the compressor cannot send the gradients over the links, or no verification
         meets the target of the masks.
     """
-    cost = cost_of(run.ring(), run.compressor(), params, num_nodes)
+    cost = cost_of(run, params, num_nodes)
     sums = sums_of(run, params, num_nodes)
     if run.security is None:
         return Terms(cost, sums, None, None)
@@ -66,11 +67,13 @@ class Part(NamedTuple):
       num_nodes: N, the nodes of the ring.
       terms: of the run on them.
       lines: their metrics.
+      sends: the number of times that the cost was paid: of the steps, or of the rounds of a loop.
     """
 
     num_nodes: int
     terms: Terms
     lines: Lines
+    sends: float
 
 
 def parts_of(
@@ -84,31 +87,14 @@ def parts_of(
       lines: one for each step. Counters that lines of an earlier version lack are read as zero.
       terms: of the run, by the number of nodes.
     """
-    return [
-        Part(
-            len(period.nodes),
-            terms(len(period.nodes)),
-            [line for line in lines if period.first < line["step"] <= period.end],
-        )
-        for period in config.periods(run)
-    ]
-
-
-def cost_of(
-    ring: Ring | None, compressor: Compressor | None, params: PyTree, num_nodes: int
-) -> Cost:
-    """The cost of a step; a classical run sends float32 bits round the same ring.
-
-    Args:
-      ring: of the run; None for a classical one.
-      compressor: of the run; None for gradients as they are.
-      params: pytree of the shapes of one replica.
-      num_nodes: N, the nodes of the ring.
-    """
-    if ring is not None and compressor is not None:
-        return compressor.cost(ring, params, num_nodes)
-    count = sum(sizes_of(params))
-    return (Ring(wire=Float32(), noise="off") if ring is None else ring).cost(count, num_nodes)
+    parts = []
+    for period in config.periods(run):
+        own = [line for line in lines if period.first < line["step"] <= period.end]
+        sends: float = len(own)
+        if run.outer is not None:
+            sends = total(own, "rounds") / (run.outer.fragments or 1)
+        parts.append(Part(len(period.nodes), terms(len(period.nodes)), own, sends))
+    return parts
 
 
 def sums_of(run: RunConfig, params: PyTree, num_nodes: int) -> list[tuple[int, int]]:
@@ -176,21 +162,19 @@ def traffic(ring: Ring | None, parts: Sequence[Part]) -> dict[str, Any]:
 
 
 def _mean(parts: Sequence[Part], value: Callable[[Part], float]) -> float:
-    """The mean over steps of what all steps of a part have in common."""
-    steps = [len(part.lines) for part in parts]
-    return sum(
-        value(part) * (count / max(sum(steps), 1)) for part, count in zip(parts, steps, strict=True)
-    )
+    """The mean over all steps of what each step, or each round, of a part takes."""
+    steps = sum(len(part.lines) for part in parts)
+    return sum(value(part) * (part.sends / max(steps, 1)) for part in parts)
 
 
 def _qubits(part: Part) -> float:
     repeated = total(part.lines, "repeated_qubits")
-    return part.terms.cost.qubits + repeated / (part.num_nodes * max(len(part.lines), 1))
+    return part.terms.cost.qubits + repeated / (part.num_nodes * max(part.sends, 1))
 
 
 def _bits_delivered(part: Part) -> float:
     cost = part.terms.cost
-    codewords = max(cost.codewords * part.num_nodes * len(part.lines), 1)
+    codewords = max(cost.codewords * part.num_nodes * part.sends, 1)
     return cost.bits * (1 - total(part.lines, "undelivered") / codewords)
 
 
@@ -220,7 +204,7 @@ def _error_rate(ring: Ring | None, parts: Sequence[Part]) -> float:
     """Symbol errors per symbol sent over the whole run; zero where no symbol was sent."""
     if ring is None:
         return 0.0
-    sent = sum(part.terms.cost.symbols * part.num_nodes * len(part.lines) for part in parts)
+    sent = sum(part.terms.cost.symbols * part.num_nodes * part.sends for part in parts)
     return sum(total(part.lines, "symbol_errors") for part in parts) / sent if sent else 0.0
 
 
@@ -234,7 +218,7 @@ def guarantees(parts: Sequence[Part]) -> dict[str, Any]:
       parts: of a secure run.
     """
     masked = []
-    for _, (_, sums, source, security), lines in parts:
+    for _, (_, sums, source, security), lines, _ in parts:
         assert source is not None
         assert security is not None
         sizes, bits = zip(*sums, strict=True)

@@ -141,9 +141,14 @@ def secure(ring: Ring, axis_name: AxisName, *, source: GHZSource, security: Secu
             tree, axis_name, ring=ring, source=source, security=security, key=key, with_report=True
         )
         nodes = axis_size(axis_name) * ring.nodes_per_device
+        sent = (~report.aborted).astype(jnp.float32)
         links = report.ring
-        bits = 2.0 * links.symbols_per_link
-        counts = _tally(bits, links.online_qubits / nodes, links.symbol_errors, report.aborted)
+        counts = _tally(
+            sent * 2 * links.symbols_per_link,
+            sent * links.online_qubits / nodes,
+            sent * links.symbol_errors,
+            report.aborted,
+        )
         return result, memory, counts
 
     return Average(_nothing, mean, axis_name, ring.nodes_per_device, True, True)

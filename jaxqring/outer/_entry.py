@@ -22,7 +22,7 @@ def refuse_averages_within(inner: PyTree) -> None:
     for leaf in jax.tree.leaves(inner, is_leaf=lambda part: isinstance(part, kinds)):
         if isinstance(leaf, kinds):
             rule = "leave averages over nodes to the outer loop"
-            checks.refuse("inner_tx", rule, f"a state with an {type(leaf).__name__}")
+            checks.refuse("inner_tx", rule, f"a state that holds {type(leaf).__name__}")
 
 
 @jax.custom_batching.custom_vmap

@@ -23,7 +23,7 @@ class Fragments:
     places: tuple[tuple[int, ...], ...]
 
     @classmethod
-    def of(cls, tree: PyTree, *, count: int, lead: bool = False) -> "Fragments":
+    def of(cls, tree: PyTree, *, count: int) -> "Fragments":
         """Puts the largest leaf that is left into the smallest fragment, until none is left.
 
         Ties go to the first. The largest fragment then has at most 4/3 - 1/(3 F) of the values
@@ -32,7 +32,6 @@ class Fragments:
         Args:
           tree: of arrays.
           count: F.
-          lead: whether leaves have a leading axis of nodes, which does not count.
 
         Raises:
           ValueError: if there are fewer leaves than fragments.

@@ -19,7 +19,7 @@ from jax import lax
 from jaxqring import _checks as checks
 from jaxqring._types import Key, PyTree
 from jaxqring._varying import as_varying, varying
-from jaxqring.outer._averages import Average, AverageCounts, same_structure
+from jaxqring.outer._averages import Average, AverageCounts
 from jaxqring.outer._entry import check_grads, checked_step, refuse_averages_within
 from jaxqring.outer._fragments import Fragments
 from jaxqring.outer._outer_types import Loop, Method, OuterState, master, of_slow
@@ -92,7 +92,7 @@ def make_loop(
     options = _Options(
         optax.with_extra_args_support(inner_tx), average, method, period, key, overlap, blend
     )
-    parts = functools.partial(Fragments.of, count=fragments, lead=average.nodes_per_device > 1)
+    parts = functools.partial(Fragments.of, count=fragments)
     return Loop(
         functools.partial(_init, options, parts),
         functools.partial(_update, options, parts),
@@ -175,9 +175,13 @@ def _update(
     **extra: Any,
 ) -> tuple[PyTree, OuterState]:
     checks.instance("state", state, OuterState)
-    if not same_structure(grads, params):
-        rule = "have the structure of the parameters"
-        checks.refuse("grads", rule, str(jax.tree.structure(grads)))
+    for name, tree in (("grads", grads), ("state", state.slow)):
+        shapes = jax.tree.map(jnp.shape, tree)
+        if shapes != jax.tree.map(jnp.shape, params):
+            checks.refuse(name, "have the structure and shapes of the parameters", shapes)
+    if extra and options.carries_several:
+        rule = "not be given with several nodes on a device, whose values they do not tell apart"
+        checks.refuse("extra", rule, sorted(extra))
     step = checked_step(step, check_grads(grads, options.average))
     axes = varying(*map(jnp.asarray, jax.tree.leaves((grads, state, params))))
     grads, state, params = as_varying(jax.tree.map(jnp.asarray, (grads, state, params)), axes)

@@ -71,11 +71,13 @@ def _nesterov(kind: LoopKind, eta: float, mu: float, num_nodes: Callable[[], int
             step = jax.tree.map(lambda a, b: a + b / nodes, own.stale, sent)
             stale = jax.tree.map(lambda a, b: a - b / nodes, mean, sent)
         # Delta changes by -r s where theta has changed by -s; along m, as no older Delta is kept.
-        share = _quotient(own.secant[0] - dot(mean, own.momentum), own.secant[1])
+        # Eager nodes have changes of their own.
+        seen = sent if kind == "eager" else mean
+        share = _quotient(own.secant[0] - dot(seen, own.momentum), own.secant[1])
         momentum = jax.tree.map(lambda m, g: mu * m + g, own.momentum, step)
         ahead = jax.tree.map(lambda m, g: eta * (g + mu * m), momentum, step)
         slow = jax.tree.map(lambda a, b: a - b, slow, ahead)
-        secant = jnp.stack([dot(mean, momentum), dot(ahead, momentum)])
+        secant = jnp.stack([dot(seen, momentum), dot(ahead, momentum)])
         return Received(slow, Nesterov(momentum, stale, secant), share=share)
 
     def radius(share: jax.Array) -> jax.Array:
@@ -214,7 +216,8 @@ def diloco(
     The share r of the way to the optimum that a round closes is estimated along the momentum, as
     <Delta_t - Delta_(t+1), m> / <s, m>, s being the last change of theta, minus its sign: exact on
     a quadratic where all directions close alike, an average over directions on others. What decides
-    about stability is the largest one, which may be larger. With fragments, that of the last one.
+    about stability is the largest one, which may be larger. With fragments, that of the last one;
+    of eager steps, that of this node.
 
     Args:
       inner_tx: the inner optimizer; its state stays local.

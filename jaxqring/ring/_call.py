@@ -103,7 +103,7 @@ class Call(NamedTuple):
         nodes = place.num_nodes
         if isinstance(wire, FixedPoint):
             terms = nodes if reduce else 1
-            scales = agree(flat, layout, wire, terms, place.highest)
+            scales = agree(flat, layout, wire, terms, place.highest, place.everyone)
             flat = in_levels(flat, layout, wire, scales)
             ring = dataclasses.replace(ring, wire=wire.in_units(terms))
         size = flat.shape[2]

@@ -88,7 +88,8 @@ class Cost(Shown):
       pairs: EPR pairs used per link, one for each qubit.
       control_bits: classical bits per link to agree on the scales of a FixedPoint wire, by one ring
         all-reduce of a float32 for each scale. If `clip` is a number one bit for each says whether
-        all values are finite; nothing is agreed on if `non_finite` is "clip" as well.
+        all values are finite; nothing is agreed on if `non_finite` is "clip" as well. If it is
+        "robust", a ring all-gather of 8 bits for each.
       codewords: per link, each sent once.
 
     Reference: Patarasuk and Yuan, J. Parallel Distrib. Comput. 69, 117 (2009).
@@ -212,6 +213,8 @@ def ring_cost(
         checks.refuse("tree_or_size", "be a pytree or a size of at least 0", size)
     if isinstance(wire, FixedPoint) and collective != "all_gather":
         wire.level_bits(num_nodes)  # refuses a wire without room for guard bits
+    if isinstance(wire, FixedPoint):
+        wire.check_liars(num_nodes)
     hops = Hops.of(size, num_nodes, wire.bits, collective=collective)
     rounds = hops.rounds
     codewords, qubits = message(hops.size) if rounds else (0, 0)
@@ -219,8 +222,10 @@ def ring_cost(
     if isinstance(wire, FixedPoint) and rounds > 0:
         rows = num_nodes if collective == "psum_scatter" else 1
         scales = layout_of(wire, [size // rows for size in sizes], rows).num_scales
-        width = 32 if wire.clip == "max" else int(wire.non_finite == "propagate")
+        width = int(wire.non_finite == "propagate") if wire.has_fixed_clip else 32
         control = 2 * (num_nodes - 1) * -(-scales // num_nodes) * width
+        if wire.clip == "robust":
+            control = (num_nodes - 1) * scales * 8
     return Cost(
         num_nodes=num_nodes,
         rounds=rounds,

@@ -24,9 +24,13 @@ import numpy as np
 from jax import lax
 
 from jaxqring.codec._formats import FixedPoint, WireFormat, power_of_two
+from jaxqring.ring._lanes import each_node
 
 _INFINITY = np.int32(0x7F800000)
 _TOP = np.finfo(np.float32).max
+#: The least exponent of `FixedPoint.powers`, of which eight bits hold all up to 128; and above them
+#: the mark of a block that is not finite.
+_LEAST, _NOT_FINITE = -126, 255
 #: More pieces than this are cut out at offsets that the compiler does not know; see `_cut`.
 _FEW_PIECES = 32
 
@@ -249,7 +253,12 @@ class Scales(NamedTuple):
 
 
 def agree(
-    values: jax.Array, layout: Layout, wire: FixedPoint, num_terms: int, highest: Callable
+    values: jax.Array,
+    layout: Layout,
+    wire: FixedPoint,
+    num_terms: int,
+    highest: Callable,
+    everyone: Callable | None = None,
 ) -> Scales:
     """The scales of all blocks, in one call over the control channel.
 
@@ -259,8 +268,12 @@ def agree(
       wire: of the ring.
       num_terms: the number of levels that will be added.
       highest: the largest of every device's int32.
+      everyone: (N, ...) those of all nodes, of (k, ...); for a robust wire.
     """
-    propagates, known = wire.non_finite == "propagate", wire.clip != "max"
+    propagates, known = wire.non_finite == "propagate", wire.has_fixed_clip
+    if wire.clip == "robust":
+        assert everyone is not None
+        return _agree_despite_liars(values, layout, wire, num_terms, everyone)
     shape = (1, layout.own_rows, layout.row_scales)
     power = jnp.full(shape, wire.fixed_power(num_terms)) if known else None
     if power is not None and not propagates:
@@ -277,6 +290,26 @@ def agree(
     return Scales(wire.powers(peaks, num_terms) if power is None else power, lost)
 
 
+def _agree_despite_liars(
+    values: jax.Array, layout: Layout, wire: FixedPoint, num_terms: int, everyone: Callable
+) -> Scales:
+    """As `agree`, of the exponents of all nodes: the (f + 1)-th largest of each block."""
+    propagates = wire.non_finite == "propagate"
+
+    def own(node: jax.Array) -> jax.Array:
+        return layout.peaks(node[None], finite=not propagates)
+
+    peaks = each_node(own, lax.stop_gradient(values))
+    codes = wire.powers(peaks, num_terms) - _LEAST
+    table = everyone(jnp.where(peaks >= _INFINITY, _NOT_FINITE, codes))
+    chosen = jnp.sort(table, axis=0)[table.shape[0] - 1 - wire.liars][None]
+    if not propagates:
+        return Scales(chosen + _LEAST, None)
+    bad = chosen == _NOT_FINITE
+    lost = jnp.where(bad, np.float32(np.nan), np.float32(0))
+    return Scales(jnp.where(bad, 0, chosen + _LEAST), lost)
+
+
 def in_levels(values: jax.Array, layout: Layout, wire: FixedPoint, scales: Scales) -> jax.Array:
     """(k, R, P) values in units of one level, not yet rounded.
 
@@ -290,7 +323,7 @@ def in_levels(values: jax.Array, layout: Layout, wire: FixedPoint, scales: Scale
         scaled += jnp.where(small, -np.finfo(np.float32).tiny, np.float32(0))
         if wire.clip == "max":
             return scaled
-        # Far beyond a clip that is given values would become infinite.
+        # Far beyond a clip that is given, or that others have set, values would become infinite.
         return jnp.where(jnp.isfinite(part), jnp.clip(scaled, -_TOP, _TOP), scaled)
 
     halves = two_powers(-scales.power)

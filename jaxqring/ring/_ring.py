@@ -172,8 +172,9 @@ class Ring:
 
         Raises:
           TypeError: if the payload is neither a pytree of arrays nor an integer.
-          ValueError: if an argument is outside its domain, or the wire has no room for guard
-            bits; for an IdealCode also if its link is traced or has no capacity to spare.
+          ValueError: if an argument is outside its domain, the wire has no room for guard bits, or
+            half of the nodes may lie; for an IdealCode also if its link is traced or has no
+            capacity to spare.
         """
         return ring_cost(self.wire, tree_or_size, num_nodes, collective, self._known_qubits)
 
@@ -195,11 +196,12 @@ class Ring:
 
         Raises:
           TypeError: if the channel is missing or not a SymbolChannel.
-          ValueError: if there are not one or N links, a matrix is not stochastic, or the wire
-            has no room for guard bits.
+          ValueError: if there are not one or N links, a matrix is not stochastic, the wire has no
+            room for guard bits, or half of the nodes may lie.
         """
         if isinstance(self.wire, FixedPoint):
             self.wire.level_bits(num_terms)
+            self.wire.check_liars(num_nodes)
         if self.noise == "off":
             return
         check_transition("ring.channel", self.channel)  # type: ignore[arg-type]

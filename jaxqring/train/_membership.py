@@ -16,7 +16,7 @@ from jaxqring._fields import check_fields, no_other_keys
 from jaxqring._types import PyTree
 from jaxqring.compress import Compressor
 from jaxqring.train._datasets import NOTHING, Consumed
-from jaxqring.train._step import CompressedState
+from jaxqring.train._updates import CompressedState
 
 
 @no_other_keys

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,101 +15,36 @@ from jax.sharding import PartitionSpec as P
 from jaxqring import _checks as checks
 from jaxqring._types import AxisName, Key, NodeMapping, PyTree
 from jaxqring.codec import Float32
-from jaxqring.compress import Compressor, CompressReport, compressed_pmean
-from jaxqring.physics.ghz import GHZSource
 from jaxqring.qmodels._classifier import SHOTS
-from jaxqring.ring import Report, Ring, pmean, replica_agreement
-from jaxqring.secure import SecureReport, Security, secure_pmean
+from jaxqring.ring import Ring, pmean
 from jaxqring.train._objective import AXIS, cross_entropy
 from jaxqring.train._placement import MAPPINGS
+from jaxqring.train._updates import Update
 
 #: Folded into the key of a run, where the all-reduce folds the number of the step.
 NO_STEP = 2**32 - 1
 
-NodeStep = Callable[[TrainState, tuple, jax.Array], tuple[TrainState, dict[str, jax.Array]]]
+NodeStep = Callable[
+    [TrainState, tuple, jax.Array, jax.Array], tuple[TrainState, dict[str, jax.Array]]
+]
 
 
-class CompressedState(TrainState):
-    """The state of a training whose gradients are compressed.
-
-    Attributes:
-      memory: of the compressor of this node, from step to step.
-    """
-
-    memory: PyTree
-
-
-class _Reduced(NamedTuple):
-    """The result of an all-reduce.
-
-    Attributes:
-      gradients: the mean, or what a compressor delivers in its place.
-      memory: of the compressor; None without one.
-      counts: metrics of the all-reduce.
-      keep: takes the new and the old state to the old one where a secure step was aborted.
-      secure: metrics of its masks.
-    """
-
-    gradients: PyTree
-    memory: PyTree
-    counts: dict[str, Any]
-    keep: Callable[[PyTree, PyTree], PyTree] | None = None
-    secure: dict[str, Any] | None = None
-
-
-def node_step(
-    ring: Ring | tuple[Ring, ...] | None,
-    source: GHZSource | None = None,
-    security: Security | None = None,
-    compressor: Compressor | None = None,
-    sampled: Callable | None = None,
-) -> NodeStep:
-    """The step of one node: gradients of its own batch, averaged over the nodes, then an update.
-
-    A secure step whose GHZ states fail verification changes neither parameters nor optimizer nor
-    the memory of a compressor, but is counted, so that the next one has fresh states.
+def node_step(update: Update, sampled: Callable | None = None) -> NodeStep:
+    """The step of one node: the gradients of its own batch, and what becomes of them.
 
     Args:
-      ring: that averages; None for `lax.pmean` in float32. With a compressor it may be a tuple, as
-        for `jaxqring.compressed_pmean`.
-      source: of GHZ states, for a secure average.
-      security: their verification; given with `source`.
-      compressor: of the gradients; the state is a `CompressedState` then.
+      update: of the state, by the gradients of all nodes.
       sampled: a model whose scores are of finite shots, in place of that of the state; each node
         has shots of its own.
 
     Returns:
-      (state, (images, labels), key) -> (state, metrics); the metrics are the same on all nodes.
+      (state, (images, labels), key, number of the step) -> (state, metrics); the metrics are the
+      same on all nodes, as the last two arguments must be.
     """
 
-    def reduced(gradients: PyTree, state: TrainState, key: Key) -> _Reduced:
-        if ring is None:
-            gradients = lax.pmean(gradients, AXIS)
-            return _Reduced(
-                gradients, None, {"replica_agreement": replica_agreement(gradients, AXIS)}
-            )
-        step_key = jax.random.fold_in(key, state.step)
-        if compressor is not None:
-            masked = {"source": source, "security": security}
-            assert isinstance(state, CompressedState)
-            return _compressed(gradients, state.memory, step_key, compressor, ring, masked)
-        assert isinstance(ring, Ring)
-        if source is None or security is None:
-            gradients, report = pmean(gradients, AXIS, ring=ring, key=step_key, with_report=True)
-            return _Reduced(gradients, None, _counts(report))
-        gradients, secure = secure_pmean(
-            gradients,
-            AXIS,
-            ring=ring,
-            source=source,
-            security=security,
-            key=step_key,
-            with_report=True,
-        )
-        counts = _counts(secure.ring)
-        return _Reduced(gradients, None, counts, secure.keep, _secure_counts((secure,)))
-
-    def step(state: TrainState, batch: tuple, key: Key) -> tuple[TrainState, dict]:
+    def step(
+        state: TrainState, batch: tuple, key: Key, number: jax.Array
+    ) -> tuple[TrainState, dict]:
         images, labels = batch
 
         def loss_of(params: PyTree) -> tuple[jax.Array, jax.Array]:
@@ -128,17 +63,11 @@ def node_step(
             "repeated_qubits": jnp.float32(0),
             "undelivered": jnp.uint32(0),
         }
-        result = reduced(gradients, state, key)
-        metrics |= result.counts
+        after, counts = update(gradients, state, key, number)
+        metrics |= counts
         # Added up in the order of the nodes, so that the bits do not depend on where they run.
         each = lax.all_gather(jnp.stack([loss, accuracy]), AXIS)
         metrics["loss"], metrics["train_accuracy"] = jnp.mean(each, axis=0)
-        after = state.apply_gradients(grads=result.gradients)
-        if compressor is not None:
-            after = after.replace(memory=result.memory)
-        if result.keep is not None:
-            after = result.keep(after, state).replace(step=after.step)
-        metrics |= result.secure or {}
         metrics["replica_drift"] = replica_drift(after.params, AXIS)
         return after, metrics
 
@@ -149,60 +78,6 @@ def _shot_key(key: Key, state: TrainState) -> Key:
     """The key of the outcomes of one node in one step, apart from that of the all-reduce."""
     root = jax.random.fold_in(key, NO_STEP)
     return jax.random.fold_in(jax.random.fold_in(root, state.step), lax.axis_index(AXIS))
-
-
-def _compressed(
-    gradients: PyTree,
-    memory: PyTree,
-    key: Key,
-    compressor: Compressor,
-    ring: Ring | tuple[Ring, ...],
-    masked: dict[str, Any],
-) -> _Reduced:
-    """The all-reduce by way of a compressor, under masks if there are any."""
-    gradients, memory, report = compressed_pmean(
-        gradients,
-        memory,
-        AXIS,
-        compressor=compressor,
-        ring=ring,
-        key=key,
-        with_report=True,
-        **masked,
-    )
-    counts = {**_counts(report), "out_of_range": report.out_of_range}
-    secure = [call for call in report.calls if isinstance(call, SecureReport)]
-    if not secure:
-        return _Reduced(gradients, memory, counts)
-    of_masks = {**_secure_counts(secure), "aborted": report.aborted.astype(jnp.uint32)}
-    return _Reduced(gradients, memory, counts, report.keep, of_masks)
-
-
-def _counts(report: Report | CompressReport) -> dict[str, Any]:
-    return {
-        "symbol_errors": report.symbol_errors,
-        "saturated": report.saturated,
-        "retransmissions": report.retransmissions,
-        "repeated_qubits": report.repeated_qubits,
-        "undelivered": report.undelivered,
-        "replica_agreement": report.replica_agreement,
-    }
-
-
-def _secure_counts(reports: Sequence[SecureReport]) -> dict[str, Any]:
-    """The counts of the masks of a step, over all its collectives."""
-
-    def total(name: str) -> jax.Array:
-        first, *others = [getattr(report, name) for report in reports]
-        return sum(others, first)
-
-    return {
-        "aborted": reports[0].aborted.astype(jnp.uint32),
-        "attempts": total("attempts"),
-        "ghz_copies": total("copies"),
-        "wrong_sums": total("wrong_sums"),
-        "uncorrected_sums": total("uncorrected"),
-    }
 
 
 def replica_drift(params: PyTree, axis_name: AxisName) -> jax.Array:

@@ -438,7 +438,7 @@ def test_float_wires_deliver_what_broken_bits_say():
         ({"bits": 34}, "`bits` must be an even integer in [2, 32], but got 34."),
         ({"bits": 0}, "`bits` must be"),
         ({"bits": 8.0}, "`bits` must be"),
-        ({"clip": 0.0}, '`clip` must be "max" or a positive finite number, but got 0.0.'),
+        ({"clip": 0.0}, '`clip` must be "max", "robust" or a positive finite number, but got 0.0.'),
         ({"clip": -1}, "`clip` must be"),
         ({"clip": float("inf")}, "`clip` must be"),
         ({"clip": float("nan")}, "`clip` must be"),

@@ -21,7 +21,7 @@ from jaxqring.jobs import CompressConfig, CompressionConfig, TrainConfig, load_c
 from jaxqring.jobs._code_config import CodeConfig
 from jaxqring.jobs._compress_config import METHODS
 from jaxqring.jobs._compression_job import CurveConfig
-from jaxqring.jobs._training_config import RunConfig
+from jaxqring.jobs._run_config import RunConfig
 
 BUILT = {
     'method = "uncompressed"': Uncompressed(),

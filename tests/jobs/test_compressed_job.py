@@ -17,7 +17,7 @@ from jaxqring._files import read_metrics
 from jaxqring.jobs import CompressConfig, SecurityConfig, TrainConfig, train
 from jaxqring.jobs import _training_job as loop
 from jaxqring.jobs._code_config import CodeConfig
-from jaxqring.jobs._training_config import RunConfig
+from jaxqring.jobs._run_config import RunConfig
 from jaxqring.launch._checkpoints import Checkpoints
 from jaxqring.secure import Security, epsilon
 from jaxqring.show import _tables as tables

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from jaxqring import Ring, werner
 from jaxqring.codes import IdealCode
-from jaxqring.jobs import CompressConfig, LoopConfig, OuterConfig, load_config, run_outer
+from jaxqring.jobs import CompressConfig, OuterConfig, OuterLoopConfig, load_config, run_outer
 from jaxqring.jobs._code_config import CodeConfig
 from jaxqring.jobs._outer_config import _OPTIONS, MemoriesConfig
 from jaxqring.jobs._outer_training import _problem
@@ -31,9 +31,9 @@ STUDY = OuterConfig(
     seeds=2,
     devices=1,
     loops=(
-        LoopConfig("every step", "every_step"),
-        LoopConfig("DiLoCo", "diloco", every=(2, 4)),
-        LoopConfig("[server]", "asynchronous", slowest=0.5),
+        OuterLoopConfig("every step", "every_step"),
+        OuterLoopConfig("DiLoCo", "diloco", every=(2, 4)),
+        OuterLoopConfig("[server]", "asynchronous", slowest=0.5),
     ),
     memories=MemoriesConfig(protection=CodeConfig("ideal"), coherence=(0.01, 1.0)),
 )
@@ -153,7 +153,7 @@ def test_every_method_is_a_loop(method):
         "scafcom": CompressConfig("topk", fraction=0.1, error_feedback=False),
     }.get(method)
     given = {"scallion": {"scale": 0.5}, "scafcom": {"momentum": 0.5}}.get(method, {})
-    config = LoopConfig(method=method, compress=compress, **given)
+    config = OuterLoopConfig(method=method, compress=compress, **given)
     loop = config.loop(TASK, Ring(noise="off"), 4, jax.random.key(0))
     assert isinstance(loop, Loop)
     hidden = {"delayed": 4, "eager": 4, "co2": 4}.get(method, 0)
@@ -175,22 +175,29 @@ def test_the_packaged_studies_are_read():
     "call, sentence",
     [
         (
-            lambda: LoopConfig(method="average", outer_rate=0.5),
+            lambda: OuterLoopConfig(method="average", outer_rate=0.5),
             '`loops.outer_rate` must be left out of "average", but got 0.5.',
         ),
         (
-            lambda: LoopConfig(method="every_step", every=(2,)),
+            lambda: OuterLoopConfig(method="every_step", every=(2,)),
             '`loops.every` must be left out of "every_step", but got (2,).',
         ),
         (
-            lambda: LoopConfig(method="scaffold", optimizer="adam"),
+            lambda: OuterLoopConfig(method="scaffold", optimizer="adam"),
             '`loops.optimizer` must be "sgd" for "scaffold"',
         ),
         (
-            lambda: LoopConfig(method="scafcom"),
+            lambda: OuterLoopConfig(method="scafcom"),
             '`loops.compress` must be given for "scafcom", but got None.',
         ),
-        (lambda: LoopConfig(method="asynchronous", slowest=0.0), "`loops.slowest` must lie in"),
+        (
+            lambda: OuterLoopConfig(method="noloco", compress=CompressConfig()),
+            '`loops.compress` must be left out of "noloco", but got CompressConfig(',
+        ),
+        (
+            lambda: OuterLoopConfig(method="asynchronous", slowest=0.0),
+            "`loops.slowest` must lie in",
+        ),
         (lambda: OuterConfig(every=(3,)), "`every` must divide `task.steps` = 200, but got 3."),
         (lambda: OuterConfig(splits=()), "`splits` must hold at least one split"),
         (lambda: OuterConfig(shown="x"), "`shown` must be one of 'every step', 'DiLoCo'"),
@@ -203,7 +210,9 @@ def test_the_packaged_studies_are_read():
         (
             lambda: run_outer(
                 dataclasses.replace(
-                    STUDY, loops=(LoopConfig("DiLoCo", "diloco", fragments=3),), out="/nonexistent"
+                    STUDY,
+                    loops=(OuterLoopConfig("DiLoCo", "diloco", fragments=3),),
+                    out="/nonexistent",
                 )
             ),
             "`fragments` must divide `every` = 4, but got 3.",

@@ -12,8 +12,8 @@ from jaxqring._files import read_metrics
 from jaxqring.jobs import TrainConfig, train
 from jaxqring.jobs._code_config import CodeConfig
 from jaxqring.jobs._load import load_config
+from jaxqring.jobs._run_config import RunConfig
 from jaxqring.jobs._security_config import SecurityConfig
-from jaxqring.jobs._training_config import RunConfig
 from jaxqring.ring import Ring
 from jaxqring.train import DataConfig, QuantumConfig, TaskConfig, load, training
 

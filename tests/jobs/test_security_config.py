@@ -19,9 +19,9 @@ from jaxqring._files import read_metrics
 from jaxqring.jobs import TrainConfig, train
 from jaxqring.jobs import _training_job as loop
 from jaxqring.jobs._load import load_config
+from jaxqring.jobs._run_config import RunConfig
 from jaxqring.jobs._security_config import SecurityConfig
 from jaxqring.jobs._security_curves import cost_of, curve, security_curves
-from jaxqring.jobs._training_config import RunConfig
 from jaxqring.secure._bounds import epsilon
 from jaxqring.show import _tables as tables
 from jaxqring.train import _datasets as datasets

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jaxqring import Retransmit, depolarizing, reed_solomon, superdense, werner
+from jaxqring import FixedPoint, Retransmit, depolarizing, reed_solomon, superdense, werner
 from jaxqring._fields import as_written
 from jaxqring.codes import IdealCode, Unequal, bch, repetition, secded
 from jaxqring.jobs import (
@@ -25,8 +25,8 @@ from jaxqring.jobs._code_config import CodeConfig
 from jaxqring.jobs._compress_config import CompressConfig
 from jaxqring.jobs._link_config import PARAMETERS, LinkConfig
 from jaxqring.jobs._load import packaged_configs
+from jaxqring.jobs._run_config import RunConfig
 from jaxqring.jobs._security_config import SecurityConfig
-from jaxqring.jobs._training_config import RunConfig
 from jaxqring.train import MembershipConfig
 from jaxqring.train._datasets import DataConfig
 
@@ -62,6 +62,33 @@ REFUSED = {
     "readout error above one": (
         "[[runs]]\nreadout_error = 1.5",
         ["runs.readout_error", "[0, 1]", "1.5"],
+    ),
+    "unknown clip": ('[[runs]]\nclip = "median"', ["runs.0.clip", "'max' or 'robust'", "median"]),
+    "negative clip": ("[[runs]]\nclip = -1.0", ["clip", "positive finite", "-1.0"]),
+    "clip of floats": (
+        '[[runs]]\nclip = 0.5\nwire = "float32"',
+        ["runs.clip", "a ring with a fixed wire", "0.5"],
+    ),
+    "clip of a classical run": (
+        '[[runs]]\nclip = "robust"\ncollective = "classical"',
+        ["runs.clip", "a ring with a fixed wire", "robust"],
+    ),
+    "clip of codes": (
+        '[[runs]]\nclip = "robust"\ncompress = { rank = 1 }',
+        ["runs.clip", "compression", "robust"],
+    ),
+    "liars without a robust clip": ("[[runs]]\nliars = 1", ["liars", '"robust"', "1"]),
+    "negative liars": (
+        '[[runs]]\nclip = "robust"\nliars = -1',
+        ["runs.liars", "at least 0", "-1"],
+    ),
+    "half of the nodes lie": (
+        'nodes = 4\n[[runs]]\nclip = "robust"\nliars = 2',
+        ["liars", "below half of the 4 nodes", "2"],
+    ),
+    "half of the nodes that stay lie": (
+        CHANGE.format(9, "0, 1").replace("[[runs]]", '[[runs]]\nclip = "robust"\nliars = 1', 1),
+        ["liars", "below half of the 2 nodes", "1"],
     ),
     "odd bits": ("[[runs]]\nbits = 7", ["bits", "even", "7"]),
     "bits of a double": ("[[runs]]\nbits = 64", ["bits", "[2, 32]", "64"]),
@@ -173,7 +200,7 @@ REFUSED = {
         ["membership.nodes", "differ", "(0, 1, 2, 3, 4, 5, 6, 7)"],
     ),
     "a change of sorted shards": (
-        "split = \"sorted\"\n" + CHANGE.format(9, "0, 1"),
+        'split = "sorted"\n' + CHANGE.format(9, "0, 1"),
         ["runs.membership", "sorted", "left out"],
     ),
     "nobody stays": (CHANGE.format(9, "8, 9"), ["membership.nodes", "keep one", "(8, 9)"]),
@@ -306,6 +333,8 @@ def test_every_field_can_be_said_in_a_file(tmp_path):
         checksum_bits = 8
         [[runs]]
         name = "c"
+        clip = "robust"
+        liars = 1
         protection = { family = "ideal", gap = 0.1, top_symbols = 2 }
         [runs.security]
         noise = "white"
@@ -318,6 +347,9 @@ def test_every_field_can_be_said_in_a_file(tmp_path):
         tolerance = 0.1
         correction = [63, 45, 3]
         attempts = 4
+        [[runs]]
+        name = "d"
+        clip = 0.5
         """
     )
     devices = {"dephasing": 0.01, "gamma": 0.02, "gate_error": 0.03, "readout_error": 0.04}
@@ -338,8 +370,17 @@ def test_every_field_can_be_said_in_a_file(tmp_path):
     runs = (
         run,
         RunConfig("b", wire="bfloat16", protection=bch_code, simulate="symbol"),
-        RunConfig("c", protection=CodeConfig("ideal", gap=0.1, top_symbols=2), security=own),
+        RunConfig(
+            "c",
+            protection=CodeConfig("ideal", gap=0.1, top_symbols=2),
+            security=own,
+            clip="robust",
+            liars=1,
+        ),
+        RunConfig("d", clip=0.5),
     )
+    assert runs[2].ring().wire == FixedPoint(16, clip="robust", liars=1)
+    assert runs[3].ring().wire == FixedPoint(16, clip=0.5)
     assert load_config(str(path)) == TrainConfig(
         "all", "elsewhere", data, "mlp", 4, 5, 6, 1.0, 7, 8, "shard_map", False, runs
     )
@@ -389,7 +430,7 @@ def test_the_bits_of_a_run_of_two_parameters_are_those_of_its_two_channels():
 def test_files_leave_out_what_was_added_later_at_its_default():
     written = as_written(RunConfig())
     later = {*PARAMETERS[2:], "compress", "optimizer", "momentum", "learning_rate", "sampler"}
-    later |= {"membership", "memory"}
+    later |= {"membership", "memory", "clip", "liars"}
     assert written == {n: v for n, v in asdict(RunConfig()).items() if n not in later}
     assert {"fidelity", "error_prob", "bits", "protection"} <= set(written)
     assert as_written(RunConfig(survival=0.9)) == {**written, "survival": 0.9}

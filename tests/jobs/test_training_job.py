@@ -27,7 +27,7 @@ from jaxqring.jobs import TrainConfig, load_config, tensorboard, train
 from jaxqring.jobs import _training_job as loop
 from jaxqring.jobs import _training_loop as steps
 from jaxqring.jobs._code_config import CodeConfig
-from jaxqring.jobs._training_config import RunConfig
+from jaxqring.jobs._run_config import RunConfig
 from jaxqring.jobs._training_folder import _identity
 from jaxqring.jobs._training_programs import Programs, updates
 from jaxqring.launch._checkpoints import Checkpoints

@@ -30,6 +30,7 @@ MANY = {
     "ring": ("tests/ring", "shard_map_checked"),
     "secure": ("tests/secure", "shard_map_checked"),
     "compress": ("tests/compress", "shard_map_checked and not off"),
+    "outer": ("tests/outer", "shard_map_checked"),
     "gradients": ("tests/gradients", "shard_map_checked"),
     "qmodels": ("tests/qmodels", "shard_map_checked"),
 }

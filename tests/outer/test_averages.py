@@ -254,6 +254,8 @@ def test_an_aborted_round_leaves_all_as_it_was_and_the_next_one_makes_up_for_it(
         rounds = np.asarray(history[name])[:, EVERY - 1 :: EVERY]
         np.testing.assert_array_equal(rounds, wanted[name])
     assert state.aborted.tolist() == [count] * NODES
+    sent = (MANY - count) * OFF.cost(normal(seed=0), NODES).qubits
+    assert state.qubits.tolist() == [sent] * NODES  # an aborted one sends nothing
     assert state.rounds.tolist() == [MANY - count] * NODES
 
 

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from outer_cases import EVERY, NODES, RATE, START, displaced, nesterov, trained
+from outer_cases import CENTRES, EVERY, NODES, RATE, START, displaced, nesterov, trained
 
 from jaxqring import Ring
-from jaxqring.outer import diloco, exact, local_sgd, over_ring
+from jaxqring.outer import diloco, exact, local_sgd, over_ring, radius
 
 AXIS = "nodes"
 INNER = optax.sgd(RATE)
@@ -132,6 +132,29 @@ def test_the_outer_step_is_that_of_optax(x64, vmapped):
         updates, state = outer.update(delta, state, theta)
         theta = optax.apply_updates(theta, updates)
         np.testing.assert_allclose(after(history, rounds), np.tile(theta, (NODES, 1)), atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["sync", "delayed", "eager"])
+def test_the_share_of_a_common_curvature_is_found(x64, vmapped, kind):
+    # Steps of 0.1 against a curvature of one, for every node and direction.
+    loop = diloco(INNER, exact(AXIS), every=EVERY, **{kind: True} if kind != "sync" else {})
+
+    def node(params, centre, steps):
+        def step(carry, at):
+            after = loop.update(carry[0] - centre, carry[1], carry[0], step=at)
+            return after, (after[1].share, after[1].radius)
+
+        return jax.lax.scan(step, (params, loop.init(params)), steps)[1]
+
+    start = jnp.tile(jnp.asarray(START), (NODES, 1))
+    shares, radii = vmapped(node, NODES, shared=1)(start, jnp.asarray(CENTRES), jnp.arange(50))
+    share = 1 - 0.9**EVERY
+    # None yet: it takes two displacements, and a step between them.
+    first = {"sync": 2, "delayed": 3, "eager": 2}[kind] * EVERY
+    assert (shares[:, : first - 1] == 0).all()
+    np.testing.assert_allclose(shares[:, first - 1 : 7 * EVERY], share, rtol=1e-5)
+    wanted = radius(kind, share, *((0.7, 0.9) if kind == "sync" else (0.4, 0.5)), NODES)
+    np.testing.assert_allclose(radii[:, first - 1 : 7 * EVERY], wanted, rtol=1e-5)
 
 
 # --- H = 1 ----------------------------------------------------------------------------------------

@@ -46,10 +46,56 @@ def test_a_collective_is_skipped_between_rounds(every_mapping, entered):
         params, state = run(params, state, step)
         jax.block_until_ready(params)
         jax.effects_barrier()
-        # Under vmap one program is all nodes.
-        times = 1 if every_mapping.name == "vmap" else NODES
-        assert len(calls) in {(step + 1) // 3 * times, (step + 1) // 3 * NODES}
+        # One call for each node of this process; under vmap one program is all nodes.
+        times = 1 if every_mapping.name == "vmap" else NODES // jax.process_count()
+        assert len(calls) == (step + 1) // 3 * times
     assert np.asarray(state.rounds).tolist() == [2] * NODES
+
+
+# --- Types and arguments --------------------------------------------------------------------------
+
+
+def test_slow_parameters_keep_what_narrow_ones_lose(vmapped):
+    # One step is a sixteenth of the distance of two numbers near one in bfloat16.
+    loop = local_sgd(optax.sgd(1.0), exact(AXIS), every=1)
+    params = {"w": jnp.ones((NODES, 2), jnp.bfloat16)}
+    state = jax.vmap(loop.init)(params)
+    assert state.slow["w"].dtype == jnp.float32
+    grads = {"w": jnp.full((NODES, 2), 2.0**-11, jnp.bfloat16)}
+    act = vmapped(lambda g, s, p, step: loop.update(g, s, p, step=step), NODES, shared=1)
+    for step in range(16):
+        params, state = act(grads, state, params, step)
+    np.testing.assert_array_equal(state.slow["w"], np.full((NODES, 2), 1 - 2.0**-7))
+    assert params["w"].dtype == jnp.bfloat16
+    np.testing.assert_array_equal(params["w"].astype(jnp.float32), state.slow["w"])
+
+
+def test_parameters_and_state_may_be_donated_together():
+    loop = diloco(optax.sgd(1.0), exact(AXIS), every=2)
+    params = jnp.ones((NODES, 2))
+    state = jax.vmap(loop.init)(params)
+    act = jax.vmap(lambda p, s, step: loop.update(p, s, p, step=step), (0, 0, None), axis_name=AXIS)
+    run = jax.jit(act, donate_argnums=(0, 1))
+    for step in range(2):
+        params, state = run(params, state, step)
+    assert params.tolist() == state.slow.tolist()
+
+
+def test_further_arguments_go_to_the_inner_optimizer(vmapped):
+    def update(updates, state, params=None, *, scale):
+        del params
+        return jax.tree.map(lambda leaf: -scale * leaf, updates), state
+
+    inner = optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
+    loop = local_sgd(inner, exact(AXIS), every=1)
+    params = np.ones((NODES, 2), np.float32)
+    state = jax.vmap(loop.init)(params)
+    act = vmapped(lambda p, s: loop.update(p, s, p, step=0, scale=0.25), NODES)
+    np.testing.assert_array_equal(act(params, state)[0], 0.75 * params)
+    two = local_sgd(inner, over_ring(Ring(noise="off", nodes_per_device=2), AXIS), every=1)
+    state = jax.vmap(two.init)(params.reshape(2, 2, 2))
+    act = jax.vmap(lambda p, s: two.update(p, s, p, step=0, scale=0.25), axis_name=AXIS)
+    check_refusal(lambda: act(params.reshape(2, 2, 2), state), ValueError, ["`extra`", "scale"])
 
 
 # --- Refusals -------------------------------------------------------------------------------------
@@ -124,6 +170,7 @@ def call(loop, *, step=0, grads=None, params=None, state=None, axis=AXIS, step_a
         ({"step": np.zeros(NODES, int), "step_axis": 0}, ValueError, ["`step`", "in_axes=None"]),
         ({"axis": "others"}, ValueError, ["`axis_name`", "'nodes'"]),
         ({"grads": {"w": np.ones((NODES, 2))}}, ValueError, ["`grads`"]),
+        ({"grads": np.ones((NODES, 3))}, ValueError, ["`grads`", "(3,)"]),
         ({"state": np.ones(NODES)}, TypeError, ["`state`", "OuterState"]),
     ],
 )
@@ -184,6 +231,12 @@ def test_parameters_that_cannot_be_are_refused():
     check_refusal(lambda: several.init({"a": jnp.ones(2)}), ValueError, ["`fragments`", "4"])
     two = local_sgd(INNER, over_ring(Ring(noise="off", nodes_per_device=2), AXIS), every=1)
     check_refusal(lambda: two.init(jnp.ones(3)), ValueError, ["`params`", "nodes_per_device", "2"])
+
+
+def test_a_state_of_other_parameters_is_refused():
+    loop = local_sgd(INNER, OFF, every=2)
+    state = jax.vmap(loop.init)(jnp.ones((NODES, 3)))
+    check_refusal(lambda: call(loop, state=state), ValueError, ["`state`", "(3,)"])
 
 
 def test_a_plain_function_does_not_know_its_axis():

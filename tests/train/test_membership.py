@@ -10,7 +10,7 @@ from jaxqring.compress import DGC, LQSGD, DeMo, PowerSGD, RandomK, SignVote, Top
 from jaxqring.train import MembershipConfig, copies_lost
 from jaxqring.train import _datasets as datasets
 from jaxqring.train import _membership as membership
-from jaxqring.train._step import CompressedState
+from jaxqring.train._updates import CompressedState
 
 STEPS = 30
 
