@@ -9,6 +9,8 @@ from jaxqring.jobs._inversion_job import InversionConfig, run_inversion
 from jaxqring.jobs._link_config import LinkConfig
 from jaxqring.jobs._load import load_config
 from jaxqring.jobs._on_step import tensorboard
+from jaxqring.jobs._outer_config import MemoriesConfig, OuterLoopConfig
+from jaxqring.jobs._outer_job import OuterConfig, run_outer
 from jaxqring.jobs._run_config import RunConfig
 from jaxqring.jobs._security_config import SecurityConfig
 from jaxqring.jobs._security_curves import SecurityCurves, security_curves
@@ -24,6 +26,9 @@ __all__ = [
     "CompressionConfig",
     "InversionConfig",
     "LinkConfig",
+    "MemoriesConfig",
+    "OuterConfig",
+    "OuterLoopConfig",
     "RunConfig",
     "SecurityConfig",
     "SecurityCurves",
@@ -35,6 +40,7 @@ __all__ = [
     "run_budget",
     "run_compression",
     "run_inversion",
+    "run_outer",
     "run_sensitivity",
     "run_sweep",
     "security_curves",

@@ -270,8 +270,9 @@ def _stock(
     width = jnp.diff(edges)
     t1, t2, *own = (value[..., None] for value in (*lives, *times.values()))
     waited = wait(_wider(supply.pair), time=edges[..., :-1] + width / 2, t1=t1, t2=t2)
-    rest = jax.tree.map(lambda leaf: leaf[..., None], dataclasses.replace(supply, pair=None))
-    old = bill(dataclasses.replace(rest, pair=waited), dict(zip(times, own, strict=True)))
+    prices = (supply.pairs_per_second, supply.raw_pairs_per_pair, supply.generation_prob)
+    aged = Supply(waited, *(price[..., None] for price in prices))
+    old = bill(aged, dict(zip(times, own, strict=True)))
 
     young = bill(supply, times)
     rate, bits = supply.pairs_per_second[..., None], young.bits[..., None]

@@ -7,6 +7,7 @@ else on new axes. The commands draw their figures with them.
 from jaxqring.show._budget_figure import hardware, net_rate
 from jaxqring.show._compression_figures import compression, methods
 from jaxqring.show._inversion_figures import similarity
+from jaxqring.show._outer_figure import outer_loops, outer_memories
 from jaxqring.show._security_figure import copies, epsilon
 from jaxqring.show._sensitivity_figure import sensitivity
 from jaxqring.show._sweep_figures import heat_map, sweep
@@ -24,6 +25,8 @@ __all__ = [
     "loss",
     "methods",
     "net_rate",
+    "outer_loops",
+    "outer_memories",
     "sensitivity",
     "similarity",
     "sweep",

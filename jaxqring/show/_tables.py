@@ -91,6 +91,42 @@ def curves_table(varied: str, curves: Sequence[Curve]) -> Table:
     return table
 
 
+def outer_tables(summary: dict[str, Any]) -> list[Table]:
+    """The result of a study of outer loops, a row for each H, and the best H by coherence time."""
+    job = summary["config"]
+    splits = job["splits"]
+    title = f"{job['name']}: {summary['size']:,} parameters, {job['task']['nodes']} nodes, "
+    title += f"{job['task']['steps']} steps; mean accuracies, and traffic over each link"
+    columns = ("H", *(f"{split}\naccuracy" for split in splits), "±")
+    table = _table(title, ["loop"], [*columns, "rounds", "Mbit", "million\nqubits", "seconds"])
+    for loop in summary["loops"]:
+        by_steps: dict[int, list[dict[str, Any]]] = {}
+        for point in loop["points"]:
+            by_steps.setdefault(point["every"], []).append(point)
+        for every, points in by_steps.items():
+            found = {point["split"]: point for point in points}
+            first = points[0]
+            table.add_row(
+                escape(loop["name"]),
+                f"{every}",
+                *(f"{found[split]['accuracy']:.4f}" for split in splits),
+                f"{max(point['std'] for point in points):.4f}",
+                f"{first['rounds']:g}",
+                f"{first['bits'] / 1e6:.4g}",
+                f"{first['qubits'] / 1e6:.4g}",
+                f"{first['seconds']:.4g}",
+            )
+    shown = summary["shown"]
+    best = _table(
+        f"{shown['loop']}: the H of most accuracy times inner steps a second",
+        ["coherence time (s)"],
+        ["best H"],
+    )
+    for time, every in zip(shown["coherence"], shown["best_every"], strict=True):
+        best.add_row(f"{time:g}", f"{every}")
+    return [table, best]
+
+
 def security_table(summary: dict[str, Any]) -> Table:
     """The guarantees of the secure runs of a job and their cost, a row for each run."""
     title = f"{summary['name']}: a copy is one GHZ state for every bit of a mask"
