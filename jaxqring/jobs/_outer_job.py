@@ -16,7 +16,7 @@ from jaxqring.codec import FixedPoint
 from jaxqring.jobs._devices import used_devices
 from jaxqring.jobs._outer_config import MemoriesConfig, OuterLoopConfig
 from jaxqring.jobs._outer_training import OuterTraining, asynchronous_training, loop_training
-from jaxqring.outer import Arrivals, Server, arrival_bits, arrivals, delayed_nesterov
+from jaxqring.outer import Arrivals, RoundTime, Server, arrival_bits, arrivals, delayed_nesterov
 from jaxqring.ring import Ring
 from jaxqring.sweeps._sweep import sweep
 from jaxqring.sweeps._tidy_table import Table
@@ -221,28 +221,45 @@ def _points(config: OuterConfig, loop: OuterLoopConfig, table: Table) -> list[di
                     "worst": at["worst"].min(),
                     "rounds": rounds,
                     "bits": bits,
-                    **_in_time(config, loop, every, rounds, bits),
+                    **_in_time(config, loop, every, bits),
                 }
             )
     return points
 
 
+def _collectives(config: OuterConfig, loop: OuterLoopConfig, every: int) -> float:
+    """The collectives of a training: one a round and fragment; at a server one for N arrivals."""
+    if loop.method == "asynchronous":
+        return len(config.arrivals(loop, every).node) / config.task.nodes
+    return config.task.steps / every * (loop.fragments or 1)
+
+
+def _round_time(
+    config: OuterConfig, loop: OuterLoopConfig, every: int, bits: float, t2: Any = None
+) -> RoundTime:
+    """The time of one collective of a loop, of so many bits over each link in all of them."""
+    number = _collectives(config, loop, every)
+    steps = max(config.task.steps / number, 1.0)
+    return config.memories.round_time(
+        bits / number,
+        config.task.nodes,
+        config.bits,
+        every=steps,
+        overlap=min(loop.overlapped(every), steps),
+        t2=t2,
+    )
+
+
 def _in_time(
-    config: OuterConfig, loop: OuterLoopConfig, every: int, rounds: float, bits: float
+    config: OuterConfig, loop: OuterLoopConfig, every: int, bits: float
 ) -> dict[str, float]:
     """Online qubits over each link and seconds of a whole training."""
-    task, memories = config.task, config.memories
-    steps = task.steps / rounds
+    number = _collectives(config, loop, every)
+    time = _round_time(config, loop, every, bits)
+    seconds = number * float(time.period)
     if loop.method == "asynchronous":
-        steps = task.steps * task.nodes / len(config.arrivals(loop, every).node)
-    overlap = min(loop.overlapped(every), steps)
-    time = memories.round_time(
-        bits / rounds, task.nodes, config.bits, every=max(steps, 1.0), overlap=overlap
-    )
-    seconds = rounds * float(time.period)
-    if loop.method == "asynchronous":
-        seconds = float(config.arrivals(loop, every).time[-1]) * memories.step_time
-    return {"qubits": rounds * float(time.online_qubits), "seconds": seconds}
+        seconds = float(config.arrivals(loop, every).time[-1]) * config.memories.step_time
+    return {"qubits": number * float(time.online_qubits), "seconds": seconds}
 
 
 def _shown(config: OuterConfig, found: list[dict[str, Any]]) -> dict[str, Any]:
@@ -251,19 +268,13 @@ def _shown(config: OuterConfig, found: list[dict[str, Any]]) -> dict[str, Any]:
     points = next(each["points"] for each in found if each["name"] == config.shown)
     points = [point for point in points if point["split"] == config.splits[0]]
     times = np.array(config.memories.coherence)
-    rates = []
-    for point in points:
-        steps = config.task.steps / point["rounds"]
-        time = config.memories.round_time(
-            point["bits"] / point["rounds"],
-            config.task.nodes,
-            config.bits,
-            every=steps,
-            overlap=min(loop.overlapped(point["every"]), steps),
-            t2=times,
-        )
-        rates.append(np.asarray(time.steps_per_second, float))
-    rate = np.array(rates)
+    rate = np.array(
+        [
+            _round_time(config, loop, point["every"], point["bits"], times).steps_per_second
+            for point in points
+        ],
+        float,
+    )
     score = rate * np.array([point["accuracy"] for point in points])[:, None]
     every = np.array([point["every"] for point in points])
     return {

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from jaxqring import _checks as checks
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Arrivals:
     """The arrivals of displacements at a server, in their order.
 

@@ -35,7 +35,8 @@ _UNBIASED = {
 class _Echo(Exchange):
     """An exchange in which all nodes send what this one does, so that their mean is its message.
 
-    Scales are agreed upon and numbers drawn as in the exchange of all; nothing crosses a link.
+    Scales are agreed upon and numbers drawn as in the exchange of all; nothing crosses a link, and
+    what is agreed upon here is known to the nodes from there.
     """
 
     def _sum(self, leaves: Any, wire: Any) -> list[jax.Array]:
