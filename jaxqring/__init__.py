@@ -2,8 +2,8 @@
 
 What a training script needs is here; everything else has a namespace, which is a room of the
 package: `jaxqring.channels`, `pairs`, `ghz`, `information`, `capacity`, `link`, `codec`, `codes`,
-`supply`, `ring`, `gradients`, `economics`, `secure`, `audit`, `qmodels`, `compress`, `train`,
-`sweeps`, `inversion`, `launch`, `jobs`, `show`, `claims` and `interop`.
+`supply`, `ring`, `gradients`, `economics`, `secure`, `audit`, `qmodels`, `compress`, `robust`,
+`train`, `sweeps`, `inversion`, `launch`, `jobs`, `show`, `claims` and `interop`.
 """
 
 import importlib
@@ -57,6 +57,7 @@ if TYPE_CHECKING:
         jobs,
         launch,
         qmodels,
+        robust,
         show,
         sweeps,
         train,
@@ -112,6 +113,7 @@ __all__ = [
     "qmodels",
     "reed_solomon",
     "ring",
+    "robust",
     "secure",
     "secure_pmean",
     "secure_psum",
@@ -139,6 +141,7 @@ _LATE = {
     "jobs": "jaxqring.jobs",
     "launch": "jaxqring.launch",
     "qmodels": "jaxqring.qmodels",
+    "robust": "jaxqring.robust",
     "sensitivity": "jaxqring.sweeps",
     "show": "jaxqring.show",
     "sweep": "jaxqring.sweeps",

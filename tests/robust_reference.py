@@ -10,7 +10,7 @@ X = np.array([(1, 2), (1.2, 1.8), (0.9, 2.1), (1.1, 2.2), (-10, -20), (8, -16)],
 
 
 def clipped(x, centre, tau):
-    return np.array([(v - centre) * min(1, tau / np.linalg.norm(v - centre)) for v in x])
+    return np.array([(v - centre) * tau / max(tau, np.linalg.norm(v - centre)) for v in x])
 
 
 def centred_clipping(x, tau, iterations, start):

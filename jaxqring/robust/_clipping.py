@@ -86,9 +86,7 @@ def _clipped(x: jax.Array, centre: jax.Array, tau: ArrayLike) -> tuple[jax.Array
     return difference * factor[:, None], outside.astype(x.dtype)
 
 
-def clipped_projections(
-    x: jax.Array, centre: jax.Array, tau: ArrayLike, key: Key
-) -> jax.Array:
+def clipped_projections(x: jax.Array, centre: jax.Array, tau: ArrayLike, key: Key) -> jax.Array:
     """Projections <z, clipped(x_i - v)> on one random direction, by which a centre is checked.
 
     At the fixed point of centred clipping the clipped differences add up to zero, and with them

@@ -22,7 +22,7 @@ _MARGIN = 1e-4
 def ballot(latent: jax.Array, key: Key, slope: ArrayLike = 1.5) -> jax.Array:
     """A sampled vote for every weight: +1 with probability (1 + tanh(k h)) / 2, else -1.
 
-    Its mean is the weight tanh(k h). (A ternary vote, which public code names, cannot be run there.)
+    Its mean is the weight tanh(k h). (Public code has a ternary vote as well, which cannot run.)
 
     Args:
       latent: (...) h.

@@ -112,8 +112,8 @@ class Flag(Rule):
 def _leading(gram: jax.Array, squares: jax.Array, rank: int) -> jax.Array:
     """(n, rank) the leading left singular vectors of the columns, in combinations of directions.
 
-    The columns are the directions U (P, n) times R, with R R = `squares`: with the eigenvectors V of
-    R G R and their eigenvalues s, the vectors are U R V s^(-1/2).
+    The columns are the directions U (P, n) times R, with R R = `squares`: with the eigenvectors V
+    of R G R and their eigenvalues s, the vectors are U R V s^(-1/2).
     """
     values, vectors = jnp.linalg.eigh(squares)
     root = _product(vectors * jnp.sqrt(jnp.maximum(values, 0)), vectors.T)

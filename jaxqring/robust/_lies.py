@@ -75,16 +75,16 @@ def liars_mask(liars: Sequence[int] | jax.Array | np.ndarray, num_nodes: int) ->
       ValueError: if a number is not that of a node or comes twice, a mask has another length, or
         no node is honest.
     """
-    kind = jnp.result_type(jnp.asarray(liars)) if np.size(liars) else jnp.dtype(int)
-    if kind == jnp.bool_:
-        if jnp.shape(liars) != (num_nodes,):
-            checks.refuse("liars", f"be a mask of {num_nodes} nodes", jnp.shape(liars))
-        if not checks.is_traced(liars) and np.all(np.asarray(liars)):
-            checks.refuse("liars", "leave an honest node", liars)
-        return jnp.asarray(liars)
-    if checks.is_traced(liars):
-        checks.refuse("liars", "be a mask, or known numbers of nodes", jnp.shape(liars))
-    numbers = [checks.integer("liars", each, 0, num_nodes - 1) for each in np.asarray(liars, int)]
+    given = liars if isinstance(liars, jax.Array) else np.asarray(liars)
+    if given.dtype == jnp.bool_:
+        if given.shape != (num_nodes,):
+            checks.refuse("liars", f"be a mask of {num_nodes} nodes", given.shape)
+        if not checks.is_traced(given) and np.all(np.asarray(given)):
+            checks.refuse("liars", "leave an honest node", given)
+        return jnp.asarray(given)
+    if checks.is_traced(given) or given.ndim != 1:
+        checks.refuse("liars", "be a mask, or a list of known numbers of nodes", given.shape)
+    numbers = [checks.integer("liars", each, 0, num_nodes - 1) for each in np.asarray(given)]
     if len(set(numbers)) < len(numbers) or len(numbers) >= num_nodes:
         rule = f"be distinct, and leave one of {num_nodes} nodes honest"
         checks.refuse("liars", rule, numbers)
@@ -113,7 +113,7 @@ class SignFlip(Attack):
     scale: ArrayLike = 1.0
 
     def lies(self, x: jax.Array, liars: jax.Array, key: Key | None) -> jax.Array:
-        return -self.scale * x
+        return -jnp.asarray(self.scale * x)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,7 +135,7 @@ class InnerProduct(Attack):
     eps: ArrayLike = 0.1
 
     def lies(self, x: jax.Array, liars: jax.Array, key: Key | None) -> jax.Array:
-        return jnp.broadcast_to(-self.eps * honest_mean(x, liars), x.shape)
+        return jnp.broadcast_to(-(self.eps * honest_mean(x, liars)), x.shape)
 
 
 @dataclasses.dataclass(frozen=True)

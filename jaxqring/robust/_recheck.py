@@ -135,8 +135,7 @@ def recheck(
     node = jnp.where(subject < 0, lax.axis_index(axis_name), subject)
     differs = jnp.any(digest(recompute(node), tag) != tags[node]) & (subject >= 0)
     found = everyone(differs[None], axis_name)
-    accused = jnp.zeros((num_nodes,), bool).at[tasks].max(found & (tasks >= 0), mode="drop")
-    return accused
+    return jnp.zeros((num_nodes,), bool).at[tasks].max(found & (tasks >= 0), mode="drop")
 
 
 def _is_key(key: Key) -> bool:

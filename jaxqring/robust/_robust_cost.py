@@ -75,9 +75,7 @@ def robust_cost(
     groups = num_nodes // group_size
     inner = ring.cost(tree_or_size, group_size)
     sharing = groups if links == "ring" else 1
-    means = _times(
-        ring, -(-size // group_size), num_nodes, around, around, groups * leaves * scale
-    )
+    means = _times(ring, -(-size // group_size), num_nodes, around, around, groups * leaves * scale)
     return Cost(
         num_nodes=num_nodes,
         rounds=inner.rounds + means.rounds,

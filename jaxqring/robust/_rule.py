@@ -42,7 +42,7 @@ class Rule(abc.ABC):
 
     @property
     def remembers(self) -> bool:
-        """True if the rule begins with the aggregate of the step before; others do not look at it."""
+        """True if the rule begins with the aggregate of the step before; others ignore it."""
         return False
 
     @abc.abstractmethod

@@ -302,8 +302,8 @@ class _Call(NamedTuple):
         one = self.ring.nodes_per_device == 1
         sent = rows[0] if one else rows
         told = self.options.with_report
-        table = all_gather(sent, self.axis_name, ring=self.ring, key=key, with_report=told)
-        table, report = table if told else (table, None)
+        found: Any = all_gather(sent, self.axis_name, ring=self.ring, key=key, with_report=told)
+        table, report = found if told else (found, None)
         table = table[None] if one else table
         return jnp.where(usable(table)[..., None], table, 0), report
 
@@ -405,6 +405,7 @@ def _by_groups(call: _Call) -> _Made:
         nodes, key = inputs
         leaves = vectors.split(raw[nodes])
         told = options.with_report
+        result: Any
         if options.secure is None:
             result = pmean(leaves, None, ring=inner, key=key, with_report=told)
         else:
