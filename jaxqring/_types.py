@@ -16,6 +16,9 @@ Noise: TypeAlias = Literal["sampled", "gaussian", "mean", "off"]
 Simulate: TypeAlias = Literal["attempts", "symbol"]
 #: The way in which symbol errors are drawn, of one law: searched for, or decided one by one.
 Sampler: TypeAlias = Literal["auto", "sparse", "dense"]
+#: The way in which training images are spread over the nodes: each node draws from all of them, or
+#: from a shard of its own of the images in the order of their labels.
+Split: TypeAlias = Literal["iid", "sorted"]
 Rounding: TypeAlias = Literal["nearest", "stochastic"]
 DistillationProtocol: TypeAlias = Literal["dejmps", "bbpssw"]
 HeraldingScheme: TypeAlias = Literal["midpoint", "direct"]

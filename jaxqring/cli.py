@@ -15,6 +15,7 @@ value of it can be overridden by a flag:
     jaxqring sensitivity --config sensitivity --seeds 8
     jaxqring compression --config compression_noise --seeds 2
     jaxqring inversion --config inversion --images 4
+    jaxqring robust --config robust --seeds 1
     jaxqring reproduce --list
     jaxqring reproduce --quick
     jaxqring reproduce gap-ip tie-audit
@@ -43,6 +44,7 @@ from jaxqring.jobs import (
     _budget_job,
     _compression_job,
     _inversion_job,
+    _robust_job,
     _sensitivity_job,
     _sweep_job,
     _training_job,
@@ -319,6 +321,15 @@ def _inversion(config: _inversion_job.InversionConfig, console: "Console") -> "O
     return _tables.inversion_tables(summary), [config.folder / "summary.json", *figures]
 
 
+def _robust(config: _robust_job.RobustConfig, console: "Console") -> "Output":
+    from jaxqring.show import _robust_figure, _tables
+
+    _offer_cores(config.devices)
+    summary = _robust_job.run_robust(config, console)
+    figure = _robust_figure.draw_robust(config.folder, summary)
+    return _tables.robust_tables(summary), [config.folder / "summary.json", figure]
+
+
 def _reproduce(config: ReproduceConfig, console: "Console") -> "Output":
     from jaxqring.claims._pages import row
     from jaxqring.show import _tables
@@ -361,6 +372,11 @@ COMMANDS = {
         _inversion_job.InversionConfig,
         "Reconstruct images from gradients that compressors and masks are to hide.",
         _inversion,
+    ),
+    "robust": Command(
+        _robust_job.RobustConfig,
+        "Train among nodes that lie, by attack and rule of aggregation.",
+        _robust,
     ),
     "reproduce": Command(
         ReproduceConfig, "Put the claims of the papers to the test, one by one.", _reproduce

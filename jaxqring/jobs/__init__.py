@@ -9,6 +9,8 @@ from jaxqring.jobs._inversion_job import InversionConfig, run_inversion
 from jaxqring.jobs._link_config import LinkConfig
 from jaxqring.jobs._load import load_config
 from jaxqring.jobs._on_step import tensorboard
+from jaxqring.jobs._robust_config import RuleConfig
+from jaxqring.jobs._robust_job import RobustConfig, run_robust
 from jaxqring.jobs._security_config import SecurityConfig
 from jaxqring.jobs._security_curves import SecurityCurves, security_curves
 from jaxqring.jobs._sensitivity_job import SensitivityConfig, run_sensitivity
@@ -23,6 +25,8 @@ __all__ = [
     "CompressionConfig",
     "InversionConfig",
     "LinkConfig",
+    "RobustConfig",
+    "RuleConfig",
     "RunConfig",
     "SecurityConfig",
     "SecurityCurves",
@@ -34,6 +38,7 @@ __all__ = [
     "run_budget",
     "run_compression",
     "run_inversion",
+    "run_robust",
     "run_sensitivity",
     "run_sweep",
     "security_curves",

@@ -2,7 +2,6 @@
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
 from jaxqring._types import AxisName, PyTree
@@ -62,9 +61,12 @@ class Vectors:
 
     def spread(self, of_leaves: jax.Array) -> jax.Array:
         """(..., P) a number of each leaf (..., L), for every number of the leaf."""
-        return jnp.repeat(
-            of_leaves, np.array(self.sizes), axis=-1, total_repeat_length=sum(self.sizes)
-        )
+        lead = of_leaves.shape[:-1]
+        parts = [
+            jnp.broadcast_to(of_leaves[..., leaf, None], (*lead, size))
+            for leaf, size in enumerate(self.sizes)
+        ]
+        return jnp.concatenate(parts, axis=-1)
 
     def powers(self, rows: jax.Array) -> jax.Array:
         """(..., L) powers of two that no number of a leaf exceeds; one for a leaf of zeros."""

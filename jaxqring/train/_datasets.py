@@ -11,6 +11,7 @@ import numpy as np
 from jaxqring import _checks as checks
 from jaxqring._extras import needs
 from jaxqring._fields import LATER, NOT_NEGATIVE, check_fields, no_other_keys
+from jaxqring._types import Split
 
 #: A label beyond this is a mistake, not a class: the model has an output for each.
 MOST_CLASSES = 10_000
@@ -242,6 +243,7 @@ def batches(
     per_node: int,
     rows: slice = slice(None),
     before: Consumed = NOTHING,
+    split: Split = "iid",
 ) -> tuple[np.ndarray, np.ndarray]:
     """The images and labels of one step, (N, batch, ...) each, or those of some nodes.
 
@@ -256,13 +258,35 @@ def batches(
       num_nodes: N, in this step and in all since those of `before`.
       per_node: images of a node.
       rows: of the nodes to return.
-      before: what was consumed when the number of nodes was last another one.
+      before: what was consumed when the number of nodes was last another one; nothing where images
+        are sorted.
+      split: "iid" for a permutation of all images, "sorted" for one of each node's shard.
 
     Raises:
       ValueError: if one step needs more images than there are.
     """
     have = len(data.train_labels)
     _, epoch, end = before.until(step + 1, num_nodes, per_node, have)
-    order = np.random.default_rng((seed, epoch)).permutation(have)
-    chosen = order[end - num_nodes * per_node : end].reshape(num_nodes, per_node)[rows]
+    generator = np.random.default_rng((seed, epoch))
+    if split == "sorted":
+        own = generator.permuted(sorted_shards(data.train_labels, num_nodes), axis=1)
+        chosen = own[rows, end // num_nodes - per_node : end // num_nodes]
+    else:
+        order = generator.permutation(have)
+        chosen = order[end - num_nodes * per_node : end].reshape(num_nodes, per_node)[rows]
     return data.train_images[chosen], data.train_labels[chosen]
+
+
+def sorted_shards(labels: np.ndarray, num_nodes: int) -> np.ndarray:
+    """(N, count // N) the numbers of the images of each node, in the order of their labels.
+
+    Images of equal label keep their order; those that do not fill a shard of every node are left
+    out.
+
+    Args:
+      labels: (count,) of the training images.
+      num_nodes: N.
+    """
+    size = len(labels) // num_nodes
+    order = np.argsort(labels, kind="stable")
+    return order[: num_nodes * size].reshape(num_nodes, size)
