@@ -63,9 +63,8 @@ def liars(summary: dict[str, Any], split: str = "iid", ax: "Axes | None" = None)
     (1, 2)
     """
     check_entries("summary", summary, "config", "results")
+    checks.one_of("split", split, tuple({each["split"]: None for each in summary["results"]}))
     found = [each for each in summary["results"] if each["split"] == split]
-    if not found:
-        checks.refuse("split", "be one of the study", split)
     mean = np.array([each["mean"] for each in found], float)
     with drawing(ax) as axes:
         axes.imshow(mean, cmap="cividis", vmin=0, vmax=1, aspect="auto")
