@@ -32,7 +32,7 @@ def load_config(path: str | Path, kind: type[Config] = TrainConfig) -> Config:  
       path: of the file; or, where there is no such file, the name of one that comes with the
         package, such as "demo".
       kind: of the configuration: `TrainConfig`, `SweepConfig`, `SensitivityConfig`,
-        `BudgetConfig`, `CompressionConfig`, `InversionConfig` or `OuterConfig`.
+        `BudgetConfig`, `CompressionConfig`, `InversionConfig`, `OuterConfig` or `RobustConfig`.
 
     Returns:
       The configuration, of the type `kind`.

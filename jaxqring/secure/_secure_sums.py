@@ -354,7 +354,9 @@ def _draw_masks(
         nodes,
     )
     counts = jnp.stack([jnp.sum(wrong), jnp.sum(remaining)])
-    wrong_sums, uncorrected = lax.psum(as_varying(counts, tracked(axis_name)), axis_name)
+    if axis_name is not None:
+        counts = lax.psum(as_varying(counts, tracked(axis_name)), axis_name)
+    wrong_sums, uncorrected = counts
     masks = Masks(derive(cipher, 0), errors)
     return masks, wrong_sums.astype(jnp.uint32), uncorrected.astype(jnp.uint32)
 

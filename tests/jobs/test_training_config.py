@@ -16,6 +16,7 @@ from jaxqring.jobs import (
     BudgetConfig,
     CompressionConfig,
     InversionConfig,
+    RobustConfig,
     SensitivityConfig,
     SweepConfig,
     TrainConfig,
@@ -458,7 +459,7 @@ def test_every_file_that_is_shipped_is_known_by_its_name(path, tmp_path, monkeyp
         "quantum_budget": BudgetConfig,
         "sensitivity": SensitivityConfig,
     }
-    kinds |= {"inversion": InversionConfig}
+    kinds |= {"inversion": InversionConfig, "robust": RobustConfig}
     kinds |= {"compression_noise": CompressionConfig, "compression_rates": CompressionConfig}
     kind = kinds.get(path.stem, TrainConfig)
     kind = SweepConfig if path.stem.startswith("sweep") else kind
