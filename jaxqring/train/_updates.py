@@ -97,7 +97,7 @@ def averaged(
             key=step_key,
             with_report=True,
         )
-        counts = {**_counts(secure.ring), **_secure_counts((secure,))}
+        counts = {**_counts(secure.ring), **secure_counts((secure,))}
         return _Reduced(gradients, None, counts, secure.keep)
 
     def update(
@@ -182,7 +182,7 @@ def _compressed(
     secure = [call for call in report.calls if isinstance(call, SecureReport)]
     if not secure:
         return _Reduced(gradients, memory, counts)
-    counts |= {**_secure_counts(secure), "aborted": report.aborted.astype(jnp.uint32)}
+    counts |= {**secure_counts(secure), "aborted": report.aborted.astype(jnp.uint32)}
     return _Reduced(gradients, memory, counts, report.keep)
 
 
@@ -197,7 +197,7 @@ def _counts(report: Report | CompressReport) -> dict[str, Any]:
     }
 
 
-def _secure_counts(reports: Sequence[SecureReport]) -> dict[str, Any]:
+def secure_counts(reports: Sequence[SecureReport]) -> dict[str, Any]:
     """The counts of the masks of a step, over all its collectives."""
 
     def total(name: str) -> jax.Array:
