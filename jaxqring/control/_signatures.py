@@ -52,9 +52,14 @@ class Shares:
     length: int
 
     def __post_init__(self) -> None:
-        checks.integer("length", self.length, 2, MOST_DEGREE)
-        checks.integer("state", self.state, 0, 2**self.length - 1)
-        checks.integer("pad", self.pad, 0, 4**self.length - 1)
+        length = checks.integer("length", self.length, 2, MOST_DEGREE)
+        for name, most in (
+            ("length", MOST_DEGREE),
+            ("state", 2**length - 1),
+            ("pad", 4**length - 1),
+        ):
+            known = checks.integer(name, getattr(self, name), 0, most)
+            object.__setattr__(self, name, known)  # of Python, whose shifts do not overflow
 
     def __add__(self, other: "Shares") -> "Shares":
         """Bitwise sums of two nodes' secrets.
@@ -118,7 +123,7 @@ def sign(message: Sequence[int] | np.ndarray, secrets: Shares, polynomial: int) 
     55
     """
     checks.instance("secrets", secrets, Shares)
-    if polynomial >> secrets.length != 1:
+    if checks.integer("polynomial", polynomial) >> secrets.length != 1:
         checks.refuse("polynomial", f"be of degree {secrets.length}", polynomial)
     hashed = lfsr_hash(message, secrets.state, polynomial)
     plain = (hashed << secrets.length) | (polynomial % (1 << secrets.length))
@@ -152,9 +157,8 @@ def signature_holds(
     checks.instance("own", own, Shares)
     checks.instance("others", others, Shares)
     length = own.length
-    checks.integer("signature", signature, 0, 4**length - 1)
     secrets = own + others
-    plain = signature ^ secrets.pad
+    plain = checks.integer("signature", signature, 0, 4**length - 1) ^ secrets.pad
     polynomial = (1 << length) | plain % (1 << length)
     if not is_irreducible(polynomial):
         return False

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from jaxqring import _checks as checks
-from jaxqring.control._polynomials import irreducible_polynomials, is_irreducible, lfsr_hash
+from jaxqring.control._polynomials import check_register, irreducible_polynomials, lfsr_hash
 
 #: The longest tags and messages of which all forgeries are tried.
 MOST_TAG, MOST_MESSAGE = 8, 12
@@ -37,9 +37,9 @@ class HashKey:
     state: int
 
     def __post_init__(self) -> None:
-        if not is_irreducible(self.polynomial):
-            checks.refuse("polynomial", "be irreducible over GF(2)", self.polynomial)
-        checks.integer("state", self.state, 0, 2**self.length - 1)
+        state, polynomial = check_register(self.state, self.polynomial)
+        object.__setattr__(self, "state", state)
+        object.__setattr__(self, "polynomial", polynomial)
 
     @property
     def length(self) -> int:
@@ -68,8 +68,8 @@ def tag(message: Sequence[int] | np.ndarray, key: HashKey, pad: int) -> int:
     1
     """
     checks.instance("key", key, HashKey)
-    checks.integer("pad", pad, 0, 2**key.length - 1)
-    return lfsr_hash(message, key.state, key.polynomial) ^ pad
+    hidden = checks.integer("pad", pad, 0, 2**key.length - 1)
+    return lfsr_hash(message, key.state, key.polynomial) ^ hidden
 
 
 def tag_holds(message: Sequence[int] | np.ndarray, received: int, key: HashKey, pad: int) -> bool:

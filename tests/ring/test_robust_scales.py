@@ -2,6 +2,7 @@
 
 import functools
 import math
+import re
 
 import jax
 import jax.numpy as jnp
@@ -172,6 +173,20 @@ def test_without_liars_it_is_the_largest_bit_for_bit(vmapped):
             for clip in ("max", "robust")
         ]
         jax.tree.map(np.testing.assert_array_equal, *found)
+
+
+def test_exponents_are_gathered_once_and_the_largest_one_is_asked_for_as_before(ring_mesh):
+    """One collective over the control channel: a sum of tables of exponents, or a maximum."""
+    spec, tree = jax.sharding.PartitionSpec(AXIS), honest()
+    for clip, want in (("max", (0, 1)), ("robust", (1, 0))):
+        ring = off(jq.FixedPoint(BITS, clip))
+
+        def total(x, ring=ring):
+            return jq.psum(x, AXIS, ring=ring, key=None)
+
+        mapped = jax.shard_map(total, mesh=ring_mesh(NODES), in_specs=spec, out_specs=spec)
+        program = str(jax.make_jaxpr(mapped)(tree))
+        assert (len(re.findall(r"= psum\w*\[", program)), program.count("= pmax[")) == want, clip
 
 
 @pytest.mark.parametrize("non_finite", ["clip", "propagate"])
