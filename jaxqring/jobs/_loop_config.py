@@ -100,8 +100,9 @@ def build_loop(
         return local_sgd(inner.optimizer, average, **options)
     if method == "co2":
         return co2(inner.optimizer, average, **options)
-    kind = {method: True} if method != "diloco" else {}
-    return diloco(inner.optimizer, average, **options, **kind)
+    if method != "diloco":
+        options[method] = True
+    return diloco(inner.optimizer, average, **options)
 
 
 def check_options(config: Any, options: Mapping[str, tuple[str, ...]], prefix: str) -> None:

@@ -60,9 +60,10 @@ def programs_of(
     if (loop := loop_of(run, config)) is not None:
         update, evaluated = in_rounds(loop), over(with_replica(loop), shared=())
     elif run.robust is not None:
-        ring, masks = run.ring(), (terms.source, terms.security)
+        ring, secure = run.ring(), None
         assert ring is not None  # or the configuration was refused
-        secure = None if terms.security is None else masks
+        if terms.source is not None and terms.security is not None:
+            secure = terms.source, terms.security
         update = robustly(ring, run.robust.build(), secure, liars)
     else:
         update = averaged(run.ring(), terms.source, terms.security, run.compressor())

@@ -82,15 +82,16 @@ def _tally(
     report: Report | CompressReport, nodes: int, aborted: jax.Array | None = None
 ) -> AverageCounts:
     """The counts of an average, from the report of its collectives on N nodes."""
-    numbers = (
-        2.0 * report.symbols_per_link,
-        report.online_qubits / nodes,
-        report.symbol_errors,
-        report.retransmissions,
-        report.repeated_qubits,
-        report.undelivered,
-    )
-    return AverageCounts(*(jnp.asarray(x, jnp.float32) for x in numbers), aborted)
+    counts: dict[str, Any] = {
+        "bits": 2.0 * report.symbols_per_link,
+        "qubits": report.online_qubits / nodes,
+        "symbol_errors": report.symbol_errors,
+        "retransmissions": report.retransmissions,
+        "repeated_qubits": report.repeated_qubits,
+        "undelivered": report.undelivered,
+    }
+    floats = {name: jnp.asarray(counts[name], jnp.float32) for name in counts}
+    return AverageCounts(**floats, aborted=aborted)
 
 
 def over_ring(ring: Ring, axis_name: AxisName) -> Average:
@@ -156,8 +157,12 @@ def secure(ring: Ring, axis_name: AxisName, *, source: GHZSource, security: Secu
         nodes = axis_size(axis_name) * ring.nodes_per_device
         counts = _tally(report.ring, nodes, report.aborted)
         # Masks are verified before anything is sent.
-        sent = [jnp.where(report.aborted, 0, number) for number in counts[:-1]]
-        return result, memory, AverageCounts(*sent, report.aborted)
+        sent = {
+            name: jnp.where(report.aborted, 0, number)
+            for name, number in counts._asdict().items()
+            if name != "aborted"
+        }
+        return result, memory, AverageCounts(**sent, aborted=report.aborted)
 
     return Average(_nothing, mean, axis_name, ring.nodes_per_device, True, True)
 

@@ -136,13 +136,13 @@ def in_rounds(loop: Loop) -> Update:
             "rounds": (after.rounds - before.rounds).astype(jnp.uint32),
             "replica_agreement": replica_agreement(after.slow, AXIS),
         }
-        if after.bits is not None:
+        if after.bits is not None:  # nor are the others
             metrics["bits_so_far"], metrics["qubits_so_far"] = after.bits, after.qubits
-            for name in ("symbol_errors", "retransmissions", "undelivered"):
-                # Differences of sums, which are exact below 2^24.
-                new = getattr(after, name) - getattr(before, name)
-                metrics[name] = new.astype(jnp.uint32)
-            metrics["repeated_qubits"] = after.repeated_qubits - before.repeated_qubits
+            # Differences of sums, which are exact below 2^24.
+            names = ("symbol_errors", "retransmissions", "undelivered", "repeated_qubits")
+            added = {name: getattr(after, name) - getattr(before, name) for name in names}
+            metrics["repeated_qubits"] = added.pop("repeated_qubits")
+            metrics |= {name: added[name].astype(jnp.uint32) for name in added}
         if after.share is not None:
             metrics["share_closed"], metrics["radius"] = after.share, after.radius
         return state.replace(step=state.step + 1, params=params, outer=after), metrics
