@@ -3,7 +3,8 @@
 What a training script needs is here; everything else has a namespace, which is a room of the
 package: `jaxqring.channels`, `pairs`, `ghz`, `information`, `capacity`, `link`, `codec`, `codes`,
 `supply`, `ring`, `gradients`, `economics`, `secure`, `audit`, `control`, `qmodels`, `compress`,
-`outer`, `train`, `sweeps`, `inversion`, `launch`, `jobs`, `show`, `claims` and `interop`.
+`outer`, `robust`, `train`, `sweeps`, `inversion`, `launch`, `jobs`, `show`, `claims` and
+`interop`.
 """
 
 import importlib
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
         launch,
         outer,
         qmodels,
+        robust,
         show,
         sweeps,
         train,
@@ -116,6 +118,7 @@ __all__ = [
     "qmodels",
     "reed_solomon",
     "ring",
+    "robust",
     "secure",
     "secure_pmean",
     "secure_psum",
@@ -145,6 +148,7 @@ _LATE = {
     "launch": "jaxqring.launch",
     "outer": "jaxqring.outer",
     "qmodels": "jaxqring.qmodels",
+    "robust": "jaxqring.robust",
     "sensitivity": "jaxqring.sweeps",
     "show": "jaxqring.show",
     "sweep": "jaxqring.sweeps",

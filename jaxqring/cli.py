@@ -16,6 +16,7 @@ value of it can be overridden by a flag:
     jaxqring compression --config compression_noise --seeds 2
     jaxqring inversion --config inversion --images 4
     jaxqring outer --config outer --seeds 1
+    jaxqring robust --config robust --seeds 1
     jaxqring reproduce --list
     jaxqring reproduce --quick
     jaxqring reproduce gap-ip tie-audit
@@ -45,6 +46,7 @@ from jaxqring.jobs import (
     _compression_job,
     _inversion_job,
     _outer_job,
+    _robust_job,
     _sensitivity_job,
     _sweep_job,
     _training_job,
@@ -330,6 +332,15 @@ def _outer(config: _outer_job.OuterConfig, console: "Console") -> "Output":
     return _tables.outer_tables(summary), [config.folder / "summary.json", *figures]
 
 
+def _robust(config: _robust_job.RobustConfig, console: "Console") -> "Output":
+    from jaxqring.show import _robust_figure, _tables
+
+    _offer_cores(config.devices)
+    summary = _robust_job.run_robust(config, console)
+    figure = _robust_figure.draw_robust(config.folder, summary)
+    return _tables.robust_tables(summary), [config.folder / "summary.json", figure]
+
+
 def _reproduce(config: ReproduceConfig, console: "Console") -> "Output":
     from jaxqring.claims._pages import row
     from jaxqring.show import _tables
@@ -377,6 +388,11 @@ COMMANDS = {
         _outer_job.OuterConfig,
         "Train with outer loops, which average every H steps, and time their rounds.",
         _outer,
+    ),
+    "robust": Command(
+        _robust_job.RobustConfig,
+        "Train among nodes that lie, by attack and rule of aggregation.",
+        _robust,
     ),
     "reproduce": Command(
         ReproduceConfig, "Put the claims of the papers to the test, one by one.", _reproduce

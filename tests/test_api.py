@@ -59,6 +59,7 @@ NO_EXAMPLE = {
     "jobs.run_sensitivity": "writes a folder, after minutes; test_sensitivities runs it",
     "jobs.run_sweep": "writes a folder, after minutes; test_sweeps runs it",
     "jobs.run_outer": "writes a folder; `jaxqring outer` is its example, which test_outer_job runs",
+    "jobs.run_robust": "writes a folder, after minutes; test_robust_job runs it",
     "jobs.run_compression": "writes a folder; `jaxqring compression` is its example",
     "jobs.train": "writes a folder; `jaxqring train` is its example, which test_cli runs",
     "train.load": "reads data sets of other packages",

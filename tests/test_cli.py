@@ -264,8 +264,8 @@ def test_the_flags_of_every_command_list_the_file_and_its_names(command, monkeyp
     assert "--config FILE|NAME" in output
     names = "budget, compression, compression_noise, compression_rates, demo, drift, inversion"
     assert (
-        f"{names}, outer, outer_quick, quantum, quantum_budget, secure, sensitivity, sweep_bits,"
-        " sweep_fidelity" in output
+        f"{names}, outer, outer_quick, quantum, quantum_budget, robust, secure, sensitivity,"
+        " sweep_bits, sweep_fidelity" in output
     )
     assert ("--restart" in output) == (command in ("train", "inversion"))
 

@@ -25,6 +25,10 @@ from jaxqring._threefry import KeyWords, random_words
 from jaxqring._types import Clip, NonFinite, Rounding
 from jaxqring.codec._packing import join, lanes_of, part, wrap
 
+#: Bits of the exponent of a scale, as a node sends it for a robust clip: one of the 255 that
+#: `FixedPoint.powers` may give, or the mark of a block that is not finite.
+EXPONENT_BITS = 8
+
 
 class WireFormat(Protocol):
     """The interface of a format of numbers on the wire: `FixedPoint`, `Float32` or `BFloat16`.
@@ -104,7 +108,8 @@ class FixedPoint:
     can be saturated, but not silence anybody. The price is that values of up to f honest nodes are
     clipped to the magnitude of the next one, and that every node learns the exponents of all, under
     masks too. Under "propagate" a block is NaN where more than f nodes have a NaN or an infinity
-    in it; those of up to f nodes are sent as with "clip", and counted.
+    in it; those of up to f nodes are sent as with "clip", and counted. Simplification: a node says
+    the same to all; against one that does not, and against relays, there is `jaxqring.control`.
 
     Raises:
       ValueError: if an attribute is outside its domain, or there are liars without "robust".

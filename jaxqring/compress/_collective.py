@@ -104,7 +104,8 @@ def compressed_pmean(
       TypeError: as `jaxqring.pmean`; if the compressor is not a Compressor, or a wire not a
         FixedPoint.
       ValueError: as `jaxqring.pmean`; if a leaf holds no value, the state is not that of the tree,
-        the wire has a fixed clip or leaves no room, or a compressor that gathers is to be masked.
+        the wire has another clip than "max" or leaves no room, or a compressor that gathers is to
+        be masked.
 
     >>> from jaxqring.compress import TopK
     >>> compressor, gradients = TopK(0.5), jnp.array([[3.0, 1.0], [1.0, 5.0]])

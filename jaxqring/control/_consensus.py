@@ -6,6 +6,7 @@ liar is none either: `FixedPoint(clip="robust")` gathers exponents instead.
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
 
@@ -100,7 +101,7 @@ def _checked(values: ArrayLike, iterations: int, noise: float, key: Key | None) 
     if start.ndim < 1 or start.shape[-1] < 2:
         checks.refuse("values", "have an axis of two or more nodes", start.shape)
     checks.integer("iterations", iterations)
-    checks.within("noise", noise, 0.0, float("inf"))
+    checks.within("noise", noise, 0.0, float(np.finfo(np.float32).max))
     if noise or key is not None:
         checks.prng_key("key", key)
     return start

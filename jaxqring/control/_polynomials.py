@@ -39,7 +39,7 @@ def is_irreducible(polynomial: int) -> bool:
     >>> is_irreducible(0b100011011), is_irreducible(0b100011111)  # x^8 + x^4 + x^3 + x + 1 is
     (True, False)
     """
-    checks.integer("polynomial", polynomial, 2, 2 ** (MOST_DEGREE + 1) - 1)
+    polynomial = checks.integer("polynomial", polynomial, 2, 2 ** (MOST_DEGREE + 1) - 1)
     degree = polynomial.bit_length() - 1
     frobenius = {0: 2}  # x^(2^k) by k
     power = _reduced(2, polynomial)
@@ -123,7 +123,7 @@ def lfsr_hash(message: Sequence[int] | np.ndarray, state: int, polynomial: int) 
     '0x78'
     """
     bits = check_bits("message", message)
-    _check_register(state, polynomial)
+    state, polynomial = check_register(state, polynomial)
     total = 0
     for bit in bits:
         total ^= state if bit else 0
@@ -151,7 +151,7 @@ def hash_matrix(size: int, state: int, polynomial: int) -> np.ndarray:
            [1, 0, 1]], dtype=uint8)
     """
     checks.integer("size", size)
-    _check_register(state, polynomial)
+    state, polynomial = check_register(state, polynomial)
     degree, columns = polynomial.bit_length() - 1, []
     for _ in range(size):
         columns.append([(state >> place) & 1 for place in range(degree - 1, -1, -1)])
@@ -171,10 +171,16 @@ def check_bits(argument: str, message: Sequence[int] | np.ndarray) -> list[int]:
     return [int(bit) for bit in known]
 
 
-def _check_register(state: int, polynomial: int) -> None:
+def check_register(state: int, polynomial: int) -> tuple[int, int]:
+    """The initial state and the feedback of a register, as integers of Python.
+
+    Raises:
+      ValueError: if the polynomial is reducible, or the state does not fit its degree.
+    """
     if not is_irreducible(polynomial):
         checks.refuse("polynomial", "be irreducible over GF(2)", polynomial)
-    checks.integer("state", state, 0, 2 ** (polynomial.bit_length() - 1) - 1)
+    known = int(polynomial)
+    return checks.integer("state", state, 0, 2 ** (known.bit_length() - 1) - 1), known
 
 
 def _reduced(value: int, polynomial: int) -> int:

@@ -8,14 +8,12 @@ from flax import struct
 
 from jaxqring import _checks as checks
 from jaxqring._shown import Panel, Shown, in_short
+from jaxqring.codec._formats import EXPONENT_BITS
 from jaxqring.control._tags import tag_length
 from jaxqring.physics._pair import Pair
 from jaxqring.physics.information import binary_entropy_bits
 
 Method = Literal["tags", "signatures"]
-
-#: Bits of the exponent of a scale.
-EXPONENT_BITS = 8
 
 
 def key_rate(pair: Pair) -> jax.Array:
@@ -113,10 +111,11 @@ def authenticated_scales(
       forgery: the most that the best forgery of one message may be worth.
 
     Returns:
-      A `ScalePrice`. A tag uses up n bits of key and the hash 2n once and for all; a signature 3n.
-      A tag leaves the ring where it is checked, so that a link carries (N - 1) m + n N (N - 1) / 2
-      bits. Signatures take (N - 1) (m + 2n), and (N - 1)^2 3n for the shares that the receivers of
-      each signer show each other.
+      A `ScalePrice`. A tag uses up n bits of key; its hash 2n once and for all, for the state and
+      to hide the polynomial that one end draws. A signature uses up 3n. A tag leaves the ring where
+      it is checked, so that a link carries (N - 1) m + n N (N - 1) / 2 bits. Signatures take
+      (N - 1) (m + 2n), and (N - 1)^2 3n for the shares that the receivers of each signer show each
+      other.
 
     Raises:
       TypeError: if `pair` is not a Pair.

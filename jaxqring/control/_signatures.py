@@ -22,7 +22,6 @@ Reference: Yin et al., Natl. Sci. Rev. 10, nwac228 (2023); Li et al., arXiv 2301
 
 import dataclasses
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -53,9 +52,14 @@ class Shares:
     length: int
 
     def __post_init__(self) -> None:
-        checks.integer("length", self.length, 2, MOST_DEGREE)
-        checks.integer("state", self.state, 0, 2**self.length - 1)
-        checks.integer("pad", self.pad, 0, 4**self.length - 1)
+        length = checks.integer("length", self.length, 2, MOST_DEGREE)
+        for name, most in (
+            ("length", MOST_DEGREE),
+            ("state", 2**length - 1),
+            ("pad", 4**length - 1),
+        ):
+            known = checks.integer(name, getattr(self, name), 0, most)
+            object.__setattr__(self, name, known)  # of Python, whose shifts do not overflow
 
     def __add__(self, other: "Shares") -> "Shares":
         """Bitwise sums of two nodes' secrets.
@@ -70,15 +74,7 @@ class Shares:
         return Shares(self.state ^ other.state, self.pad ^ other.pad, self.length)
 
 
-class Deal(NamedTuple):
-    """The shares of the signer and of its two receivers: the first is the sum of the others."""
-
-    signer: Shares
-    first: Shares
-    second: Shares
-
-
-def deal(key: Key, length: int) -> Deal:
+def deal(key: Key, length: int) -> tuple[Shares, Shares, Shares]:
     """Perfect secrets for one signature: 3n bits of key between the signer and each receiver.
 
     Args:
@@ -86,7 +82,8 @@ def deal(key: Key, length: int) -> Deal:
       length: n, in [2, 128].
 
     Returns:
-      (signer, first, second), `Shares` each.
+      The secrets of the signer, and of its first and its second receiver, of which they are the
+      sum.
 
     Raises:
       TypeError: if the key is not a typed one.
@@ -103,7 +100,7 @@ def deal(key: Key, length: int) -> Deal:
     first, second = (
         Shares(number >> 2 * length, number % (1 << 2 * length), length) for number in drawn
     )
-    return Deal(first + second, first, second)
+    return first + second, first, second
 
 
 def sign(message: Sequence[int] | np.ndarray, secrets: Shares, polynomial: int) -> int:
@@ -126,7 +123,7 @@ def sign(message: Sequence[int] | np.ndarray, secrets: Shares, polynomial: int) 
     55
     """
     checks.instance("secrets", secrets, Shares)
-    if polynomial >> secrets.length != 1:
+    if checks.integer("polynomial", polynomial) >> secrets.length != 1:
         checks.refuse("polynomial", f"be of degree {secrets.length}", polynomial)
     hashed = lfsr_hash(message, secrets.state, polynomial)
     plain = (hashed << secrets.length) | (polynomial % (1 << secrets.length))
@@ -160,9 +157,8 @@ def signature_holds(
     checks.instance("own", own, Shares)
     checks.instance("others", others, Shares)
     length = own.length
-    checks.integer("signature", signature, 0, 4**length - 1)
     secrets = own + others
-    plain = signature ^ secrets.pad
+    plain = checks.integer("signature", signature, 0, 4**length - 1) ^ secrets.pad
     polynomial = (1 << length) | plain % (1 << length)
     if not is_irreducible(polynomial):
         return False

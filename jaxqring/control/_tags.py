@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from jaxqring import _checks as checks
-from jaxqring.control._polynomials import irreducible_polynomials, is_irreducible, lfsr_hash
+from jaxqring.control._polynomials import check_register, irreducible_polynomials, lfsr_hash
 
 #: The longest tags and messages of which all forgeries are tried.
 MOST_TAG, MOST_MESSAGE = 8, 12
@@ -37,9 +37,9 @@ class HashKey:
     state: int
 
     def __post_init__(self) -> None:
-        if not is_irreducible(self.polynomial):
-            checks.refuse("polynomial", "be irreducible over GF(2)", self.polynomial)
-        checks.integer("state", self.state, 0, 2**self.length - 1)
+        state, polynomial = check_register(self.state, self.polynomial)
+        object.__setattr__(self, "state", state)
+        object.__setattr__(self, "polynomial", polynomial)
 
     @property
     def length(self) -> int:
@@ -68,8 +68,8 @@ def tag(message: Sequence[int] | np.ndarray, key: HashKey, pad: int) -> int:
     1
     """
     checks.instance("key", key, HashKey)
-    checks.integer("pad", pad, 0, 2**key.length - 1)
-    return lfsr_hash(message, key.state, key.polynomial) ^ pad
+    hidden = checks.integer("pad", pad, 0, 2**key.length - 1)
+    return lfsr_hash(message, key.state, key.polynomial) ^ hidden
 
 
 def tag_holds(message: Sequence[int] | np.ndarray, received: int, key: HashKey, pad: int) -> bool:
@@ -95,27 +95,30 @@ def tag_holds(message: Sequence[int] | np.ndarray, received: int, key: HashKey, 
     return tag(message, key, pad) == received
 
 
-def forgery_bound(message_bits: int, length: int) -> float:
+def forgery_bound(message_bits: int, length: float) -> float:
     """The most that a forger's best guess can be worth.
 
     Args:
       message_bits: m.
-      length: n, bits of a tag.
+      length: n, bits of a tag; of a signature with keys that are not perfectly secret, their
+        min-entropy, a real number.
 
     Returns:
-      min(1, m / 2^(n - 1)).
+      min(1, m 2^(1 - n)).
 
     Raises:
+      TypeError: if the length is not real.
       ValueError: if a number is below 1.
 
-    Reference: Krawczyk, CRYPTO '94, LNCS 839, 129.
+    Reference: Krawczyk, CRYPTO '94, LNCS 839, 129; for imperfect keys Li et al., arXiv 2301.01132,
+    from memory.
 
-    >>> forgery_bound(8, 6)
-    0.25
+    >>> forgery_bound(8, 6), round(forgery_bound(8, 5.5), 4)
+    (0.25, 0.3536)
     """
     checks.integer("message_bits", message_bits)
-    checks.integer("length", length)
-    return min(1.0, math.ldexp(message_bits, 1 - length))
+    checks.within("length", length, 1.0, math.inf)
+    return min(1.0, message_bits * 2.0 ** (1 - length))
 
 
 def tag_length(message_bits: int, forgery: float) -> int:

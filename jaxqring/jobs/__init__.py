@@ -11,6 +11,8 @@ from jaxqring.jobs._load import load_config
 from jaxqring.jobs._on_step import tensorboard
 from jaxqring.jobs._outer_config import MemoriesConfig, OuterLoopConfig
 from jaxqring.jobs._outer_job import OuterConfig, run_outer
+from jaxqring.jobs._robust_config import RuleConfig
+from jaxqring.jobs._robust_job import RobustConfig, run_robust
 from jaxqring.jobs._run_config import RunConfig
 from jaxqring.jobs._security_config import SecurityConfig
 from jaxqring.jobs._security_curves import SecurityCurves, security_curves
@@ -29,6 +31,8 @@ __all__ = [
     "MemoriesConfig",
     "OuterConfig",
     "OuterLoopConfig",
+    "RobustConfig",
+    "RuleConfig",
     "RunConfig",
     "SecurityConfig",
     "SecurityCurves",
@@ -41,6 +45,7 @@ __all__ = [
     "run_compression",
     "run_inversion",
     "run_outer",
+    "run_robust",
     "run_sensitivity",
     "run_sweep",
     "security_curves",

@@ -32,7 +32,7 @@ def load_config(path: str | Path, kind: type[Config] = TrainConfig) -> Config:  
       path: of the file; or, where there is no such file, the name of one that comes with the
         package, such as "demo".
       kind: of the configuration: `TrainConfig`, `SweepConfig`, `SensitivityConfig`,
-        `BudgetConfig`, `CompressionConfig`, `InversionConfig` or `OuterConfig`.
+        `BudgetConfig`, `CompressionConfig`, `InversionConfig`, `OuterConfig` or `RobustConfig`.
 
     Returns:
       The configuration, of the type `kind`.
@@ -73,13 +73,20 @@ def load_config(path: str | Path, kind: type[Config] = TrainConfig) -> Config:  
 
 def _first_sentence(error: "pydantic.ValidationError", path: str) -> str:
     """The first of the errors, as one sentence."""
-    first = error.errors()[0]
-    where = ".".join(map(str, first["loc"]))
+    first, *others = error.errors()
+    place, members = first["loc"], [first]
+    if place and str(place[-1]).startswith(
+        "literal["
+    ):  # of a union, which has an error for each member
+        place = place[:-1]
+        members += [other for other in others if other["loc"][:-1] == place]
+    where = ".".join(map(str, place))
     if first["type"] == "value_error":  # raised by the checks above: a sentence already
         return str(first["ctx"]["error"])
     if first["type"] == "unexpected_keyword_argument":
         return f"`config` must have no unknown keys, but got `{where}` in {path!r}."
     if first["type"] == "missing":
         return f"`{where}` must be given, but got {first['input']!r} in {path!r}."
-    rule = first["msg"].removeprefix("Input should be ").replace("valid number", "float")
+    rules = [member["msg"].removeprefix("Input should be ") for member in members]
+    rule = " or ".join(rules).replace("valid number", "float")
     return f"`{where}` must be {rule}, but got {first['input']!r} in {path!r}."

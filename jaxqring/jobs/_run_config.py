@@ -14,6 +14,7 @@ from jaxqring.compress import Compressor
 from jaxqring.compress._codes import check_decay
 from jaxqring.jobs._code_config import CodeConfig
 from jaxqring.jobs._compress_config import CompressConfig
+from jaxqring.jobs._liar_config import AggregationConfig, AttackConfig
 from jaxqring.jobs._link_config import PARAMETERS, LinkConfig, check_link
 from jaxqring.jobs._loop_config import COMPRESSED, PAIRS, LoopConfig
 from jaxqring.jobs._security_config import SecurityConfig
@@ -59,6 +60,9 @@ class RunConfig:
         default. The inner steps have the optimizer and the learning rate of the run, but for
         "scaffold", "scallion" and "scafcom", which are SGD at a constant rate. A classical run has
         its rounds over a ring of float32 without error.
+      robust: a robust mean of what the nodes send, in place of the all-reduce; none by default.
+        Masks are those of the rings in groups.
+      attack: some nodes lie about what they send; none by default.
 
     Raises:
       TypeError: if a parameter of the links is not real.
@@ -68,7 +72,9 @@ class RunConfig:
         or the method does not sum what it sends; if `memory` is not "fresh" without compression or
         without changes of the nodes; if `clip` or `liars` is given to a classical run, another wire
         or, as codes have scales of their own, under compression; if an outer loop comes with masks,
-        changes of the nodes or resynchronisation, or lacks the compressor that it needs.
+        changes of the nodes or resynchronisation, or lacks the compressor that it needs; if a
+        robust mean or liars come with an outer loop or changes of the nodes, or a robust mean with
+        compression or without a ring.
     """
 
     name: str = "ring-noisy"
@@ -98,6 +104,8 @@ class RunConfig:
     clip: Clip = dataclasses.field(default="max", metadata=LATER)
     liars: int = dataclasses.field(default=0, metadata=NOT_NEGATIVE | LATER)
     outer: LoopConfig | None = dataclasses.field(default=None, metadata=LATER)
+    robust: AggregationConfig | None = dataclasses.field(default=None, metadata=LATER)
+    attack: AttackConfig | None = dataclasses.field(default=None, metadata=LATER)
 
     def __post_init__(self) -> None:
         check_fields(self, "runs.")
@@ -113,6 +121,16 @@ class RunConfig:
             self._check_clip()
         if self.outer is not None:
             self._check_outer(self.outer)
+        for name in ("robust", "attack"):
+            if getattr(self, name) is None:
+                continue
+            for other in ("outer", "membership"):
+                if getattr(self, other):
+                    rule = f"be left out of a run with `{other}`"
+                    checks.refuse(f"runs.{name}", rule, getattr(self, name))
+        if self.robust is not None and (self.compress is not None or self.collective != "ring"):
+            rule = "be left out of classical or compressed runs"
+            checks.refuse("runs.robust", rule, self.robust)
         # Refused here without touching a device: a job may still choose how many there are.
         check_link("runs.", self)
         Ring(wire=self.wire_format(), noise=self.noise, protection=self.protection_scheme())

@@ -11,6 +11,7 @@ from jaxqring.jobs._run_config import RunConfig
 from jaxqring.outer import pair_cost
 from jaxqring.outer._fragments import Fragments
 from jaxqring.ring import Cost, Ring
+from jaxqring.robust import robust_cost
 
 
 def cost_of(run: RunConfig, params: PyTree, num_nodes: int) -> Cost:
@@ -25,6 +26,9 @@ def cost_of(run: RunConfig, params: PyTree, num_nodes: int) -> Cost:
     """
     ring, compressor = run.ring(), run.compressor()
     ring = Ring(wire=Float32(), noise="off") if ring is None else ring
+    if run.robust is not None:
+        way = {"topology": run.robust.topology, "group_size": run.robust.size}
+        return robust_cost(ring, params, num_nodes, **way)
     if run.outer is not None and run.outer.method in PAIRS:
         return _cost_in_pairs(run, params, num_nodes)
     fragments = 1 if run.outer is None else run.outer.fragments or 1

@@ -66,7 +66,8 @@ class TrainConfig:
         of the nodes of a run may lie, N is below 3 under masks, a run without "sgd" has a momentum,
         a change of the nodes does not come after the one before it and before the last step,
         changes nothing, leaves nobody or meets sorted images, an outer loop has no round, pairs an
-        odd number of nodes or needs another optimizer, or the model cannot read the data.
+        odd number of nodes or needs another optimizer, a rule cannot bear so many liars, or the
+        model cannot read the data.
     """
 
     name: str = "train"
@@ -119,6 +120,11 @@ class TrainConfig:
                 checks.refuse("nodes", f"be at least {MIN_PARTIES} under masks", min(sizes))
             if run.outer is not None:
                 self._check_outer(run, run.outer)
+            if run.attack is not None and 2 * run.attack.liars >= self.nodes:
+                rule = f"be less than half of the {self.nodes} nodes"
+                checks.refuse("attack.liars", rule, run.attack.liars)
+            if run.robust is not None:
+                run.robust.check(self.nodes, masked=run.security is not None)
             if run.membership and self.split == "sorted":
                 rule = 'be left out where images are "sorted", as shards are those of one N'
                 checks.refuse("runs.membership", rule, run.membership)

@@ -44,6 +44,7 @@ from jaxqring.launch._checkpoints import Checkpoints
 from jaxqring.launch._processes import gathered, is_first, of_first, wait_for_all
 from jaxqring.launch._stopping import stopping
 from jaxqring.train import _datasets as datasets
+from jaxqring.train._liars import RobustState
 from jaxqring.train._membership import changed, consumed, copy_bits, reached
 from jaxqring.train._objective import exact, initial_params, model_for
 from jaxqring.train._placement import Placement, check_processes, place
@@ -250,6 +251,9 @@ def _initial_state(run: RunConfig, config: TrainConfig, data: datasets.Dataset) 
     compressor, loop = run.compressor(), loop_of(run, config)
     if loop is not None:
         state = LoopState.create(**{**parts, "tx": optax.identity()}, outer=loop.init(params))
+    elif run.robust is not None:
+        zeros = jax.tree.map(jnp.zeros_like, params)
+        state = RobustState.create(**parts, momenta=zeros, last=zeros)
     elif compressor is None:
         state = TrainState.create(**parts)
     else:

@@ -16,6 +16,7 @@ from jaxqring.jobs._training_results import Terms
 from jaxqring.launch._processes import gathered, wait_for_all
 from jaxqring.ring import replica_agreement
 from jaxqring.train import _datasets as datasets
+from jaxqring.train._liars import lying, robustly
 from jaxqring.train._objective import AXIS, model_for
 from jaxqring.train._placement import Placement
 from jaxqring.train._step import node_correct, node_resync, node_step, over_nodes
@@ -54,13 +55,22 @@ def programs_of(
     over = functools.partial(over_nodes, mapping=placement.mapping, devices=placement.devices)
     with_shots = config.quantum is not None and config.quantum.shots is not None
     sampled = model_for(config.model, data, config.quantum).apply if with_shots else None
-    loop = loop_of(run, config)
-    if loop is None:
-        update = averaged(run.ring(), terms.source, terms.security, run.compressor())
-        evaluated: Callable = lambda state: state  # noqa: E731
-    else:
+    liars = None if run.attack is None else run.attack.build(placement.nodes)
+    evaluated: Callable[[TrainState], TrainState] = lambda state: state  # noqa: E731
+    if (loop := loop_of(run, config)) is not None:
         update, evaluated = in_rounds(loop), over(with_replica(loop), shared=())
-    step = node_step(update, sampled)
+    elif run.robust is not None:
+        ring, masks = run.ring(), (terms.source, terms.security)
+        assert ring is not None  # or the configuration was refused
+        secure = None if terms.security is None else masks
+        update = robustly(ring, run.robust.build(), secure, liars)
+    else:
+        update = averaged(run.ring(), terms.source, terms.security, run.compressor())
+        update = update if liars is None else lying(update, liars)
+    labels_of = None
+    if liars is not None:
+        labels_of = functools.partial(liars.labels, num_classes=data.num_classes)
+    step = node_step(update, sampled, labels_of)
     correct = over(node_correct, shared=(1, 2))
     agreement = over(lambda tree: replica_agreement(tree, AXIS), shared=())
     return Programs(

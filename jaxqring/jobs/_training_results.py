@@ -31,12 +31,14 @@ class Terms(NamedTuple):
       sums: the sizes of its collectives, and their bits.
       source: of the GHZ states of a secure run; None for others.
       security: their verification; None for others.
+      rings: under masks of their own, with a sum of each size: the groups of a robust mean.
     """
 
     cost: Cost
     sums: Sequence[tuple[int, int]]
     source: GHZSource | None
     security: Security | None
+    rings: int = 1
 
 
 def terms_of(run: RunConfig, config: TrainConfig, params: PyTree, num_nodes: int) -> Terms:
@@ -56,8 +58,10 @@ def terms_of(run: RunConfig, config: TrainConfig, params: PyTree, num_nodes: int
     sums = sums_of(run, params, num_nodes)
     if run.security is None:
         return Terms(cost, sums, None, None)
-    source = run.security.source(num_nodes, run.fidelity)
-    return Terms(cost, sums, source, run.security.build(source, sums, config.steps))
+    parties = num_nodes if run.robust is None else run.robust.size
+    source = run.security.source(parties, run.fidelity)
+    security = run.security.build(source, sums, config.steps)
+    return Terms(cost, sums, source, security, rings=num_nodes // parties)
 
 
 class Part(NamedTuple):
@@ -90,10 +94,12 @@ def parts_of(
     parts = []
     for period in config.periods(run):
         own = [line for line in lines if period.first < line["step"] <= period.end]
-        sends: float = len(own)
-        if run.outer is not None:
-            sends = total(own, "rounds") / (run.outer.fragments or 1)
-        parts.append(Part(len(period.nodes), terms(len(period.nodes)), own, sends))
+        own_terms, sends = terms(len(period.nodes)), float(len(own))
+        if run.outer is not None and "bits_so_far" in own[-1]:
+            sends = own[-1]["bits_so_far"] / max(own_terms.cost.bits, 1)
+        elif run.outer is not None:
+            sends = total(own, "rounds")
+        parts.append(Part(len(period.nodes), own_terms, own, sends))
     return parts
 
 
@@ -218,7 +224,7 @@ def guarantees(parts: Sequence[Part]) -> dict[str, Any]:
       parts: of a secure run.
     """
     masked = []
-    for _, (_, sums, source, security), lines, _ in parts:
+    for _, (_, sums, source, security, _), lines, _ in parts:
         assert source is not None
         assert security is not None
         sizes, bits = zip(*sums, strict=True)
@@ -228,7 +234,10 @@ def guarantees(parts: Sequence[Part]) -> dict[str, Any]:
     bound, source, security = max(masked, key=lambda one: one[0].per_step)
     lines = [line for part in parts for line in part.lines]
     masks = sum(
-        max(len(part.lines), 1) * max(sum(size for size, _ in part.terms.sums), 1) for part in parts
+        max(len(part.lines), 1)
+        * max(sum(size for size, _ in part.terms.sums), 1)
+        * part.terms.rings
+        for part in parts
     )
     return {
         "epsilon_per_step": bound.per_step,

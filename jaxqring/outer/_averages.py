@@ -9,11 +9,11 @@ from jax import lax
 
 from jaxqring import _checks as checks
 from jaxqring._types import AxisName, Key, PyTree
-from jaxqring.compress import Compressor, compressed_pmean
+from jaxqring.compress import Compressor, CompressReport, compressed_pmean
 from jaxqring.compress._collective import _masking, check_options
 from jaxqring.compress._compressor import with_nodes
 from jaxqring.physics.ghz import GHZSource
-from jaxqring.ring import Ring, pmean
+from jaxqring.ring import Report, Ring, pmean
 from jaxqring.ring._axes import axis_size, names_of
 from jaxqring.secure import Security, secure_pmean
 
@@ -25,6 +25,9 @@ class AverageCounts(NamedTuple):
       bits: float32 payload bits over each link.
       qubits: float32 online qubits over each link, repetitions included, the mean of links.
       symbol_errors: float32 symbols that arrived wrong on all links.
+      retransmissions: float32 codewords sent again on all links.
+      repeated_qubits: float32 of the qubits, those of codewords sent again, on all links.
+      undelivered: float32 codewords that stayed wrong on all links.
       aborted: bool, True if nothing was delivered, as the masks failed their verification; None
         without masks.
     """
@@ -32,6 +35,9 @@ class AverageCounts(NamedTuple):
     bits: jax.Array
     qubits: jax.Array
     symbol_errors: jax.Array
+    retransmissions: jax.Array
+    repeated_qubits: jax.Array
+    undelivered: jax.Array
     aborted: jax.Array | None
 
 
@@ -73,10 +79,18 @@ def _nothing(tree: PyTree) -> PyTree:
 
 
 def _tally(
-    bits: Any, qubits: Any, symbol_errors: Any, aborted: jax.Array | None = None
+    report: Report | CompressReport, nodes: int, aborted: jax.Array | None = None
 ) -> AverageCounts:
-    bits, qubits, errors = (jnp.asarray(x, jnp.float32) for x in (bits, qubits, symbol_errors))
-    return AverageCounts(bits, qubits, errors, aborted)
+    """The counts of an average, from the report of its collectives on N nodes."""
+    numbers = (
+        2.0 * report.symbols_per_link,
+        report.online_qubits / nodes,
+        report.symbol_errors,
+        report.retransmissions,
+        report.repeated_qubits,
+        report.undelivered,
+    )
+    return AverageCounts(*(jnp.asarray(x, jnp.float32) for x in numbers), aborted)
 
 
 def over_ring(ring: Ring, axis_name: AxisName) -> Average:
@@ -103,8 +117,7 @@ def over_ring(ring: Ring, axis_name: AxisName) -> Average:
     def mean(tree: PyTree, memory: PyTree, key: Key | None) -> Any:
         result, report = pmean(tree, axis_name, ring=ring, key=key, with_report=True)
         nodes = axis_size(axis_name) * ring.nodes_per_device
-        bits = 2.0 * report.symbols_per_link
-        return result, memory, _tally(bits, report.online_qubits / nodes, report.symbol_errors)
+        return result, memory, _tally(report, nodes)
 
     return Average(_nothing, mean, axis_name, ring.nodes_per_device, True, ring.draws)
 
@@ -141,15 +154,10 @@ def secure(ring: Ring, axis_name: AxisName, *, source: GHZSource, security: Secu
             tree, axis_name, ring=ring, source=source, security=security, key=key, with_report=True
         )
         nodes = axis_size(axis_name) * ring.nodes_per_device
-        sent = (~report.aborted).astype(jnp.float32)
-        links = report.ring
-        counts = _tally(
-            sent * 2 * links.symbols_per_link,
-            sent * links.online_qubits / nodes,
-            sent * links.symbol_errors,
-            report.aborted,
-        )
-        return result, memory, counts
+        counts = _tally(report.ring, nodes, report.aborted)
+        # Masks are verified before anything is sent.
+        sent = [jnp.where(report.aborted, 0, number) for number in counts[:-1]]
+        return result, memory, AverageCounts(*sent, report.aborted)
 
     return Average(_nothing, mean, axis_name, ring.nodes_per_device, True, True)
 
@@ -208,10 +216,8 @@ def compressed(
             with_report=True,
         )
         nodes = axis_size(axis_name) * own
-        qubits = report.online_qubits / nodes
-        bits = 2.0 * report.symbols_per_link
         aborted = None if masking is None else report.aborted
-        return result, memory, _tally(bits, qubits, report.symbol_errors, aborted)
+        return result, memory, _tally(report, nodes, aborted)
 
     return Average(init, mean, axis_name, own, True, draws)
 

@@ -1,10 +1,11 @@
 """Fragments of the parameters: leaves in parts of balanced size."""
 
 import dataclasses
+import math
 from typing import Any
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 
 from jaxqring import _checks as checks
 from jaxqring._types import PyTree
@@ -43,12 +44,12 @@ class Fragments:
             rule = f"be at most the number of leaves of `params`, {len(leaves)}"
             checks.refuse("fragments", rule, count)
         loads, places = [0] * count, [[] for _ in range(count)]  # type: tuple[list, list[list]]
-        for at in sorted(range(len(leaves)), key=lambda at: (-jnp.size(leaves[at]), at)):
+        for at in sorted(range(len(leaves)), key=lambda at: (-math.prod(np.shape(leaves[at])), at)):
             least = loads.index(min(loads))
             # A fragment without a leaf comes before one of empty leaves.
             empty = [place for place in range(count) if not places[place]]
             least = empty[0] if empty else least
-            loads[least] += jnp.size(leaves[at])
+            loads[least] += math.prod(np.shape(leaves[at]))
             places[least].append(at)
         return cls(tuple(tuple(sorted(part)) for part in places))
 

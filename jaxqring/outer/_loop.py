@@ -25,6 +25,9 @@ from jaxqring.outer._fragments import Fragments
 from jaxqring.outer._outer_types import Loop, Method, OuterState, master, of_slow
 from jaxqring.secure._secure_report import choose
 
+#: The counts of averages that a state adds up.
+_SUMS = tuple(name for name in AverageCounts._fields if name != "aborted")
+
 
 def _replica_of_slow(params: PyTree, state: OuterState) -> PyTree:
     return of_slow(state.slow, params)
@@ -151,9 +154,7 @@ def _init(options: _Options, parts: Callable[[PyTree], Fragments], params: PyTre
         arriving=tuple((tree, jnp.zeros((), bool)) for tree in shaped) if options.overlap else None,
         rounds=jnp.int32(0),
         aborted=jnp.int32(0) if options.average.counts else None,
-        bits=zero if options.average.counts else None,
-        qubits=zero if options.average.counts else None,
-        symbol_errors=zero if options.average.counts else None,
+        **dict.fromkeys(_SUMS, zero if options.average.counts else None),
         share=zero if options.method.radius else None,
         radius=zero if options.method.radius else None,
     )
@@ -314,14 +315,7 @@ def _counted(state: OuterState, counts: AverageCounts | None) -> OuterState:
         return state
     aborted = state.aborted
     assert aborted is not None  # the average counts
-    assert state.bits is not None
-    assert state.qubits is not None
-    assert state.symbol_errors is not None
     if counts.aborted is not None:
         aborted += counts.aborted.astype(jnp.int32)
-    return state._replace(
-        aborted=aborted,
-        bits=state.bits + counts.bits,
-        qubits=state.qubits + counts.qubits,
-        symbol_errors=state.symbol_errors + counts.symbol_errors,
-    )
+    sums = {name: getattr(state, name) + getattr(counts, name) for name in _SUMS}
+    return state._replace(aborted=aborted, **sums)

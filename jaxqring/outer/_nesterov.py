@@ -7,6 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax import lax
 
 from jaxqring import _checks as checks
 from jaxqring._types import Key, PyTree
@@ -44,7 +45,8 @@ class Nesterov(NamedTuple):
 
 
 def dot(a: PyTree, b: PyTree) -> jax.Array:
-    """() float32 the inner product of two trees."""
+    """() float32 the inner product of two trees, for measurements, which have no derivative."""
+    a, b = lax.stop_gradient((a, b))  # of a norm that is zero it would be infinite
     products = jax.tree.map(lambda x, y: jnp.sum(x * y, dtype=jnp.float32), a, b)
     return sum(jax.tree.leaves(products), jnp.float32(0))
 

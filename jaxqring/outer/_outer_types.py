@@ -57,16 +57,20 @@ class OuterState(NamedTuple):
       arriving: averages under way, with the flag of their being so, one for each fragment; None
         without overlap.
       rounds: () int32 rounds that delivered an average so far; those of every fragment count.
-      aborted: () int32 rounds given up so far; None, as the next three, for an average that does
-        not count.
+      aborted: () int32 rounds given up so far; None, as the next six, for an average that does not
+        count.
       bits: () float32 payload bits over each link so far.
       qubits: () float32 online qubits over each link so far, repetitions included.
       symbol_errors: () float32 symbols that arrived wrong on all links so far.
+      retransmissions: () float32 codewords sent again on all links so far.
+      repeated_qubits: () float32 of the qubits, those of codewords sent again, on all links so far.
+      undelivered: () float32 codewords that stayed wrong on all links so far.
       share: () float32 estimate of the share of the way to the optimum that the inner steps of the
         last round closed; 0 before there is one, None for loops without an estimate.
       radius: () float32 spectral radius of a round at that share, see `radius`; None without.
 
-    Floats are added up in float32: exact below 2^24, then off by 6e-8 a round at most.
+    Floats are added up in float32: exact below 2^24, then off by 6e-8 a round at most. The share
+    and the radius have no derivative.
     """
 
     inner: PyTree
@@ -79,6 +83,9 @@ class OuterState(NamedTuple):
     bits: jax.Array | None
     qubits: jax.Array | None
     symbol_errors: jax.Array | None
+    retransmissions: jax.Array | None
+    repeated_qubits: jax.Array | None
+    undelivered: jax.Array | None
     share: jax.Array | None
     radius: jax.Array | None
 

@@ -24,11 +24,13 @@ from jaxqring.ring._ring import Ring
 
 
 def names_of(axis_name: AxisName) -> tuple:
-    """The names in `axis_name`, which is one or a tuple of them.
+    """The names in `axis_name`, which is one or a tuple of them; none for None.
 
     Raises:
       TypeError: if it is not a name or a tuple of names.
     """
+    if axis_name is None:
+        return ()
     names = axis_name if isinstance(axis_name, tuple) else (axis_name,)
     if not names or any(isinstance(n, int) or not isinstance(n, Hashable) for n in names):
         checks.refuse("axis_name", "be a name or a tuple of names", axis_name, TypeError)
@@ -36,13 +38,14 @@ def names_of(axis_name: AxisName) -> tuple:
 
 
 def axis_size(axis_name: AxisName) -> int:
-    """The number of devices along a mapped axis, or several axes.
+    """The number of devices along a mapped axis, or several axes; one for None.
 
     Raises:
       TypeError: if it is not a name or a tuple of names.
       ValueError: if it is not bound here.
     """
-    names_of(axis_name)
+    if not names_of(axis_name):
+        return 1
     try:
         return lax.axis_size(axis_name)
     except NameError:
@@ -57,7 +60,7 @@ def device_axes() -> tuple:
 
 def tracked(axis_name: AxisName | None) -> frozenset:
     """The axes among `axis_name` that `shard_map` tracks (with check_vma); empty elsewhere."""
-    return varying(lax.axis_index(axis_name))
+    return frozenset() if axis_name is None else varying(lax.axis_index(axis_name))
 
 
 def of_first(value: jax.Array, axes: frozenset) -> jax.Array:

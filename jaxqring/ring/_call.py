@@ -173,7 +173,7 @@ def enter(
     seen = tracked(axis_name)
     named, treedef = jax.tree_util.tree_flatten_with_path(x)
     for path, leaf in named:
-        _check_leaf("x" + jax.tree_util.keystr(path), leaf, place, seen if adds else frozenset())
+        check_leaf("x" + jax.tree_util.keystr(path), leaf, place, seen if adds else frozenset())
     given = [jnp.asarray(leaf) for _, leaf in named]
     leaves = [unsharded(leaf) for leaf in given]
     shardings = [jax.typeof(leaf).sharding for leaf in given]
@@ -186,8 +186,10 @@ def enter(
 
     names = frozenset(names_of(axis_name))
     aside = frozenset(device_axes()) - names
+    if axis_name is None:
+        aside = frozenset()  # the same ring on every device, with the same errors
     extra: list[frozenset] = [frozenset()] * len(leaves)
-    if seen:
+    if seen or axis_name is None:
         for leaf in leaves:
             refuse_spmd_vmap(leaf)
         others = [each for each in (key, *jax.tree.leaves(ring)) if isinstance(each, jax.Array)]
@@ -197,7 +199,7 @@ def enter(
         leaves = as_varying(leaves, seen | aside)
         place = place._replace(beside=aside)
     is_watched = ring.overrides is not None and ring.overrides.calls is not None
-    if key is not None and aside and not is_watched:
+    if key is not None and aside and axis_name is not None and not is_watched:
         key = key_of_ring(key, tuple(name for name in device_axes() if name in aside))
     return Call(leaves, treedef, extra, shardings, place, ring, key, stream)
 
@@ -208,7 +210,7 @@ def _stream(kind: str, parts: list[tuple[str, int, str]]) -> tuple[int, int]:
     return int.from_bytes(digest[:4]), int.from_bytes(digest[4:])
 
 
-def _check_leaf(name: str, leaf: Any, place: Place, seen: frozenset) -> None:
+def check_leaf(name: str, leaf: Any, place: Place, seen: frozenset) -> None:
     if not isinstance(leaf, jax.Array | np.ndarray | np.generic | float | int | complex):
         checks.refuse(name, "be real and floating", leaf, TypeError)
     dtype = jnp.result_type(leaf)

@@ -91,7 +91,9 @@ def psum(
       x: pytree of floating arrays, of any shape; sent as float32, returned in their own type.
         With `ring.nodes_per_device` k > 1 every leaf has a leading axis of length k.
       axis_name: name of the mapped axis, or a tuple of names that count as one axis, the last one
-        fastest. Axes of `vmap` within a device come last; their nodes are then carried by it.
+        fastest. Axes of `vmap` within a device come last; their nodes are then carried by it. None
+        if one device carries all nodes, `ring.nodes_per_device` of them: no mapping is needed then,
+        and inside of one every device has a ring of its own, with the same errors.
       ring: the links, the wire and the kind of noise.
       key: typed PRNG key, the same on every node, or None where nothing is drawn. Two calls with
         one key draw the same errors if they are the same kind of call on a pytree of the same

@@ -11,7 +11,7 @@ import numpy as np
 from jaxqring import _checks as checks
 from jaxqring._shown import Panel, Shown, in_short
 from jaxqring._types import Collective, PyTree
-from jaxqring.codec._formats import FixedPoint, WireFormat
+from jaxqring.codec._formats import EXPONENT_BITS, FixedPoint, WireFormat
 from jaxqring.ring._payload import layout_of
 
 
@@ -225,7 +225,7 @@ def ring_cost(
         width = int(wire.non_finite == "propagate") if wire.has_fixed_clip else 32
         control = 2 * (num_nodes - 1) * -(-scales // num_nodes) * width
         if wire.clip == "robust":
-            control = (num_nodes - 1) * scales * 8
+            control = (num_nodes - 1) * scales * EXPONENT_BITS
     return Cost(
         num_nodes=num_nodes,
         rounds=rounds,

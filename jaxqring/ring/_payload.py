@@ -23,14 +23,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxqring.codec._formats import FixedPoint, WireFormat, power_of_two
+from jaxqring.codec._formats import EXPONENT_BITS, FixedPoint, WireFormat, power_of_two
 from jaxqring.ring._lanes import each_node
 
 _INFINITY = np.int32(0x7F800000)
 _TOP = np.finfo(np.float32).max
-#: The least exponent of `FixedPoint.powers`, of which eight bits hold all up to 128; and above them
-#: the mark of a block that is not finite.
-_LEAST, _NOT_FINITE = -126, 255
+#: The least exponent of `FixedPoint.powers`, which is sent as zero; and the mark of a block that is
+#: not finite, above all others.
+_LEAST, _NOT_FINITE = -126, 2**EXPONENT_BITS - 1
 #: More pieces than this are cut out at offsets that the compiler does not know; see `_cut`.
 _FEW_PIECES = 32
 

@@ -37,7 +37,7 @@ class Place(NamedTuple):
         """(k,) int32 numbers of the nodes on this device."""
         local = jnp.arange(self.nodes_per_device, dtype=jnp.int32)
         if self.axis_name is None:
-            return local
+            return as_varying(local, self.beside)
         nodes = lax.axis_index(self.axis_name) * self.nodes_per_device + local
         return as_varying(nodes, self.beside)
 

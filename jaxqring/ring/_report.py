@@ -160,7 +160,7 @@ def make_report(
     num_nodes = place.num_nodes
     seen = jnp.zeros((0,), jnp.int32)
     if counts is not None:
-        start = lax.axis_index(place.axis_name) * place.nodes_per_device
+        start = place.nodes()[0]
         totals = jnp.stack([counts.saturated, counts.non_finite, counts.vanished])
         # With the type of a mapped value.
         rows = jnp.zeros((num_nodes, _COLUMNS), jnp.uint32) + totals[0] * 0
@@ -263,7 +263,8 @@ def _compare(
     tops = [jnp.max(row, axis=0) for row in rows] + [jnp.max(~row, axis=0) for row in rows]
     if not tops and not counts.size:
         return jnp.float32(1), counts
-    seen = lax.pmax(jnp.concatenate([*tops, counts]), axis_name)
+    seen = jnp.concatenate([*tops, counts])
+    seen = seen if axis_name is None else lax.pmax(seen, axis_name)
     size = sum(row.shape[1] for row in rows)
     high, low = seen[:size], ~seen[size : 2 * size]
     pieces = lax.split(high == low, [row.shape[1] for row in rows])

@@ -99,7 +99,8 @@ def secure_psum(
     Where sums of masks are wrong (`SecureReport.wrong_sums`) the result is off by a random level.
 
     A leaf with a NaN or an infinity on any node is NaN on every node, as with `psum`, which says so
-    of that leaf and no more; its peak travels over the control channel, as all do.
+    of that leaf and no more; its peak travels over the control channel, as all do. On a wire with
+    `clip="robust"` the exponents of every node do, and a leaf is NaN as `FixedPoint` says.
 
     If verification fails in every attempt, or sums are beyond correction, the collective is aborted
     and the result is NaN: `optax.apply_if_finite` skips such an update and leaves the state as it
@@ -130,7 +131,8 @@ def secure_psum(
     Raises:
       TypeError: as `psum`; if `source`, `security` or `dropout` is of another type.
       ValueError: as `psum`; if there are fewer than 3 nodes, a source of another number of
-        parties, a float wire, or universal amplification, which needs a prime field.
+        parties, a float wire, universal amplification, which needs a prime field, or liars that
+        could be half of the 3 nodes that a dropout may leave.
 
     Reference: our interpretation of the paper's secure aggregation.
 
@@ -261,6 +263,9 @@ def _check(axis_name: AxisName, ring: Ring, options: _Options) -> None:
         checks.refuse("ring.masks", "be None, as every call draws its own", "masks")
     if not isinstance(ring.wire, FixedPoint):
         checks.refuse("ring.wire", "be a FixedPoint, whose levels add up mod 2^bits", ring.wire)
+    if options.dropout is not None and 2 * ring.wire.liars >= MIN_PARTIES:
+        rule = f"be below half of the {MIN_PARTIES} nodes that a dropout may leave"
+        checks.refuse("ring.wire.liars", rule, ring.wire.liars)
     if security.amplification == "universal":
         rule = 'be "bucket" or "none" in a ring that adds mod 2^bits, where random matrices are'
         checks.refuse("security.amplification", f"{rule} no universal hash", "universal")
@@ -349,7 +354,9 @@ def _draw_masks(
         nodes,
     )
     counts = jnp.stack([jnp.sum(wrong), jnp.sum(remaining)])
-    wrong_sums, uncorrected = lax.psum(as_varying(counts, tracked(axis_name)), axis_name)
+    if axis_name is not None:
+        counts = lax.psum(as_varying(counts, tracked(axis_name)), axis_name)
+    wrong_sums, uncorrected = counts
     masks = Masks(derive(cipher, 0), errors)
     return masks, wrong_sums.astype(jnp.uint32), uncorrected.astype(jnp.uint32)
 

@@ -8,6 +8,7 @@ from jaxqring.show._budget_figure import hardware, net_rate
 from jaxqring.show._compression_figures import compression, methods
 from jaxqring.show._inversion_figures import similarity
 from jaxqring.show._outer_figure import outer_loops, outer_memories
+from jaxqring.show._robust_figure import liars
 from jaxqring.show._security_figure import copies, epsilon
 from jaxqring.show._sensitivity_figure import sensitivity
 from jaxqring.show._sweep_figures import heat_map, sweep
@@ -22,6 +23,7 @@ __all__ = [
     "epsilon",
     "hardware",
     "heat_map",
+    "liars",
     "loss",
     "methods",
     "net_rate",

@@ -273,6 +273,22 @@ def _similarity(entry: dict[str, Any] | None) -> str:
     return "-" if entry is None else f"{entry['ssim_mean']:.3f} ±{entry['ssim_std']:.2f}"
 
 
+def robust_tables(summary: dict[str, Any]) -> list[Table]:
+    """The accuracy of a study of liars by rule and attack, and the share that a rule clipped."""
+    job, tables = summary["config"], []
+    seeds = f"mean over {job['seeds']} seeds" if job["seeds"] > 1 else "one seed"
+    for split in job["splits"]:
+        for name, about in (("mean", f"test accuracy, {seeds}"), ("clipped", "share clipped")):
+            title = f"{summary['config']['name']}, {split}: {about}, by attack"
+            table = _table(title, ["rule"], job["attacks"])
+            for result in summary["results"]:
+                if result["split"] == split:
+                    cells = [f"{value:.3f}".lstrip("0") or "0" for value in result[name]]
+                    table.add_row(escape(result["rule"]), *cells)
+            tables.append(table)
+    return tables
+
+
 def claims_table(rows: Sequence[Sequence[str]]) -> Table:
     """The claims that were put to the test: name, number, three values, verdict and seconds."""
     table = Table(title="claims and findings", box=box.SIMPLE_HEAD, pad_edge=False)

@@ -29,13 +29,18 @@ NodeStep = Callable[
 ]
 
 
-def node_step(update: Update, sampled: Callable | None = None) -> NodeStep:
+def node_step(
+    update: Update,
+    sampled: Callable | None = None,
+    labels_of: Callable[[jax.Array], jax.Array] | None = None,
+) -> NodeStep:
     """The step of one node: the gradients of its own batch, and what becomes of them.
 
     Args:
       update: of the state, by the gradients of all nodes.
       sampled: a model whose scores are of finite shots, in place of that of the state; each node
         has shots of its own.
+      labels_of: takes the labels of a node to those that it learns; they are the same by default.
 
     Returns:
       (state, (images, labels), key, number of the step) -> (state, metrics); the metrics are the
@@ -46,6 +51,7 @@ def node_step(update: Update, sampled: Callable | None = None) -> NodeStep:
         state: TrainState, batch: tuple, key: Key, number: jax.Array
     ) -> tuple[TrainState, dict]:
         images, labels = batch
+        labels = labels if labels_of is None else labels_of(labels)
 
         def loss_of(params: PyTree) -> tuple[jax.Array, jax.Array]:
             if sampled is None:

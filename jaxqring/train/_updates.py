@@ -97,7 +97,7 @@ def averaged(
             key=step_key,
             with_report=True,
         )
-        counts = {**_counts(secure.ring), **_secure_counts((secure,))}
+        counts = {**_counts(secure.ring), **secure_counts((secure,))}
         return _Reduced(gradients, None, counts, secure.keep)
 
     def update(
@@ -136,12 +136,13 @@ def in_rounds(loop: Loop) -> Update:
             "rounds": (after.rounds - before.rounds).astype(jnp.uint32),
             "replica_agreement": replica_agreement(after.slow, AXIS),
         }
-        if after.aborted is not None:
-            assert before.aborted is not None
-            metrics["aborted"] = (after.aborted - before.aborted).astype(jnp.uint32)
+        if after.bits is not None:
             metrics["bits_so_far"], metrics["qubits_so_far"] = after.bits, after.qubits
-            errors = after.symbol_errors - before.symbol_errors
-            metrics["symbol_errors"] = errors.astype(jnp.uint32)
+            for name in ("symbol_errors", "retransmissions", "undelivered"):
+                # Differences of sums, which are exact below 2^24.
+                new = getattr(after, name) - getattr(before, name)
+                metrics[name] = new.astype(jnp.uint32)
+            metrics["repeated_qubits"] = after.repeated_qubits - before.repeated_qubits
         if after.share is not None:
             metrics["share_closed"], metrics["radius"] = after.share, after.radius
         return state.replace(step=state.step + 1, params=params, outer=after), metrics
@@ -181,7 +182,7 @@ def _compressed(
     secure = [call for call in report.calls if isinstance(call, SecureReport)]
     if not secure:
         return _Reduced(gradients, memory, counts)
-    counts |= {**_secure_counts(secure), "aborted": report.aborted.astype(jnp.uint32)}
+    counts |= {**secure_counts(secure), "aborted": report.aborted.astype(jnp.uint32)}
     return _Reduced(gradients, memory, counts, report.keep)
 
 
@@ -196,7 +197,7 @@ def _counts(report: Report | CompressReport) -> dict[str, Any]:
     }
 
 
-def _secure_counts(reports: Sequence[SecureReport]) -> dict[str, Any]:
+def secure_counts(reports: Sequence[SecureReport]) -> dict[str, Any]:
     """The counts of the masks of a step, over all its collectives."""
 
     def total(name: str) -> jax.Array:

@@ -8,6 +8,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 from packing import unpack
+from refused import check_refusal
 
 import jaxqring as jq
 from jaxqring._threefry import cipher_key
@@ -470,3 +471,16 @@ def test_a_symbol_is_where_packing_puts_it(bits):
         word, shift = symbol_position(jnp.int32(symbol), size, bits)
         assert words[int(word)] == np.uint32(1) << np.uint32(int(shift))
         assert np.count_nonzero(words) == 1
+
+
+def test_a_robust_wire_clips_at_its_largest_level_and_outvotes_less_than_half():
+    wire = jq.FixedPoint(8, clip="robust", liars=2)
+    assert wire.in_units(5) == wire
+    assert not wire.has_fixed_clip
+    limit = wire.limit(5)
+    values = np.float32([limit, limit + 0.25, -3e38, np.inf, np.nan])
+    assert wire.encode(values, np.float32(1), 5).tolist() == [limit, limit, -limit, limit, 0]
+    assert wire.saturates(values, np.float32(1), 5).tolist() == [False, True, True, True, False]
+    wire.check_liars(5)
+    check_refusal(lambda: wire.check_liars(4), ValueError, ["`wire.liars`", "half of the 4", "2"])
+    jq.FixedPoint(clip="robust").check_liars(1)

@@ -97,6 +97,18 @@ def test_sampled_words_are_wrong_as_often_as_the_vote():
     assert abs(wrong - 320_000 * want) < 5.5 * np.sqrt(320_000 * want * (1 - want))
 
 
+def test_words_are_spoilt_somewhere_on_their_way_as_often_as_they_should():
+    """40,000 words over 14 hops: beyond 5.5 standard deviations with a chance of 4e-8."""
+    words, key = jnp.zeros(10_000, jnp.uint32), jax.random.key(5)
+    one_hop = jax.jit(lambda key: relay(words, even(0.01), key, repetitions=3, hops=1))
+    spoilt = np.zeros((10_000, 4), bool)
+    for hop in range(14):
+        errors = np.asarray(one_hop(jax.random.fold_in(key, hop)))
+        spoilt |= errors[:, None] >> np.arange(0, 32, 8, dtype=np.uint32) & 0xFF > 0
+    want = float(word_error(even(0.01), 3, 14))
+    assert abs(spoilt.sum() - 40_000 * want) < 5.5 * np.sqrt(40_000 * want * (1 - want))
+
+
 @pytest.mark.parametrize(
     ("call", "error", "words"),
     [

@@ -76,6 +76,8 @@ def test_a_hash_is_a_product_of_polynomials():
         as_polynomial = int(sum(1 << at for at in range(size) if message[at]))
         want = remainder(int(product(as_polynomial, state)), polynomial)
         assert lfsr_hash(message, state, polynomial) == want
+        narrow = (np.int8(state % 128), np.int16(polynomial))
+        assert lfsr_hash(np.uint8(message), *narrow) == lfsr_hash(message, state % 128, polynomial)
         rows = hash_matrix(size, state, polynomial) @ message % 2
         assert rows.tolist() == bits_of(want, degree)
 

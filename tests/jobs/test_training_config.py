@@ -16,6 +16,7 @@ from jaxqring.jobs import (
     BudgetConfig,
     CompressionConfig,
     InversionConfig,
+    RobustConfig,
     SensitivityConfig,
     SweepConfig,
     TrainConfig,
@@ -63,7 +64,10 @@ REFUSED = {
         "[[runs]]\nreadout_error = 1.5",
         ["runs.readout_error", "[0, 1]", "1.5"],
     ),
-    "unknown clip": ('[[runs]]\nclip = "median"', ["runs.0.clip", "'max' or 'robust'", "median"]),
+    "unknown clip": (
+        '[[runs]]\nclip = "median"',
+        ["`runs.0.clip`", "'max' or 'robust' or a float", "median"],
+    ),
     "negative clip": ("[[runs]]\nclip = -1.0", ["clip", "positive finite", "-1.0"]),
     "clip of floats": (
         '[[runs]]\nclip = 0.5\nwire = "float32"',
@@ -455,7 +459,7 @@ def test_every_file_that_is_shipped_is_known_by_its_name(path, tmp_path, monkeyp
         "quantum_budget": BudgetConfig,
         "sensitivity": SensitivityConfig,
     }
-    kinds |= {"inversion": InversionConfig}
+    kinds |= {"inversion": InversionConfig, "robust": RobustConfig}
     kinds |= {"compression_noise": CompressionConfig, "compression_rates": CompressionConfig}
     kind = kinds.get(path.stem, TrainConfig)
     kind = SweepConfig if path.stem.startswith("sweep") else kind

@@ -2,6 +2,7 @@
 
 import functools
 import math
+import re
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ import pytest
 from refused import check_refusal
 
 import jaxqring as jq
-from jaxqring.secure import Security
+from jaxqring.secure import Dropout, Security
 
 AXIS, NODES, BITS = "nodes", 4, 16
 KEY = jax.random.key(20261127)
@@ -174,6 +175,20 @@ def test_without_liars_it_is_the_largest_bit_for_bit(vmapped):
         jax.tree.map(np.testing.assert_array_equal, *found)
 
 
+def test_exponents_are_gathered_once_and_the_largest_one_is_asked_for_as_before(ring_mesh):
+    """One collective over the control channel: a sum of tables of exponents, or a maximum."""
+    spec, tree = jax.sharding.PartitionSpec(AXIS), honest()
+    for clip, want in (("max", (0, 1)), ("robust", (1, 0))):
+        ring = off(jq.FixedPoint(BITS, clip))
+
+        def total(x, ring=ring):
+            return jq.psum(x, AXIS, ring=ring, key=None)
+
+        mapped = jax.shard_map(total, mesh=ring_mesh(NODES), in_specs=spec, out_specs=spec)
+        program = str(jax.make_jaxpr(mapped)(tree))
+        assert (len(re.findall(r"= psum\w*\[", program)), program.count("= pmax[")) == want, clip
+
+
 @pytest.mark.parametrize("non_finite", ["clip", "propagate"])
 def test_what_one_node_has_not_finite_is_sent_as_the_nearest_level(vmapped, non_finite):
     wire = jq.FixedPoint(BITS, clip="robust", non_finite=non_finite, liars=1)
@@ -207,6 +222,25 @@ def test_masks_and_protection_carry_the_same_levels(vmapped, noise):
     assert not report.aborted.any()
     for name, leaf in tree.items():
         np.testing.assert_array_equal(masked[name], np.tile(robust_sum(leaf, 0), (NODES, 1)))
+
+
+@pytest.mark.matrix
+def test_every_ring_of_a_mesh_agrees_by_itself_and_knows_that_nodes_agree():
+    """Two rings of four nodes side by side, with check_vma, the second one's values ten times."""
+    tree = LIES["huge"](honest())["a"]
+    mesh = jax.make_mesh((NODES, 2), (AXIS, "model"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
+    spec = jax.sharding.PartitionSpec
+
+    @functools.partial(jax.jit)
+    @functools.partial(
+        jax.shard_map, mesh=mesh, in_specs=spec(AXIS, "model"), out_specs=spec(None, "model")
+    )
+    def total(x):
+        return jq.psum(x, AXIS, ring=off(ROBUST), key=None, replicated=True)
+
+    found = total(np.concatenate([tree, 10 * tree], axis=1))
+    want = np.concatenate([robust_sum(tree, 0), robust_sum(np.float32(10) * tree, 0)])
+    np.testing.assert_array_equal(found[0], want)
 
 
 def test_gradients_pass_where_nothing_is_clipped_and_are_finite_everywhere():
@@ -262,6 +296,23 @@ def test_half_of_the_nodes_are_refused_before_tracing(vmapped, collective):
     run = vmapped(collective, NODES, shared=2)
     ring = off(jq.FixedPoint(clip="robust", liars=2))
     check_refusal(lambda: run(np.ones((NODES, 8)), ring, KEY), ValueError, ["`wire.liars`", "2"])
+
+
+def test_liars_are_below_half_of_the_nodes_that_a_dropout_may_leave(vmapped):
+    def run(x, ring, key):
+        return jq.secure_psum(
+            x,
+            AXIS,
+            ring=ring,
+            key=key,
+            source=jq.GHZSource(5),
+            security=Security(),
+            dropout=Dropout(0.1),
+        )
+
+    x, ring = np.ones((5, 8)), off(jq.FixedPoint(clip="robust", liars=2))
+    words = ["`ring.wire.liars`", "half of the 3 nodes", "2"]
+    check_refusal(lambda: vmapped(run, 5, shared=2)(x, ring, KEY), ValueError, words)
 
 
 def test_a_compressor_has_scales_of_its_own_and_refuses_robust_ones(vmapped):

@@ -141,6 +141,11 @@ def test_intervals_are_those_of_the_confidence_given(ax):
             "`network` must be one of 'cnn'",
         ),
         (
+            partial(show.liars, split="sorted"),
+            {"config": {}, "results": [{"split": "iid"}]},
+            "`split` must be one of 'iid', but got 'sorted'",
+        ),
+        (
             partial(show.sweep, parameter="bits"),
             {name: column[:0] for name, column in TABLE.items()},
             "`table` must have a row",
