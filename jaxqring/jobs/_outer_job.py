@@ -42,11 +42,12 @@ class OuterConfig:
       devices: to spread the trainings over; all by default.
       loops: to compare.
       shown: name of the loop in the figure over H and coherence time.
+      shown_split: of the images in that figure.
       memories: of the links, for seconds.
 
     Raises:
       ValueError: if a value is out of range, loops are missing or share a name, H does not divide
-        the steps, the task has a split of its own, or no loop has the name `shown`.
+        the steps, the task has a split of its own, or what is shown is not in the study.
     """
 
     name: str = "outer"
@@ -62,6 +63,7 @@ class OuterConfig:
         OuterLoopConfig("DiLoCo", "diloco"),
     )
     shown: str = "DiLoCo"
+    shown_split: Split = "iid"
     memories: MemoriesConfig = dataclasses.field(default_factory=MemoriesConfig)
 
     def __post_init__(self) -> None:
@@ -79,6 +81,7 @@ class OuterConfig:
         if not names or len(set(names)) < len(names):
             checks.refuse("loops", "hold at least one loop, each with a name of its own", names)
         checks.one_of("shown", self.shown, tuple(names))
+        checks.one_of("shown_split", self.shown_split, self.splits)
         for loop in self.loops:
             for steps in self.steps_of(loop):
                 checks.integer("every", steps)
@@ -263,10 +266,10 @@ def _in_time(
 
 
 def _shown(config: OuterConfig, found: list[dict[str, Any]]) -> dict[str, Any]:
-    """The score of the loop that is shown, over H and coherence time, on the first split."""
+    """The score of the loop that is shown, over H and coherence time."""
     loop = next(each for each in config.loops if each.name == config.shown)
     points = next(each["points"] for each in found if each["name"] == config.shown)
-    points = [point for point in points if point["split"] == config.splits[0]]
+    points = [point for point in points if point["split"] == config.shown_split]
     times = np.array(config.memories.coherence)
     rate = np.array(
         [
@@ -279,6 +282,7 @@ def _shown(config: OuterConfig, found: list[dict[str, Any]]) -> dict[str, Any]:
     every = np.array([point["every"] for point in points])
     return {
         "loop": config.shown,
+        "split": config.shown_split,
         "every": every,
         "coherence": times,
         "steps_per_second": rate,

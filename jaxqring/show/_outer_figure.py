@@ -118,7 +118,7 @@ def outer_memories(summary: dict[str, Any], ax: "Axes | None" = None) -> "Axes":
       ImportError: without matplotlib, of the extra `train`.
       ValueError: if the summary is another one.
 
-    >>> shown = {"loop": "DiLoCo", "every": [5, 10], "coherence": [0.1, 1.0]}
+    >>> shown = {"loop": "DiLoCo", "split": "iid", "every": [5, 10], "coherence": [0.1, 1.0]}
     >>> shown |= {"score": [[3.0, 9.0], [4.0, 8.0]], "best_every": [10, 5]}
     >>> outer_memories({"shown": shown}).images[0].get_array().shape
     (2, 2)
@@ -141,7 +141,8 @@ def outer_memories(summary: dict[str, Any], ax: "Axes | None" = None) -> "Axes":
                 text = f"{score[row, column]:.3g}"
                 axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=10)
         axes.set(xlabel="H, inner steps of a round", ylabel="coherence time of the memories (s)")
-        axes.set_title(f"{shown['loop']}; a ring marks the best H", fontsize=12)
+        images = TITLES.get(shown["split"], shown["split"])
+        axes.set_title(f"{shown['loop']}, {images}; a ring marks the best H", fontsize=12)
         label = "accuracy x inner steps per second"
         axes.figure.colorbar(picture, ax=axes, label=label)
     return axes

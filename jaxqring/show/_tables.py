@@ -97,8 +97,8 @@ def outer_tables(summary: dict[str, Any]) -> list[Table]:
     splits = job["splits"]
     title = f"{job['name']}: {summary['size']:,} parameters, {job['task']['nodes']} nodes, "
     title += f"{job['task']['steps']} steps; mean accuracies, and traffic over each link"
-    columns = ("H", *(f"{split}\naccuracy" for split in splits), "±")
-    table = _table(title, ["loop"], [*columns, "rounds", "Mbit", "million\nqubits", "seconds"])
+    columns = ("H", *splits, "±", "rounds", "Mbit", "million\nqubits", "seconds")
+    table = _table(title, ["loop"], columns)
     for loop in summary["loops"]:
         by_steps: dict[int, list[dict[str, Any]]] = {}
         for point in loop["points"]:
@@ -109,8 +109,8 @@ def outer_tables(summary: dict[str, Any]) -> list[Table]:
             table.add_row(
                 escape(loop["name"]),
                 f"{every}",
-                *(f"{found[split]['accuracy']:.4f}" for split in splits),
-                f"{max(point['std'] for point in points):.4f}",
+                *(f"{found[split]['accuracy']:.3f}" for split in splits),
+                f"{max(point['std'] for point in points):.3f}",
                 f"{first['rounds']:g}",
                 f"{first['bits'] / 1e6:.4g}",
                 f"{first['qubits'] / 1e6:.4g}",
@@ -118,7 +118,7 @@ def outer_tables(summary: dict[str, Any]) -> list[Table]:
             )
     shown = summary["shown"]
     best = _table(
-        f"{shown['loop']}: the H of most accuracy times inner steps a second",
+        f"{shown['loop']}, {shown['split']}: most accuracy times inner steps a second",
         ["coherence time (s)"],
         ["best H"],
     )

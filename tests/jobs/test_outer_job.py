@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import matplotlib.image
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from rich.console import Console
 
 from jaxqring import Ring, werner
@@ -19,6 +20,7 @@ from jaxqring.jobs._outer_config import _OPTIONS, MemoriesConfig
 from jaxqring.jobs._outer_training import _problem
 from jaxqring.outer import Loop, round_time
 from jaxqring.show import _tables as tables
+from jaxqring.show import outer_loops, outer_memories
 from jaxqring.show._outer_figure import draw_outer
 from jaxqring.supply import generate
 from jaxqring.train import DataConfig, TaskConfig
@@ -126,6 +128,23 @@ def test_its_table_and_its_figures_show_every_loop(study, tmp_path):
         assert path.with_suffix(".svg").exists()
 
 
+def test_panels_have_the_numbers_of_the_summary(study):
+    _, summary = study
+    axes = outer_loops(summary, "sorted", Figure().subplots())
+    drawn = {line.get_label(): line for line in axes.containers}
+    points = points_of(summary, "DiLoCo")
+    line = drawn["DiLoCo"].lines[0]
+    np.testing.assert_allclose(line.get_xdata(), [points[h, "sorted"]["bits"] for h in (4, 2)])
+    wanted = [points[h, "sorted"]["accuracy"] for h in (4, 2)]
+    np.testing.assert_allclose(line.get_ydata(), wanted)
+    axes = outer_memories(summary, Figure().subplots())
+    shown = summary["shown"]
+    np.testing.assert_allclose(axes.images[0].get_array(), np.transpose(shown["score"]))
+    rings = [tuple(ring.get_offsets()[0]) for ring in axes.collections]
+    best = [((2, 4).index(every), row) for row, every in enumerate(shown["best_every"])]
+    assert rings == best
+
+
 def test_nodes_learn_from_their_own_shards_where_images_are_sorted():
     problem = _problem(dataclasses.replace(TASK, batch_per_node=64))
     data = load(TASK.data)
@@ -200,6 +219,10 @@ def test_the_packaged_studies_are_read():
         ),
         (lambda: OuterConfig(every=(3,)), "`every` must divide `task.steps` = 200, but got 3."),
         (lambda: OuterConfig(splits=()), "`splits` must hold at least one split"),
+        (
+            lambda: OuterConfig(splits=("sorted",)),
+            "`shown_split` must be one of 'sorted', but got 'iid'.",
+        ),
         (lambda: OuterConfig(shown="x"), "`shown` must be one of 'every step', 'DiLoCo'"),
         (
             lambda: OuterConfig(task=dataclasses.replace(TASK, split="sorted"), every=(4,)),
