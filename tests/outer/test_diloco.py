@@ -178,37 +178,35 @@ def tree(*lead, seed):
 
 
 @functools.cache
-def both(rate):
-    """One node: three steps of H = 1 over `pmean` and the ring, and of averaged gradients."""
+def both(rate, *names):
+    """One node: steps of H = 1 over each of the averages, and of averaged gradients."""
     inner = optax.sgd(rate)
-    loops = [local_sgd(inner, average, every=1) for average in AVERAGES.values()]
-    averages = list(AVERAGES.values())
 
-    def by_hand(params, found, average):
-        state = inner.init(params)
-        for at in range(STEPS):
-            mean, *_ = average.mean(jax.tree.map(lambda leaf, at=at: leaf[at], found), (), None)
-            updates, state = inner.update(mean, state, params)
-            params = optax.apply_updates(params, updates)
-        return params
+    def outcome(params, found, steps, average):
+        loop = local_sgd(inner, average, every=1)
 
-    def node(params, found):
-        outcomes = []
-        for loop, average in zip(loops, averages, strict=True):
-            mine, state = params, loop.init(params)
-            for at in range(STEPS):
-                grads = jax.tree.map(lambda leaf, at=at: leaf[at], found)
-                mine, state = loop.update(grads, state, mine, step=at)
-            outcomes.append((mine, by_hand(params, found, average)))
-        return outcomes
+        def step(carry, at):
+            ours, state, by_hand, second = carry
+            grads = jax.tree.map(lambda leaf: leaf[at], found)
+            ours, state = loop.update(grads, state, ours, step=at)
+            mean, *_ = average.mean(grads, (), None)
+            updates, second = inner.update(mean, second, by_hand)
+            return (ours, state, optax.apply_updates(by_hand, updates), second), None
+
+        start = params, loop.init(params), params, inner.init(params)
+        (ours, _, by_hand, _), _ = jax.lax.scan(step, start, steps)
+        return ours, by_hand
+
+    def node(params, found, steps):
+        return [outcome(params, found, steps, AVERAGES[name]) for name in names]
 
     return node
 
 
 def test_every_step_with_a_rate_of_two_to_a_power_is_averaging_gradients(every_mapping):
     params = jax.tree.map(lambda leaf: np.tile(leaf, (NODES, *[1] * leaf.ndim)), tree(seed=1))
-    outcomes = every_mapping(both(0.125), NODES)(params, tree(NODES, STEPS, seed=3))
-    for ours, by_hand in outcomes:
+    act = every_mapping(both(0.125, "pmean", "ring"), NODES, shared=1)
+    for ours, by_hand in act(params, tree(NODES, STEPS, seed=3), jnp.arange(STEPS)):
         for name in TREE:
             np.testing.assert_array_equal(ours[name], by_hand[name])
             assert (np.asarray(ours[name]) == np.asarray(ours[name])[:1]).all()
@@ -218,7 +216,8 @@ def test_every_step_with_a_rate_of_two_to_a_power_is_averaging_gradients(every_m
 def test_every_step_with_another_rate_differs_by_roundings(vmapped):
     rate, found = 0.1, tree(NODES, STEPS, seed=3)
     params = jax.tree.map(lambda leaf: np.tile(leaf, (NODES, *[1] * leaf.ndim)), tree(seed=1))
-    (ours, by_hand), _ = vmapped(both(rate), NODES)(params, found)
+    act = vmapped(both(rate, "pmean"), NODES, shared=1)
+    ((ours, by_hand),) = act(params, found, jnp.arange(STEPS))
     differs = 0
     for name in TREE:
         a, b = np.asarray(ours[name]), np.asarray(by_hand[name])

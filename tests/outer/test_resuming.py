@@ -32,7 +32,13 @@ LOOPS = {
 }
 
 
-@pytest.mark.parametrize("name", LOOPS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.matrix) if name == "compressed" else name
+        for name in LOOPS
+    ],
+)
 def test_a_restored_state_goes_on_to_the_same_bits(vmapped, name):
     loop = LOOPS[name]()
     rng = np.random.default_rng(0)
