@@ -24,8 +24,8 @@ from jaxqring.outer._stability import (
 )
 from jaxqring.ring import Ring, pmean
 
-#: The rates of DiLoCo, and rates with which a delayed step is stable for every share up to 1.4.
-_RATES = {"sync": (0.7, 0.9), "delayed": (0.4, 0.5), "eager": (0.4, 0.5)}
+#: The rates of DiLoCo, and rates with which a delayed step is stable for every share up to 1.6.
+_RATES = {"sync": (0.7, 0.9), "delayed": (0.3, 0.3), "eager": (0.4, 0.5)}
 
 
 class Nesterov(NamedTuple):
@@ -226,8 +226,8 @@ def diloco(
       average: of displacements over the nodes, as for `local_sgd`; of "eager" an `Average`, which
         knows the number of nodes.
       every: H, inner steps of a round.
-      learning_rate: eta; 0.7 unless given, 0.4 for delayed and eager steps.
-      momentum: mu in [0, 1); 0.9 unless given, 0.5 for delayed and eager steps.
+      learning_rate: eta; 0.7 unless given, 0.3 for delayed and 0.4 for eager steps.
+      momentum: mu in [0, 1); 0.9 unless given, 0.3 for delayed and 0.5 for eager steps.
       fragments: F, which divides H.
       overlap: tau, inner steps until a mean is received; below H / F.
       blend: alpha in [0, 1), weight of a node's own parameters.

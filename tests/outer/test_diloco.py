@@ -14,6 +14,8 @@ from jaxqring.outer import diloco, exact, local_sgd, over_ring, radius
 
 AXIS = "nodes"
 INNER = optax.sgd(RATE)
+#: eta and mu by default.
+RATES = {"sync": (0.7, 0.9), "delayed": (0.3, 0.3), "eager": (0.4, 0.5)}
 
 
 @pytest.fixture
@@ -153,7 +155,7 @@ def test_the_share_of_a_common_curvature_is_found(x64, vmapped, kind):
     first = {"sync": 2, "delayed": 3, "eager": 2}[kind] * EVERY
     assert (shares[:, : first - 1] == 0).all()
     np.testing.assert_allclose(shares[:, first - 1 : 7 * EVERY], share, rtol=1e-5)
-    wanted = radius(kind, share, *((0.7, 0.9) if kind == "sync" else (0.4, 0.5)), NODES)
+    wanted = radius(kind, share, *RATES[kind], NODES)
     np.testing.assert_allclose(radii[:, first - 1 : 7 * EVERY], wanted, rtol=1e-5)
 
 

@@ -47,7 +47,9 @@ def test_the_radius_has_the_published_values_and_is_the_growth_of_errors(kind, n
         ((0.7, 0.5), "eager", 8, 0.926365862),
         ((1.0, 0.0), "sync", None, 2.0),
         ((1.0, 0.0), "delayed", None, 1.0),  # z^2 = z - r
-        ((0.4, 0.5), "delayed", None, 1.403882032),  # the defaults of delayed and eager steps
+        ((0.4, 0.5), "delayed", None, 1.403882032),
+        ((0.3, 0.3), "delayed", None, 2.394048073),  # the defaults of delayed steps
+        ((0.4, 0.5), "eager", 8, 1.621140259),  # and of eager ones
         ((1.0, 0.5), "co2", None, 1.5),
     ],
 )
