@@ -38,19 +38,24 @@ def names_of(axis_name: AxisName) -> tuple:
 
 
 def axis_size(axis_name: AxisName) -> int:
-    """The number of devices along a mapped axis, or several axes; one for None.
+    """The number of devices along a mapped axis, or several axes.
 
     Raises:
       TypeError: if it is not a name or a tuple of names.
       ValueError: if it is not bound here.
     """
-    if not names_of(axis_name):
-        return 1
     try:
-        return lax.axis_size(axis_name)
+        if names_of(axis_name):
+            return lax.axis_size(axis_name)
     except NameError:
-        rule = "be bound by pmap, shard_map or vmap(axis_name=...) around the call"
-        raise ValueError(f"`axis_name` must {rule}, but got {axis_name!r}.") from None
+        pass
+    rule = "be bound by pmap, shard_map or vmap(axis_name=...) around the call"
+    raise ValueError(f"`axis_name` must {rule}, but got {axis_name!r}.")
+
+
+def num_devices(axis_name: AxisName | None) -> int:
+    """As `axis_size`; one for None, where a device carries all nodes."""
+    return 1 if axis_name is None else axis_size(axis_name)
 
 
 def device_axes() -> tuple:
@@ -180,7 +185,7 @@ def within_devices(
       ring: of the call.
       with_report: whether `act` returns a report as well.
     """
-    axis_size(axis_name)  # refuses what is not bound
+    num_devices(axis_name)  # refuses what is not bound
     outer, inner = _split(axis_name)
     if not inner:
         return act(x, axis_name, ring)

@@ -16,10 +16,10 @@ from jaxqring._types import AxisName, Key, PyTree
 from jaxqring._varying import as_varying, varying
 from jaxqring.codec._formats import FixedPoint
 from jaxqring.ring._axes import (
-    axis_size,
     device_axes,
     key_of_ring,
     names_of,
+    num_devices,
     of_first,
     refuse_spmd_vmap,
     resharded,
@@ -163,7 +163,7 @@ def enter(
     checks.instance("ring", ring, Ring)
     checks.one_of("with_report", with_report, (True, False))
     checks.one_of("replicated", replicated, (True, False))
-    place = Place(axis_name, axis_size(axis_name), ring.nodes_per_device)
+    place = Place(axis_name, num_devices(axis_name), ring.nodes_per_device)
     ring.check(place.num_nodes if adds else 1, place.num_nodes)
     if ring.draws or key is not None:
         checks.prng_key("key", key)

@@ -8,7 +8,7 @@ from jax import lax
 from jaxqring import _checks as checks
 from jaxqring._shown import Panel, Shown, first_entry, in_short
 from jaxqring._types import AxisName, PyTree
-from jaxqring.ring._axes import axis_size
+from jaxqring.ring._axes import num_devices
 from jaxqring.ring._call_spec import Counts
 from jaxqring.ring._place import Place
 from jaxqring.ring._ring import Ring
@@ -160,7 +160,9 @@ def make_report(
     num_nodes = place.num_nodes
     seen = jnp.zeros((0,), jnp.int32)
     if counts is not None:
-        start = place.nodes()[0]
+        start = jnp.int32(0)
+        if place.axis_name is not None:
+            start = lax.axis_index(place.axis_name) * place.nodes_per_device
         totals = jnp.stack([counts.saturated, counts.non_finite, counts.vanished])
         # With the type of a mapped value.
         rows = jnp.zeros((num_nodes, _COLUMNS), jnp.uint32) + totals[0] * 0
@@ -215,7 +217,7 @@ def replica_agreement(tree: PyTree, axis_name: AxisName, *, nodes_per_device: in
 
     Args:
       tree: pytree of floating arrays; with k > 1 nodes per device, each with a leading axis k.
-      axis_name: name of the mapped axis.
+      axis_name: name of the mapped axis; None if one device carries all nodes.
       nodes_per_device: k.
 
     Returns:
@@ -228,7 +230,7 @@ def replica_agreement(tree: PyTree, axis_name: AxisName, *, nodes_per_device: in
     >>> jax.vmap(lambda x: replica_agreement(x, "nodes"), axis_name="nodes")(jnp.eye(2, 4))[0]
     Array(0.5, dtype=float32)
     """
-    axis_size(axis_name)
+    num_devices(axis_name)
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         name = "tree" + jax.tree_util.keystr(path)
         if not jnp.issubdtype(jnp.asarray(leaf).dtype, jnp.floating):

@@ -13,7 +13,7 @@ from jax.typing import ArrayLike
 
 from jaxqring import _checks as checks
 from jaxqring._types import AxisName, Key, PyTree
-from jaxqring.ring._axes import axis_size
+from jaxqring.ring._axes import num_devices
 from jaxqring.robust._vectors import Vectors, everyone, own_rows
 
 
@@ -363,7 +363,7 @@ def attacked(
     Array([-1.,  2.,  3.], dtype=float32)
     """
     checks.instance("attack", attack, Attack)
-    num_nodes = axis_size(axis_name) * checks.integer("nodes_per_device", nodes_per_device)
+    num_nodes = num_devices(axis_name) * checks.integer("nodes_per_device", nodes_per_device)
     mask = liars_mask(liars, num_nodes)
     vectors = Vectors(x, axis_name, nodes_per_device)
     sent, state = attack(everyone(vectors.rows, axis_name), mask, key, state)

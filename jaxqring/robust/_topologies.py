@@ -12,7 +12,7 @@ from jaxqring._types import AxisName, Key, PyTree
 from jaxqring.codec import Counts, FixedPoint
 from jaxqring.physics.ghz import GHZSource
 from jaxqring.ring import Report, Ring, all_gather, pmean, replica_agreement
-from jaxqring.ring._axes import axis_size, within_devices
+from jaxqring.ring._axes import num_devices, within_devices
 from jaxqring.robust._clipping import CentredClipping, clipped_projections
 from jaxqring.robust._robust_report import RobustReport
 from jaxqring.robust._rule import Aggregate, Rule
@@ -197,7 +197,7 @@ def _check(axis_name: AxisName | None, ring: Ring, options: _Options) -> None:
     checks.instance("rule", options.rule, Rule)
     checks.one_of("topology", options.topology, get_args(Topology))
     checks.one_of("with_report", options.with_report, (True, False))
-    num_nodes = axis_size(axis_name) * ring.nodes_per_device
+    num_nodes = num_devices(axis_name) * ring.nodes_per_device
     in_groups = options.topology == "groups"
     if options.secure is not None and not in_groups:
         rule = "be None but for groups, as a rule needs to see what masks hide"

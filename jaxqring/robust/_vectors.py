@@ -6,7 +6,7 @@ from jax import lax
 
 from jaxqring._types import AxisName, PyTree
 from jaxqring._varying import as_varying
-from jaxqring.ring._axes import axis_size, tracked
+from jaxqring.ring._axes import num_devices, tracked
 from jaxqring.ring._call import check_leaf
 from jaxqring.ring._place import Place
 
@@ -36,7 +36,7 @@ class Vectors:
             summed `x` already.
         """
         named, self._treedef = jax.tree_util.tree_flatten_with_path(x)
-        place = Place(axis_name, axis_size(axis_name), nodes_per_device)
+        place = Place(axis_name, num_devices(axis_name), nodes_per_device)
         for path, leaf in named:
             name = "x" + jax.tree_util.keystr(path)
             check_leaf(name, leaf, place, tracked(axis_name))

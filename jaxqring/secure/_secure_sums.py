@@ -21,7 +21,7 @@ from jaxqring._types import AxisName, Key, PyTree
 from jaxqring._varying import as_varying
 from jaxqring.codec._formats import FixedPoint
 from jaxqring.physics.ghz import GHZSource
-from jaxqring.ring._axes import axis_size, tracked, within_devices
+from jaxqring.ring._axes import num_devices, tracked, within_devices
 from jaxqring.ring._call import enter
 from jaxqring.ring._collectives import sum_of
 from jaxqring.ring._lanes import each_node
@@ -115,7 +115,7 @@ def secure_psum(
 
     Args:
       x: pytree of floating arrays, as for `psum`.
-      axis_name: name of the mapped axis, of at least 3 nodes.
+      axis_name: name of the mapped axis, of at least 3 nodes, or None as for `psum`.
       ring: with a FixedPoint wire, whose bits are those of a mask; noise "sampled" or "off".
       source: of the GHZ states, one party for each node. Copies that a dishonest one plants change
         whether verification passes, not the sums.
@@ -253,7 +253,7 @@ def _check(axis_name: AxisName, ring: Ring, options: _Options) -> None:
     if options.dropout is not None:
         checks.instance("dropout", options.dropout, Dropout)
     checks.prng_key("key", options.key)
-    num_nodes = axis_size(axis_name) * ring.nodes_per_device
+    num_nodes = num_devices(axis_name) * ring.nodes_per_device
     if num_nodes < MIN_PARTIES:
         checks.refuse("axis_name", f"bind at least {MIN_PARTIES} nodes", num_nodes)
     if source.num_parties != num_nodes:

@@ -168,17 +168,17 @@ def _voted_by_credit(latent, credible, key):
     return fedvote(latent, AXIS, ring=Ring(noise="off"), key=key, credible=credible)
 
 
-def test_votes_over_the_ring_are_those_counted_by_hand(mapping):
+def test_votes_over_the_ring_are_those_counted_by_hand(vmap_first):
     latent = jax.random.normal(KEY, (4, 9))
     key = jax.random.key(2)
     keys = [jax.random.fold_in(jax.random.split(key)[0], node) for node in range(4)]
     votes = np.stack([ballot(latent[node], keys[node]) for node in range(4)])
-    found = np.asarray(mapping(_voted, 4, shared=1)(latent, key))
+    found = np.asarray(vmap_first(_voted, 4, shared=1)(latent, key))
     mean = np.clip(votes.mean(axis=0), -1 + 1e-4, 1 - 1e-4)
     close(found, np.tile(np.arctanh(mean) / 1.5, (4, 1)), 1e-5)
     assert (found == found[0]).all()
     credible = jnp.array([1.0, 1.0, 1.0, 0.1])
-    new, after = mapping(_voted_by_credit, 4, shared=2)(latent, credible, key)
+    new, after = vmap_first(_voted_by_credit, 4, shared=2)(latent, credible, key)
     close(after, np.tile(credibility(votes, credible), (4, 1)))
     weights = np.asarray(vote_weights(after[0]))
     mean = np.clip(weights @ votes, -1 + 1e-4, 1 - 1e-4)
