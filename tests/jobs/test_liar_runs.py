@@ -32,7 +32,13 @@ JOB = TrainConfig(
     mapping="vmap",
     runs=(
         RunConfig("flipped", noise="off", bits=32, attack=AttackConfig("flip10")),
-        RunConfig("labels", noise="off", bits=32, attack=AttackConfig("labels", 2)),
+        RunConfig(
+            "labels",
+            noise="off",
+            bits=32,
+            robust=AggregationConfig("mean", "gather", liars=0, momentum=0.5),
+            attack=AttackConfig("labels", 2),
+        ),
         RunConfig("groups", noise="off", robust=GROUPS, attack=AttackConfig("huge")),
         RunConfig(
             "masked",
@@ -59,26 +65,29 @@ def job(tmp_path_factory):
     return config, {run["name"]: run for run in summary["runs"]}, by_run
 
 
-def by_hand(data, weights, labels_of):
-    """SGD on a weighted sum of the gradients of all nodes, written out."""
+def by_hand(data, weights, labels_of, momentum):
+    """SGD on a weighted sum of the momenta of all nodes, written out."""
     model = model_for("mlp", data)
     params = initial_params(model, jax.random.fold_in(jax.random.key(0), 0), data)
     slope = jax.jit(jax.grad(lambda p, x, y: cross_entropy(model.apply({"params": p}, x), y)))
     params = [np.float64(leaf) for leaf in jax.tree.leaves(params)]
     treedef = jax.tree.structure(initial_params(model, jax.random.key(0), data))
+    momenta = [[0.0 for _ in params] for _ in range(NODES)]
     for step in range(STEPS):
         images, labels = datasets.batches(data, step, 0, NODES, 8)
         rate = RATE * 0.5 * (1 + np.cos(np.pi * step / STEPS))
         tree = jax.tree.unflatten(treedef, [np.float32(leaf) for leaf in params])
         for node in range(NODES):
             own = jax.tree.leaves(slope(tree, images[node], labels_of(node, labels[node])))
-            for leaf, gradient in zip(params, own, strict=True):
-                leaf -= rate * weights[node] * np.float64(gradient)
+            for at, gradient in enumerate(own):
+                new = momentum * momenta[node][at] + (1 - momentum) * np.float64(gradient)
+                momenta[node][at] = new
+                params[at] -= rate * weights[node] * new
     return params
 
 
-@pytest.mark.parametrize("name, liars", [("flipped", 1), ("labels", 2)])
-def test_a_plain_mean_is_that_of_the_lies(job, name, liars):
+@pytest.mark.parametrize("name, liars, momentum", [("flipped", 1, 0.0), ("labels", 2, 0.5)])
+def test_a_mean_is_that_of_the_lies(job, name, liars, momentum):
     config = job[0]
     data = datasets.load(config.data)
     weights = np.full(NODES, 1 / NODES)
@@ -88,7 +97,7 @@ def test_a_plain_mean_is_that_of_the_lies(job, name, liars):
     def labels_of(node, labels):
         return 9 - labels if name == "labels" and node >= NODES - liars else labels
 
-    wanted = by_hand(data, weights, labels_of)
+    wanted = by_hand(data, weights, labels_of, momentum)
     state, _ = last_state(config, name)
     for found, leaf in zip(jax.tree.leaves(state["params"]), wanted, strict=True):
         np.testing.assert_allclose(found[0], leaf, rtol=1e-4, atol=1e-5)
