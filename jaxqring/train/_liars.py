@@ -44,7 +44,7 @@ class Liars(NamedTuple):
     flip_labels: bool = False
 
     def send(self, tree: PyTree, key: Key, step: jax.Array) -> PyTree:
-        """What this node sends in place of `tree`; `key` is that of the run."""
+        """The tree that this node sends in place of `tree`; `key` is that of the run."""
         if self.attack is None:
             return tree
         own = None
