@@ -210,8 +210,8 @@ def diloco(
     the first round; "eager" with g_i = Delta^(t-1) + (Delta_i^t - Delta_i^(t-1)) / N, so that no
     two replicas are ever equal. With the rates of the paper on streaming, 0.7 and 0.9, both
     diverge where inner steps get far (see `largest_share`), so that they have other defaults here.
-    Those of delayed steps are smaller than stability asks for: with Adam inside, a displacement does
-    not shrink as the gap does, and what is stale must weigh less than on a quadratic.
+    Those of delayed steps are smaller than stability asks for: with Adam inside, a displacement
+    does not shrink as the gap does, and what is stale must weigh less than on a quadratic.
 
     A round is received as sent, at once in the simulation; an aborted one is known before anything
     is sent, when its masks fail: nodes then go on from their own parameters, and what they are

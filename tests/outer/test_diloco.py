@@ -10,7 +10,16 @@ import pytest
 from outer_cases import CENTRES, EVERY, NODES, RATE, START, displaced, nesterov, trained
 
 from jaxqring import Ring
-from jaxqring.outer import diloco, exact, local_sgd, over_ring, radius
+from jaxqring.outer import (
+    Method,
+    Received,
+    diloco,
+    exact,
+    local_sgd,
+    make_loop,
+    over_ring,
+    radius,
+)
 
 AXIS = "nodes"
 INNER = optax.sgd(RATE)
@@ -47,6 +56,28 @@ def test_diloco_has_the_published_values(x64, vmapped):
     np.testing.assert_array_equal(state.slow, after(history, 10))
     np.testing.assert_array_equal(replica, after(history, 10))
     assert np.asarray(state.rounds).tolist() == [10] * NODES
+
+
+def test_a_heavy_ball_is_another_loop_with_published_values(x64, vmapped):
+    # m <- mu m - eta Delta, theta <- theta + m: a method of the user's own, as none of ours has it.
+    def receive(mean, sent, slow, momentum, here):
+        momentum = 0.9 * momentum - 0.7 * mean
+        return Received(slow + momentum, momentum)
+
+    method = Method(jnp.zeros_like, receive)
+    loop = make_loop(INNER, exact(AXIS), method, every=EVERY, key=None)
+    history, _, _ = trained(loop, vmapped, 10 * EVERY)
+    for rounds, wanted in {
+        1: (3.781707750, -1.470472000),
+        2: (1.816184477, 0.715798615),
+        10: (2.918355633, -0.508639070),
+    }.items():
+        np.testing.assert_allclose(after(history, rounds), np.tile(wanted, (NODES, 1)), atol=1e-9)
+    theta, momentum = np.array(START, float), 0.0
+    for _ in range(10):
+        momentum = 0.9 * momentum - 0.7 * displaced(theta).mean(axis=0)
+        theta = theta + momentum
+    np.testing.assert_allclose(after(history, 10)[0], theta, atol=1e-12)
 
 
 def test_a_delayed_step_has_the_published_values_and_shares_replicas(x64, vmapped):
