@@ -103,7 +103,7 @@ class RuleConfig:
             "gas": lambda: GAS(Median(), self.parts, liars),
             "flag": lambda: Flag(iterations=self.iterations, length="median"),
         }
-        return makers[self.rule]()  # type: ignore[no-any-return, operator]
+        return makers[self.rule]()
 
     def check(self, nodes: int, liars: int) -> None:
         """Refuses nodes and liars that the rule cannot bear.
