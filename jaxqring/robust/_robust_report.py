@@ -18,6 +18,8 @@ class RobustReport(Shown):
       clipped: () float32 share that the rule clipped or left out; see `Aggregate.clipped`.
       unusable: () uint32 vectors, or means of groups, that had a number that is not finite or lies
         beyond 2^120, or that were given up under masks. They count as zero vectors.
+      garbled: () uint32 vectors, or parts of them, that errors of links have made unusable on their
+        way, on all nodes; they count as zero there. Zero on a FixedPoint wire.
       replica_agreement: () float32 fraction of the coordinates whose bits are the same on all
         nodes.
       ring: the report of the ring of all nodes: of the gathering of vectors, of means of groups, or
@@ -30,6 +32,7 @@ class RobustReport(Shown):
 
     clipped: jax.Array
     unusable: jax.Array
+    garbled: jax.Array
     replica_agreement: jax.Array
     ring: Report
     groups: Report | SecureReport | None = None
@@ -41,6 +44,7 @@ class RobustReport(Shown):
         meanings = {
             "clipped": "of what came in, clipped or left out",
             "unusable": "vectors that count as zero",
+            "garbled": "arrivals that count as zero, of all nodes",
         }
         rows = [(name, in_short(getattr(own, name)), text) for name, text in meanings.items()]
         if own.residual is not None:

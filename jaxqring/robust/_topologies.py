@@ -251,6 +251,7 @@ def _on_device(
     return result, RobustReport(
         clipped=made.clipped,
         unusable=unusable + made.unusable,
+        garbled=jnp.sum(everyone(made.garbled, axis_name), dtype=jnp.uint32),
         replica_agreement=replica_agreement(held, axis_name, nodes_per_device=own),
         ring=made.report,
         groups=made.groups,
@@ -294,18 +295,17 @@ class _Call(NamedTuple):
         wire = self.ring.wire
         return isinstance(wire, FixedPoint) and not isinstance(wire, Counts) and wire.clip == "max"
 
-    def gathered(self, rows: jax.Array, key: Key | None) -> tuple[jax.Array, Report | None]:
-        """(k, N, M) rows (k, M) of all nodes, as they arrive on the k nodes of this device.
-
-        What is no usable number is zero.
-        """
+    def gathered(self, rows: jax.Array, key: Key | None) -> "_Gathered":
+        """Rows (k, M) of all nodes, as they arrive on the k nodes of this device."""
         one = self.ring.nodes_per_device == 1
         sent = rows[0] if one else rows
         told = self.options.with_report
         found: Any = all_gather(sent, self.axis_name, ring=self.ring, key=key, with_report=told)
         table, report = found if told else (found, None)
         table = table[None] if one else table
-        return jnp.where(usable(table)[..., None], table, 0), report
+        fit = usable(table)
+        garbled = jnp.sum(~fit, axis=1, dtype=jnp.uint32) if told else jnp.zeros((), jnp.uint32)
+        return _Gathered(jnp.where(fit[..., None], table, 0), report, garbled)
 
     def aggregated(self, tables: jax.Array, state: jax.Array | None) -> Aggregate:
         """(k, P) the aggregates of tables (k, n, P); once, where all nodes have the same."""
@@ -321,35 +321,51 @@ class _Call(NamedTuple):
         return Aggregate(value, clipped[0])
 
 
+class _Gathered(NamedTuple):
+    """What a gathering brings to one device.
+
+    Attributes:
+      table: (k, N, M) rows; those that arrived unusable are zero.
+      report: of the ring, if there is to be one.
+      garbled: (k,) uint32 rows that arrived unusable on each node.
+    """
+
+    table: jax.Array
+    report: Report | None
+    garbled: jax.Array
+
+
 class _Made(NamedTuple):
     """The outcome of a topology on one device."""
 
     rows: jax.Array
     clipped: jax.Array
     report: Report | None
+    garbled: jax.Array
     unusable: jax.Array | int = 0
     groups: Report | SecureReport | None = None
     residual: jax.Array | None = None
 
 
-def _table(call: _Call) -> tuple[jax.Array, Report | None]:
-    """(k, N, P) the vectors of all nodes as they arrive."""
+def _table(call: _Call) -> _Gathered:
+    """The vectors (k, N, P) of all nodes as they arrive."""
     rows, vectors = call.rows, call.vectors
     if not call.has_own_scales:
         return call.gathered(rows, call.keys.ring)
     powers = vectors.powers(rows)
-    table, report = call.gathered(rows / vectors.spread(powers), call.keys.ring)
-    return table * vectors.spread(everyone(powers, call.axis_name)), report
+    found = call.gathered(rows / vectors.spread(powers), call.keys.ring)
+    scale = vectors.spread(everyone(powers, call.axis_name))
+    return found._replace(table=found.table * scale)
 
 
 def _by_gathering(call: _Call) -> _Made:
-    table, report = _table(call)
+    table, report, garbled = _table(call)
     value, clipped = call.aggregated(table, call.state)
-    return _Made(value, clipped, report)
+    return _Made(value, clipped, report, garbled)
 
 
 def _by_butterfly(call: _Call) -> _Made:
-    table, _ = _table(call)
+    table, _, garbled = _table(call)
     own, num_nodes, size = table.shape
     chunk = -(-size // num_nodes)
     padding = (0, chunk * num_nodes - size)
@@ -371,7 +387,7 @@ def _by_butterfly(call: _Call) -> _Made:
     powers = jnp.ones_like(value[:, 0])
     if call.has_own_scales:
         powers = powers_of_two(jnp.max(jnp.abs(value), axis=1))
-    final, report = call.gathered(value / powers[:, None], call.keys.second)
+    final, report, also = call.gathered(value / powers[:, None], call.keys.second)
     final = final * everyone(powers, call.axis_name)[:, None]
     # Every node projects what it has sent, as the others have received it.
     sent = jax.vmap(lambda table, node: table[node])(parts, nodes)
@@ -387,7 +403,7 @@ def _by_butterfly(call: _Call) -> _Made:
     residual = jnp.sum(everyone(projections, call.axis_name), axis=0)
     rows = final.reshape(own, -1)[:, :size]
     share = jnp.mean(everyone(clipped, call.axis_name))
-    return _Made(rows, share, report, residual=residual)
+    return _Made(rows, share, report, garbled + also, residual=residual)
 
 
 def _by_groups(call: _Call) -> _Made:
@@ -429,11 +445,11 @@ def _by_groups(call: _Call) -> _Made:
     parts = jnp.moveaxis(parts, -1, 1).reshape(num_nodes, chunk)
     order = dealt.reshape(-1)
     sent = own_rows(parts[jnp.argsort(order)], call.axis_name, ring.nodes_per_device)
-    arrived, report = call.gathered(sent, call.keys.ring)
+    arrived, report, garbled = call.gathered(sent, call.keys.ring)
     tables = arrived[:, order].reshape(arrived.shape[0], -1, members * chunk)[..., :size]
     value, clipped = call.aggregated(tables * vectors.spread(powers), call.state)
     unusable = jnp.sum(~fit, dtype=jnp.uint32)
-    return _Made(value, clipped, report, unusable, reports)
+    return _Made(value, clipped, report, garbled, unusable, reports)
 
 
 _MEANS = {"groups": _by_groups, "gather": _by_gathering, "butterfly": _by_butterfly}

@@ -248,6 +248,15 @@ def test_bare_links_err_and_the_report_says_so(topology):
     if topology == "groups":
         assert np.asarray(report.groups.errors_per_link).sum() > 0
     assert all(np.isfinite(leaf).all() for leaf in found.values())
+    assert int(report.garbled) == 0
+
+
+@pytest.mark.matrix
+def test_vectors_that_links_have_made_unusable_are_counted():
+    ring = dataclasses.replace(NOISY, wire=Float32())
+    found, report = on_one_device(Median(), "gather", ring=ring)
+    assert 0 < int(report.garbled) <= 36
+    assert all(np.isfinite(leaf).all() for leaf in found.values())
 
 
 # --- Damage and bounds ----------------------------------------------------------------------------
