@@ -1,21 +1,24 @@
 """Averages of a pytree over nodes, of one interface, for the rounds of outer loops."""
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 from jax import lax
+from jax.typing import ArrayLike
 
 from jaxqring import _checks as checks
 from jaxqring._types import AxisName, Key, PyTree
-from jaxqring.compress import Compressor, CompressReport, compressed_pmean
+from jaxqring.compress import Compressor, compressed_pmean
 from jaxqring.compress._collective import _masking, check_options
 from jaxqring.compress._compressor import with_nodes
 from jaxqring.physics.ghz import GHZSource
 from jaxqring.ring import Report, Ring, pmean
 from jaxqring.ring._axes import axis_size, names_of
-from jaxqring.secure import Security, secure_pmean
+from jaxqring.secure import SecureReport, Security, secure_pmean
 
 
 class AverageCounts(NamedTuple):
@@ -24,6 +27,8 @@ class AverageCounts(NamedTuple):
     Attributes:
       bits: float32 payload bits over each link.
       qubits: float32 online qubits over each link, repetitions included, the mean of links.
+      saturated: float32 values that were clipped, on all nodes.
+      out_of_range: float32 sums, votes and places that no codes of a compressor give, on all nodes.
       symbol_errors: float32 symbols that arrived wrong on all links.
       retransmissions: float32 codewords sent again on all links.
       repeated_qubits: float32 of the qubits, those of codewords sent again, on all links.
@@ -34,6 +39,8 @@ class AverageCounts(NamedTuple):
 
     bits: jax.Array
     qubits: jax.Array
+    saturated: jax.Array
+    out_of_range: jax.Array
     symbol_errors: jax.Array
     retransmissions: jax.Array
     repeated_qubits: jax.Array
@@ -79,19 +86,34 @@ def _nothing(tree: PyTree) -> PyTree:
 
 
 def _tally(
-    report: Report | CompressReport, nodes: int, aborted: jax.Array | None = None
+    calls: Sequence[Report | SecureReport],
+    nodes: int,
+    *,
+    out_of_range: ArrayLike = 0,
+    aborted: jax.Array | None = None,
 ) -> AverageCounts:
-    """The counts of an average, from the report of its collectives on N nodes."""
+    """The counts of an average, from the reports of its collectives on N nodes."""
+    sums = functools.reduce(optax.tree.add, [_sent(call, nodes) for call in calls])
+    wrong = jnp.asarray(out_of_range, jnp.float32)
+    return AverageCounts(**sums, out_of_range=wrong, aborted=aborted)
+
+
+def _sent(call: Report | SecureReport, nodes: int) -> dict[str, jax.Array]:
+    """The counts of one collective: none if it was aborted, as masks are verified before."""
+    ring = call.ring if isinstance(call, SecureReport) else call
     counts: dict[str, Any] = {
-        "bits": 2.0 * report.symbols_per_link,
-        "qubits": report.online_qubits / nodes,
-        "symbol_errors": report.symbol_errors,
-        "retransmissions": report.retransmissions,
-        "repeated_qubits": report.repeated_qubits,
-        "undelivered": report.undelivered,
+        "bits": 2.0 * ring.symbols_per_link,
+        "qubits": ring.online_qubits / nodes,
+        "saturated": ring.saturated,
+        "symbol_errors": ring.symbol_errors,
+        "retransmissions": ring.retransmissions,
+        "repeated_qubits": ring.repeated_qubits,
+        "undelivered": ring.undelivered,
     }
     floats = {name: jnp.asarray(counts[name], jnp.float32) for name in counts}
-    return AverageCounts(**floats, aborted=aborted)
+    if not isinstance(call, SecureReport):
+        return floats
+    return {name: jnp.where(call.aborted, 0, number) for name, number in floats.items()}
 
 
 def over_ring(ring: Ring, axis_name: AxisName) -> Average:
@@ -118,7 +140,7 @@ def over_ring(ring: Ring, axis_name: AxisName) -> Average:
     def mean(tree: PyTree, memory: PyTree, key: Key | None) -> Any:
         result, report = pmean(tree, axis_name, ring=ring, key=key, with_report=True)
         nodes = axis_size(axis_name) * ring.nodes_per_device
-        return result, memory, _tally(report, nodes)
+        return result, memory, _tally((report,), nodes)
 
     return Average(_nothing, mean, axis_name, ring.nodes_per_device, True, ring.draws)
 
@@ -155,14 +177,7 @@ def secure(ring: Ring, axis_name: AxisName, *, source: GHZSource, security: Secu
             tree, axis_name, ring=ring, source=source, security=security, key=key, with_report=True
         )
         nodes = axis_size(axis_name) * ring.nodes_per_device
-        counts = _tally(report.ring, nodes, report.aborted)
-        # Masks are verified before anything is sent.
-        sent = {
-            name: jnp.where(report.aborted, 0, number)
-            for name, number in counts._asdict().items()
-            if name != "aborted"
-        }
-        return result, memory, AverageCounts(**sent, aborted=report.aborted)
+        return result, memory, _tally((report,), nodes, aborted=report.aborted)
 
     return Average(_nothing, mean, axis_name, ring.nodes_per_device, True, True)
 
@@ -222,7 +237,8 @@ def compressed(
         )
         nodes = axis_size(axis_name) * own
         aborted = None if masking is None else report.aborted
-        return result, memory, _tally(report, nodes, aborted)
+        counts = _tally(report.calls, nodes, out_of_range=report.out_of_range, aborted=aborted)
+        return result, memory, counts
 
     return Average(init, mean, axis_name, own, True, draws)
 

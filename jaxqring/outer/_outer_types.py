@@ -57,10 +57,12 @@ class OuterState(NamedTuple):
       arriving: averages under way, with the flag of their being so, one for each fragment; None
         without overlap.
       rounds: () int32 rounds that delivered an average so far; those of every fragment count.
-      aborted: () int32 rounds given up so far; None, as the next six, for an average that does not
+      aborted: () int32 rounds given up so far; None, as the next eight, for an average that does not
         count.
       bits: () float32 payload bits over each link so far.
       qubits: () float32 online qubits over each link so far, repetitions included.
+      saturated: () float32 values that were clipped on the wire so far, on all nodes.
+      out_of_range: () float32 sums, votes and places that no codes of a compressor give, so far.
       symbol_errors: () float32 symbols that arrived wrong on all links so far.
       retransmissions: () float32 codewords sent again on all links so far.
       repeated_qubits: () float32 of the qubits, those of codewords sent again, on all links so far.
@@ -82,6 +84,8 @@ class OuterState(NamedTuple):
     aborted: jax.Array | None
     bits: jax.Array | None
     qubits: jax.Array | None
+    saturated: jax.Array | None
+    out_of_range: jax.Array | None
     symbol_errors: jax.Array | None
     retransmissions: jax.Array | None
     repeated_qubits: jax.Array | None

@@ -19,6 +19,9 @@ from jaxqring.train._objective import AXIS
 #: (gradients, state, key, number of the step, the same on all nodes) -> (state, metrics).
 Update = Callable[[PyTree, TrainState, Key, jax.Array], tuple[TrainState, dict[str, Any]]]
 
+#: Whole numbers of a round that the state of a loop adds up.
+_COUNTED = ("saturated", "out_of_range", "symbol_errors", "retransmissions", "undelivered")
+
 
 class CompressedState(TrainState):
     """The state of a training whose gradients are compressed.
@@ -139,10 +142,9 @@ def in_rounds(loop: Loop) -> Update:
         if after.bits is not None:  # nor are the others
             metrics["bits_so_far"], metrics["qubits_so_far"] = after.bits, after.qubits
             # Differences of sums, which are exact below 2^24.
-            names = ("symbol_errors", "retransmissions", "undelivered", "repeated_qubits")
-            added = {name: getattr(after, name) - getattr(before, name) for name in names}
-            metrics["repeated_qubits"] = added.pop("repeated_qubits")
+            added = {name: getattr(after, name) - getattr(before, name) for name in _COUNTED}
             metrics |= {name: added[name].astype(jnp.uint32) for name in added}
+            metrics["repeated_qubits"] = after.repeated_qubits - before.repeated_qubits
         if after.share is not None:
             metrics["share_closed"], metrics["radius"] = after.share, after.radius
         return state.replace(step=state.step + 1, params=params, outer=after), metrics

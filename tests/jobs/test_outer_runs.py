@@ -44,7 +44,9 @@ JOB = TrainConfig(
             protection=CodeConfig(n=63, k=47),
             outer=LoopConfig("average", 2),
         ),
-        RunConfig("streaming", noise="off", outer=LoopConfig("diloco", 2, fragments=2, overlap=0)),
+        RunConfig(
+            "streaming", noise="off", clip=1e-3, outer=LoopConfig("diloco", 2, fragments=2)
+        ),
         RunConfig("thin", noise="off", compress=THIN, outer=LoopConfig("scafcom", 2, momentum=0.5)),
         RunConfig("classical", "classical", outer=LoopConfig("eager", 2)),
     ),
@@ -130,6 +132,13 @@ def test_the_traffic_is_that_of_the_rounds(job):
     assert 0 < runs["thin"]["online_qubits_per_link_step"] < cost.qubits
     assert runs["protected"]["net_bits_per_online_qubit"] < 2 * 47 / 63
     assert runs["mean"]["net_bits_per_online_qubit"] == 2
+
+
+def test_what_a_round_clips_or_cannot_read_is_counted_in_its_step(job):
+    _, _, lines = job
+    assert all(line["saturated"] > 0 for line in lines["streaming"])  # a fragment in every step
+    assert [line["saturated"] for line in lines["mean"]] == [0] * STEPS
+    assert [line["out_of_range"] for line in lines["thin"]] == [0] * STEPS
 
 
 def test_a_round_in_pairs_costs_two_vectors_over_every_link_on_the_way():

@@ -10,6 +10,7 @@ import pytest
 from outer_cases import NODES
 
 from jaxqring import (
+    FixedPoint,
     GHZSource,
     Retransmit,
     Ring,
@@ -19,7 +20,7 @@ from jaxqring import (
     superdense,
     werner,
 )
-from jaxqring.compress import TopK
+from jaxqring.compress import TopK, Uncompressed
 from jaxqring.ring import pmean
 from jaxqring.secure import Security
 
@@ -178,6 +179,20 @@ def test_replicas_agree_where_the_average_is_exact_and_costs_are_counted(mapping
     assert state.aborted.tolist() == [0] * NODES
 
 
+def test_values_that_a_round_clips_are_counted(vmapped):
+    average = outer.over_ring(Ring(noise="off", wire=FixedPoint(clip=1.0)), AXIS)
+
+    def node(x):
+        return average.mean(x, (), None)[2]
+
+    found = normal(NODES, seed=6)
+    clipped = sum(int((np.abs(leaf) > 1).sum()) for leaf in found.values())
+    counts = vmapped(node, NODES)(found)
+    assert counts.saturated.tolist() == [clipped] * NODES
+    assert clipped > 0
+    assert counts.out_of_range.tolist() == [0] * NODES
+
+
 def test_the_number_of_the_round_is_folded_into_the_key(mapping_named):
     # By hand: local SGD whose rounds are `pmean` of the displacement, with the key of the round.
     def average(tree, key):
@@ -270,11 +285,15 @@ def test_an_aborted_round_leaves_all_as_it_was_and_the_next_one_makes_up_for_it(
 
 
 @pytest.mark.matrix
-@pytest.mark.parametrize("kind", ["overlap", "eager", "co2"])
+@pytest.mark.parametrize("kind", ["overlap", "eager", "co2", "compressed"])
 def test_where_every_round_is_aborted_nodes_train_by_themselves(vmapped, kind):
     source = GHZSource(NODES, white=1.0)  # passes with a probability of 8^-20 or less
     average = outer.secure(OFF, AXIS, source=source, security=STRICT)
+    masks = {"source": source, "security": STRICT}
     loop = {
+        "compressed": lambda: outer.diloco(
+            INNER, outer.compressed(Uncompressed(8), OFF, AXIS, **masks), every=EVERY, key=KEY
+        ),
         "overlap": lambda: outer.diloco(INNER, average, every=EVERY, overlap=1, key=KEY),
         "eager": lambda: outer.diloco(INNER, average, every=EVERY, eager=True, key=KEY),
         "co2": lambda: outer.co2(INNER, average, every=EVERY, key=KEY),
@@ -294,6 +313,7 @@ def test_where_every_round_is_aborted_nodes_train_by_themselves(vmapped, kind):
     jax.tree.map(np.testing.assert_array_equal, state.slow, starts())
     assert state.rounds.tolist() == [0] * NODES
     assert state.aborted.tolist() == [ROUNDS] * NODES
+    assert state.bits.tolist() == state.qubits.tolist() == [0] * NODES
     assert (
         not any(np.asarray(leaf).any() for leaf in jax.tree.leaves(state.method)) or kind == "co2"
     )
