@@ -16,6 +16,7 @@ from jaxqring.jobs import (
     BudgetConfig,
     CompressionConfig,
     InversionConfig,
+    OuterConfig,
     RobustConfig,
     SensitivityConfig,
     SweepConfig,
@@ -434,7 +435,7 @@ def test_the_bits_of_a_run_of_two_parameters_are_those_of_its_two_channels():
 def test_files_leave_out_what_was_added_later_at_its_default():
     written = as_written(RunConfig())
     later = {*PARAMETERS[2:], "compress", "optimizer", "momentum", "learning_rate", "sampler"}
-    later |= {"membership", "memory", "clip", "liars"}
+    later |= {"membership", "memory", "clip", "liars", "outer", "robust", "attack"}
     assert written == {n: v for n, v in asdict(RunConfig()).items() if n not in later}
     assert {"fidelity", "error_prob", "bits", "protection"} <= set(written)
     assert as_written(RunConfig(survival=0.9)) == {**written, "survival": 0.9}
@@ -460,6 +461,7 @@ def test_every_file_that_is_shipped_is_known_by_its_name(path, tmp_path, monkeyp
         "sensitivity": SensitivityConfig,
     }
     kinds |= {"inversion": InversionConfig, "robust": RobustConfig}
+    kinds |= {"outer": OuterConfig, "outer_quick": OuterConfig}
     kinds |= {"compression_noise": CompressionConfig, "compression_rates": CompressionConfig}
     kind = kinds.get(path.stem, TrainConfig)
     kind = SweepConfig if path.stem.startswith("sweep") else kind

@@ -368,7 +368,7 @@ def test_a_step_waits_for_the_one_before_it_where_nodes_share_a_device(monkeypat
     monkeypatch.setattr(jax, "block_until_ready", waited.append)
     monkeypatch.setattr(datasets, "batches", lambda *args: None)
 
-    def step(state, batch, key):
+    def step(state, batch, key, number):
         return state + 1, {"loss": state}
 
     device = jax.devices()[0]
