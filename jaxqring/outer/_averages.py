@@ -68,16 +68,24 @@ class Average(NamedTuple):
     counts: bool = False
     draws: bool = False
 
+    def known_axis(self) -> AxisName:
+        """The name of the mapped axis.
+
+        Raises:
+          ValueError: if it is not known.
+        """
+        if self.axis_name is None:
+            rule = "know its axis for this loop, as `jaxqring.outer.over_ring(ring, axis_name)`"
+            checks.refuse("average", rule, "a function of (tree, key)")
+        return self.axis_name
+
     def num_nodes(self) -> int:
         """N, inside the mapping.
 
         Raises:
           ValueError: if the axis is not known, or not bound here.
         """
-        if self.axis_name is None:
-            rule = "know its axis for this loop, as `jaxqring.outer.over_ring(ring, axis_name)`"
-            checks.refuse("average", rule, "a function of (tree, key)")
-        return axis_size(self.axis_name) * self.nodes_per_device
+        return axis_size(self.known_axis()) * self.nodes_per_device
 
 
 def _nothing(tree: PyTree) -> PyTree:

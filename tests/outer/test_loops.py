@@ -120,6 +120,7 @@ def test_further_arguments_go_to_the_inner_optimizer(vmapped):
         ({"delayed": 1.5}, ValueError, ["`delayed`", "1.5"]),
         ({"delayed": True, "eager": True}, ValueError, ["`eager`", "True"]),
         ({"delayed": True, "overlap": 1}, ValueError, ["`overlap`", "1"]),
+        ({"eager": True, "average": lambda tree, key: tree}, ValueError, ["`average`", "axis"]),
         ({"eager": True, "fragments": 2}, ValueError, ["`fragments`", "2"]),
         ({"key": 0}, TypeError, ["`key`", "0"]),
         ({"average": 3}, TypeError, ["`average`", "3"]),
