@@ -36,6 +36,16 @@ _OPTIONS = {
     "every_step": (),
     "asynchronous": ("outer_rate", "momentum", "activation", "slowest"),
 }
+#: What `generate` and `round_time` take.
+_RANGES = {
+    "length": (0.0, 1e9),
+    "modes": (1.0, 1e9),
+    "t1": (1e-9, 1e18),
+    "slots": (0.0, 1e12),
+    "step_time": (0.0, 1e9),
+    "qubit_rate": (1e-9, 1e18),
+    "latency": (0.0, 1e9),
+}
 #: Methods that send nothing by way of a compressor.
 _PLAIN = (*PAIRS, "asynchronous")
 #: Methods whose rounds hide behind all inner steps of the next one.
@@ -71,7 +81,8 @@ class OuterLoopConfig:
       compress: of what a round sends.
 
     Raises:
-      ValueError: if an option is that of another method, or `every_step` has an `every`.
+      ValueError: if an option is that of another method, one without a default is left out, or
+        `every_step` has an `every`.
     """
 
     name: str = "DiLoCo"
@@ -247,8 +258,8 @@ class MemoriesConfig:
         check_fields(self, "memories.")
         checks.within("memories.fidelity", self.fidelity, 0.25, 1.0)
         checks.within("memories.detector_efficiency", self.detector_efficiency)
-        for name in ("length", "modes", "t1", "t2", "slots", "step_time", "qubit_rate", "latency"):
-            checks.within(f"memories.{name}", getattr(self, name), 0.0, 1e18)
+        for name, (low, high) in _RANGES.items():
+            checks.within(f"memories.{name}", getattr(self, name), low, high)
         for name, values in (("t2", [self.t2]), ("coherence", list(self.coherence))):
             if not values:
                 checks.refuse("memories.coherence", "hold at least one time", values)

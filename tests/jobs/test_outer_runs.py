@@ -180,8 +180,9 @@ REFUSED = {
         lambda: RunConfig(noise="off", outer=LOOP, resync_every=2),
         "`runs.resync_every` must be left out",
     ),
+    "no momentum": (lambda: LoopConfig("scafcom"), '`outer.momentum` must be given for "scafcom"'),
     "no compressor": (
-        lambda: RunConfig(noise="off", outer=LoopConfig("scafcom")),
+        lambda: RunConfig(noise="off", outer=LoopConfig("scafcom", momentum=0.5)),
         '`runs.compress` must be given for "scafcom"',
     ),
     "noisy pairs": (
