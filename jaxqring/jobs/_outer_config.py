@@ -73,7 +73,8 @@ class OuterLoopConfig:
       overlap: of "diloco", in inner steps.
       blend: of "diloco".
       clip: of "co2".
-      consensus: of pairs.
+      consensus: of pairs. They exchange numbers without rounding; their bits are counted at the
+        width of the study, whose rings round to it.
       scale: of "scallion".
       activation: of "asynchronous".
       slowest: of "asynchronous": the speed of the slowest node, that of the fastest being 1; those
