@@ -104,6 +104,8 @@ def irreducible_polynomial(key: Key, degree: int) -> int:
 def lfsr_hash(message: Sequence[int] | np.ndarray, state: int, polynomial: int) -> int:
     """The hash of a message by a shift register.
 
+    It is that of the same message with zeros behind it: `tag` and `sign` mark the end by a one.
+
     Args:
       message: (m,) bits, the first of which meets the initial state.
       state: the initial state, in [0, 2^n).
@@ -169,6 +171,14 @@ def check_bits(argument: str, message: Sequence[int] | np.ndarray) -> list[int]:
     if known.ndim != 1 or not known.size or not np.isin(known, (0, 1)).all():
         checks.refuse(argument, "be one or more bits along one axis", known)
     return [int(bit) for bit in known]
+
+
+def ended(message: Sequence[int] | np.ndarray) -> list[int]:
+    """The bits of a message and a one that marks its end.
+
+    Without it zeros appended to a message, or taken from its end, would leave its hash as it is.
+    """
+    return [*check_bits("message", message), 1]
 
 
 def check_register(state: int, polynomial: int) -> tuple[int, int]:

@@ -114,8 +114,8 @@ def authenticated_scales(
       A `ScalePrice`. A tag uses up n bits of key; its hash 2n once and for all, for the state and
       to hide the polynomial that one end draws. A signature uses up 3n. A tag leaves the ring where
       it is checked, so that a link carries (N - 1) m + n N (N - 1) / 2 bits. Signatures take
-      (N - 1) (m + 2n), and (N - 1)^2 3n for the shares that the receivers of each signer show each
-      other.
+      (N - 1) (m + 2n), and N (N - 2) 3n for the shares that the receivers of each signer show each
+      other: those of the signer's successor go N - 2 links, those of others N - 1, past the signer.
 
     Raises:
       TypeError: if `pair` is not a Pair.
@@ -141,7 +141,7 @@ def authenticated_scales(
         control = others * message + length * num_nodes * others // 2
     else:
         key_bits, setup = 3 * length, 0
-        control = others * (message + 2 * length) + others**2 * 3 * length
+        control = others * (message + 2 * length) + num_nodes * (num_nodes - 2) * 3 * length
     rate = key_rate(pair)
     needed = others * key_bits / jnp.where(rate > 0, rate, 1)
     return ScalePrice(

@@ -3,6 +3,8 @@
 Both ends share the description of a hash, a polynomial and a state, and for each message n fresh
 bits. Whoever sees a message and its tag learns nothing about the hash, since the pad hides it; to
 forge is to guess the difference of two hashes. The hash may stay, the pads may not.
+
+A one after the last bit goes into the hash, so that a message of another length is another message.
 """
 
 import dataclasses
@@ -12,7 +14,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from jaxqring import _checks as checks
-from jaxqring.control._polynomials import check_register, irreducible_polynomials, lfsr_hash
+from jaxqring.control._polynomials import (
+    check_register,
+    ended,
+    irreducible_polynomials,
+    lfsr_hash,
+)
 
 #: The longest tags and messages of which all forgeries are tried.
 MOST_TAG, MOST_MESSAGE = 8, 12
@@ -65,11 +72,11 @@ def tag(message: Sequence[int] | np.ndarray, key: HashKey, pad: int) -> int:
     Reference: Wegman and Carter, J. Comput. Syst. Sci. 22, 265 (1981).
 
     >>> tag([0, 1, 1, 0], HashKey(0b1011, 0b101), 0b010)
-    1
+    2
     """
     checks.instance("key", key, HashKey)
     hidden = checks.integer("pad", pad, 0, 2**key.length - 1)
-    return lfsr_hash(message, key.state, key.polynomial) ^ hidden
+    return lfsr_hash(ended(message), key.state, key.polynomial) ^ hidden
 
 
 def tag_holds(message: Sequence[int] | np.ndarray, received: int, key: HashKey, pad: int) -> bool:
@@ -89,7 +96,7 @@ def tag_holds(message: Sequence[int] | np.ndarray, received: int, key: HashKey, 
       ValueError: as `tag`.
 
     >>> key = HashKey(0b1011, 0b101)
-    >>> tag_holds([0, 1, 1, 0], 1, key, 0b010), tag_holds([0, 1, 1, 1], 1, key, 0b010)
+    >>> tag_holds([0, 1, 1, 0], 2, key, 0b010), tag_holds([0, 1, 1, 1], 2, key, 0b010)
     (True, False)
     """
     return tag(message, key, pad) == received
@@ -99,7 +106,7 @@ def forgery_bound(message_bits: int, length: float) -> float:
     """The most that a forger's best guess can be worth.
 
     Args:
-      message_bits: m.
+      message_bits: m; where a forger may change the length, one more than the longest has.
       length: n, bits of a tag; of a signature with keys that are not perfectly secret, their
         min-entropy, a real number.
 

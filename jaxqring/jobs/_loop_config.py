@@ -39,6 +39,8 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "scallion": ("outer_rate", "scale"),
     "scafcom": ("outer_rate", "momentum"),
 }
+#: The options that a method has no default for.
+REQUIRED = {"scallion": "scale", "scafcom": "momentum"}
 #: Methods whose inner steps are those of SGD without momentum, at a constant rate.
 CONTROLLED = ("scaffold", "scallion", "scafcom")
 #: Methods with a compressor of their own.
@@ -106,11 +108,14 @@ def build_loop(
 
 
 def check_options(config: Any, options: Mapping[str, tuple[str, ...]], prefix: str) -> None:
-    """Refuses options of other methods than that of a configuration.
+    """Refuses options of other methods than that of a configuration, and the lack of one.
 
     Raises:
-      ValueError: if one is given.
+      ValueError: if an option of another method is given, or one without a default is not.
     """
+    needed = REQUIRED.get(config.method)
+    if needed is not None and getattr(config, needed) is None:
+        checks.refuse(f"{prefix}.{needed}", f'be given for "{config.method}"', None)
     for name in sorted({name for each in options.values() for name in each}):
         if name not in options[config.method] and getattr(config, name) is not None:
             rule = f'be left out of "{config.method}"'
@@ -138,7 +143,8 @@ class LoopConfig:
 
     Raises:
       TypeError: if a number is not real.
-      ValueError: if the method is unknown, or an option is that of another method.
+      ValueError: if the method is unknown, an option is that of another method, or the momentum of
+        "scafcom" or the scale of "scallion" is left out.
     """
 
     method: Literal[

@@ -36,6 +36,16 @@ _OPTIONS = {
     "every_step": (),
     "asynchronous": ("outer_rate", "momentum", "activation", "slowest"),
 }
+#: What `generate` and `round_time` take.
+_RANGES = {
+    "length": (0.0, 1e9),
+    "modes": (1.0, 1e9),
+    "t1": (1e-9, 1e18),
+    "slots": (0.0, 1e12),
+    "step_time": (0.0, 1e9),
+    "qubit_rate": (1e-9, 1e18),
+    "latency": (0.0, 1e9),
+}
 #: Methods that send nothing by way of a compressor.
 _PLAIN = (*PAIRS, "asynchronous")
 #: Methods whose rounds hide behind all inner steps of the next one.
@@ -63,7 +73,8 @@ class OuterLoopConfig:
       overlap: of "diloco", in inner steps.
       blend: of "diloco".
       clip: of "co2".
-      consensus: of pairs.
+      consensus: of pairs. They exchange numbers without rounding; their bits are counted at the
+        width of the study, whose rings round to it.
       scale: of "scallion".
       activation: of "asynchronous".
       slowest: of "asynchronous": the speed of the slowest node, that of the fastest being 1; those
@@ -71,7 +82,8 @@ class OuterLoopConfig:
       compress: of what a round sends.
 
     Raises:
-      ValueError: if an option is that of another method, or `every_step` has an `every`.
+      ValueError: if an option is that of another method, one without a default is left out, or
+        `every_step` has an `every`.
     """
 
     name: str = "DiLoCo"
@@ -247,8 +259,8 @@ class MemoriesConfig:
         check_fields(self, "memories.")
         checks.within("memories.fidelity", self.fidelity, 0.25, 1.0)
         checks.within("memories.detector_efficiency", self.detector_efficiency)
-        for name in ("length", "modes", "t1", "t2", "slots", "step_time", "qubit_rate", "latency"):
-            checks.within(f"memories.{name}", getattr(self, name), 0.0, 1e18)
+        for name, (low, high) in _RANGES.items():
+            checks.within(f"memories.{name}", getattr(self, name), low, high)
         for name, values in (("t2", [self.t2]), ("coherence", list(self.coherence))):
             if not values:
                 checks.refuse("memories.coherence", "hold at least one time", values)

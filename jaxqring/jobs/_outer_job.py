@@ -1,6 +1,7 @@
 """`jaxqring outer`: trainings with outer loops, and the seconds of their rounds on memories."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -14,13 +15,19 @@ from jaxqring._files import to_json, write_whole
 from jaxqring._types import Key, Split
 from jaxqring.codec import FixedPoint
 from jaxqring.jobs._devices import used_devices
+from jaxqring.jobs._loop_config import PAIRS
 from jaxqring.jobs._outer_config import MemoriesConfig, OuterLoopConfig
-from jaxqring.jobs._outer_training import OuterTraining, asynchronous_training, loop_training
+from jaxqring.jobs._outer_training import (
+    OuterTraining,
+    asynchronous_training,
+    initial_shapes,
+    loop_training,
+)
 from jaxqring.outer import Arrivals, RoundTime, Server, arrival_bits, arrivals, delayed_nesterov
 from jaxqring.ring import Ring
 from jaxqring.sweeps._sweep import sweep
 from jaxqring.sweeps._tidy_table import Table
-from jaxqring.train._task import TaskConfig, payload
+from jaxqring.train._task import TaskConfig
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -47,7 +54,8 @@ class OuterConfig:
 
     Raises:
       ValueError: if a value is out of range, loops are missing or share a name, H does not divide
-        the steps, the task has a split of its own, or what is shown is not in the study.
+        the steps, pairs are to be made of an odd number of nodes, the task has a split of its own,
+        or what is shown is not in the study.
     """
 
     name: str = "outer"
@@ -83,6 +91,8 @@ class OuterConfig:
         checks.one_of("shown", self.shown, tuple(names))
         checks.one_of("shown_split", self.shown_split, self.splits)
         for loop in self.loops:
+            if loop.method in PAIRS and self.task.nodes % 2:
+                checks.refuse("task.nodes", "be even for pairs", self.task.nodes)
             for steps in self.steps_of(loop):
                 checks.integer("every", steps)
                 if self.task.steps % steps:
@@ -163,13 +173,14 @@ def run_outer(config: OuterConfig, console: "Console | None" = None) -> dict[str
         loop refuses its options, or a folder holds another study.
     """
     devices = used_devices(config.devices)
-    size = payload(config.task)
+    shapes = initial_shapes(config.task)
+    size = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
     for loop in config.loops:  # refused before the first is trained
         for every in config.steps_of(loop):
             if loop.method == "asynchronous":
                 config.server(loop)
             else:
-                config.loop_of(loop, every)(jax.random.key(0))
+                jax.eval_shape(config.loop_of(loop, every)(jax.random.key(0)).init, shapes)
     fields = as_written(config)
     shared = {name: fields[name] for name in ("task", "bits")}
     found = []

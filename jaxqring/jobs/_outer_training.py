@@ -66,6 +66,11 @@ def _problem(task: TaskConfig) -> _Problem:
     )
 
 
+def initial_shapes(task: TaskConfig) -> PyTree:
+    """The shapes of the parameters of one replica."""
+    return jax.eval_shape(_problem(task).initial, jax.random.key(0))
+
+
 def loop_training(
     task: TaskConfig, loop_of: Callable[[Key], Loop], bits: float | None = None
 ) -> OuterTraining:

@@ -72,7 +72,8 @@ class RunConfig:
         or the method does not sum what it sends; if `memory` is not "fresh" without compression or
         without changes of the nodes; if `clip` or `liars` is given to a classical run, another wire
         or, as codes have scales of their own, under compression; if an outer loop comes with masks,
-        changes of the nodes or resynchronisation, or lacks the compressor that it needs; if a
+        changes of the nodes or resynchronisation, or lacks the compressor that it needs; if pairs
+        have another wire than "float32", noise, protection or compression; if a
         robust mean or liars come with an outer loop or changes of the nodes, or a robust mean with
         compression or without a ring.
     """
@@ -159,9 +160,14 @@ class RunConfig:
                 checks.refuse(f"runs.{name}", rule, getattr(self, name))
         if loop.method in COMPRESSED and self.compress is None:
             checks.refuse("runs.compress", f'be given for "{loop.method}"', self.compress)
-        if loop.method in PAIRS and (self.compress is not None or self.noise != "off"):
-            rule = f'be "off" without compression for "{loop.method}", whose pairs have no errors'
-            checks.refuse("runs.noise", rule, self.noise)
+        if loop.method not in PAIRS or self.collective == "classical":
+            return
+        if self.compress is not None or self.noise != "off" or self.protection is not None:
+            rule = f'be "off" for "{loop.method}", whose pairs have no errors, no code'
+            checks.refuse("runs.noise", f"{rule} and no compression", self.noise)
+        if self.wire != "float32":
+            rule = f'be "float32" for "{loop.method}", whose pairs round nothing'
+            checks.refuse("runs.wire", rule, self.wire)
 
     def _check_clip(self) -> None:
         name = "clip" if self.clip != "max" else "liars"

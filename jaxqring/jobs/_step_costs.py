@@ -30,7 +30,7 @@ def cost_of(run: RunConfig, params: PyTree, num_nodes: int) -> Cost:
         way, size = run.robust.topology, run.robust.size
         return robust_cost(ring, params, num_nodes, topology=way, group_size=size)
     if run.outer is not None and run.outer.method in PAIRS:
-        return _cost_in_pairs(run, params, num_nodes)
+        return _cost_in_pairs(run, params, num_nodes, ring.wire.bits)
     fragments = 1 if run.outer is None else run.outer.fragments or 1
     parts = Fragments.of(params, count=fragments).split(params)
     if compressor is None:
@@ -40,10 +40,10 @@ def cost_of(run: RunConfig, params: PyTree, num_nodes: int) -> Cost:
     return functools.reduce(operator.add, costs)
 
 
-def _cost_in_pairs(run: RunConfig, params: PyTree, num_nodes: int) -> Cost:
+def _cost_in_pairs(run: RunConfig, params: PyTree, num_nodes: int, width: int) -> Cost:
     """Messages between partners, which all links pass on; see `jaxqring.outer.pair_cost`."""
     assert run.outer is not None
     pattern, size = PAIRS[run.outer.method], sum(sizes_of(params))
-    bits = round(pair_cost(size, num_nodes, run.wire_format().bits, pattern))
+    bits = round(pair_cost(size, num_nodes, width, pattern))
     hops = 1 if pattern == "neighbours" else num_nodes - 1
     return Cost(num_nodes, hops, bits, bits // 2, bits // 2, control_bits=0)

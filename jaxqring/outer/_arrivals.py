@@ -22,6 +22,10 @@ class Arrivals:
       version: (count,) int32, the arrivals that its copy already held; arrival number t is
         t - version old, zero if no other came in between.
       time: (count,) float64 seconds from the start, without the time of messages.
+
+    Raises:
+      ValueError: if nodes are not integers in [0, N), steps not integers of at least 1 for each of
+        them, or versions not those of nodes that take a copy as they arrive.
     """
 
     num_nodes: int
@@ -29,6 +33,22 @@ class Arrivals:
     steps: np.ndarray
     version: np.ndarray
     time: np.ndarray
+
+    def __post_init__(self) -> None:
+        most = checks.integer("num_nodes", self.num_nodes) - 1
+        for name, low, high in (("node", 0, most), ("steps", 1, 2**31 - 1)):
+            known = np.asarray(getattr(self, name))
+            whole = known.shape == np.shape(self.node) and np.issubdtype(known.dtype, np.integer)
+            if known.ndim != 1 or not whole or np.any((known < low) | (known > high)):
+                rule = f"hold an integer in [{low}, {high}] for each arrival"
+                checks.refuse(name, rule, getattr(self, name))
+        taken, versions = [0] * (most + 1), []
+        for arrival, node in enumerate(np.asarray(self.node).tolist()):
+            versions.append(taken[node])
+            taken[node] = arrival + 1
+        if not np.array_equal(self.version, versions):
+            rule = "be those of copies that nodes take as they arrive"
+            checks.refuse("version", rule, self.version)
 
 
 def dylu(speeds: Sequence[float], steps: int) -> tuple[int, ...]:
@@ -92,12 +112,12 @@ def arrivals(
     own = dylu(speeds, steps) if dylu_steps else (steps,) * len(exact)
     waiting = [(own[node] / speed, node) for node, speed in enumerate(exact)]
     heapq.heapify(waiting)
-    version = [0] * len(exact)
+    taken = [0] * len(exact)
     rows = []
     for arrival in range(count):
         time, node = waiting[0]
-        rows.append((node, own[node], version[node], float(time)))
-        version[node] = arrival + 1
+        rows.append((node, own[node], taken[node], float(time)))
+        taken[node] = arrival + 1
         heapq.heapreplace(waiting, (time + own[node] / exact[node], node))
     nodes, made, versions, times = zip(*rows, strict=True)
     return Arrivals(

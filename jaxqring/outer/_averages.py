@@ -68,16 +68,34 @@ class Average(NamedTuple):
     counts: bool = False
     draws: bool = False
 
+    def known_axis(self) -> AxisName:
+        """The name of the mapped axis.
+
+        Raises:
+          ValueError: if it is not known.
+        """
+        if self.axis_name is None:
+            rule = "know its axis for this loop, as `jaxqring.outer.over_ring(ring, axis_name)`"
+            checks.refuse("average", rule, "a function of (tree, key)")
+        return self.axis_name
+
     def num_nodes(self) -> int:
         """N, inside the mapping.
 
         Raises:
           ValueError: if the axis is not known, or not bound here.
         """
-        if self.axis_name is None:
-            rule = "know its axis for this loop, as `jaxqring.outer.over_ring(ring, axis_name)`"
-            checks.refuse("average", rule, "a function of (tree, key)")
-        return axis_size(self.axis_name) * self.nodes_per_device
+        return axis_size(self.known_axis()) * self.nodes_per_device
+
+
+def check_name(axis_name: AxisName) -> None:
+    """Refuses what names no mapped axis; None is none, as outer loops run in a mapping.
+
+    Raises:
+      TypeError: if it is not a name or a tuple of names.
+    """
+    if not names_of(axis_name):
+        checks.refuse("axis_name", "be a name or a tuple of names", axis_name, TypeError)
 
 
 def _nothing(tree: PyTree) -> PyTree:
@@ -121,7 +139,7 @@ def over_ring(ring: Ring, axis_name: AxisName) -> Average:
 
     Args:
       ring: the ring.
-      axis_name: name of the mapped axis, as for `jaxqring.pmean`.
+      axis_name: name of the mapped axis, as for `jaxqring.pmean`, but not None.
 
     Returns:
       An `Average` without memory.
@@ -135,7 +153,7 @@ def over_ring(ring: Ring, axis_name: AxisName) -> Average:
     Array([3., 4.], dtype=float32)
     """
     checks.instance("ring", ring, Ring)
-    names_of(axis_name)
+    check_name(axis_name)
 
     def mean(tree: PyTree, memory: PyTree, key: Key | None) -> Any:
         result, report = pmean(tree, axis_name, ring=ring, key=key, with_report=True)
@@ -168,7 +186,7 @@ def secure(ring: Ring, axis_name: AxisName, *, source: GHZSource, security: Secu
     Array([3., 4.], dtype=float32)
     """
     checks.instance("ring", ring, Ring)
-    names_of(axis_name)
+    check_name(axis_name)
     checks.instance("security", security, Security)
 
     def mean(tree: PyTree, memory: PyTree, key: Key | None) -> Any:
@@ -212,7 +230,7 @@ def compressed(
     Array([3..., 4...], dtype=float32)
     """
     rings = ring if isinstance(ring, tuple) else (ring,)
-    names_of(axis_name)
+    check_name(axis_name)
     masking = _masking(security, source)
     draws = compressor_draws(compressor, rings) or masking is not None
     check_options(compressor, rings, jax.random.key(0) if draws else None, masking)
@@ -268,7 +286,7 @@ def exact(axis_name: AxisName) -> Average:
     >>> jax.vmap(mean, axis_name="nodes")(jnp.arange(8.0).reshape(4, 2))[0]
     Array([3., 4.], dtype=float32)
     """
-    names_of(axis_name)
+    check_name(axis_name)
 
     def mean(tree: PyTree, memory: PyTree, key: Key | None) -> Any:
         del key

@@ -13,7 +13,7 @@ from jaxqring._types import Key, PyTree
 from jaxqring.outer._averages import Average, as_average, same_structure
 from jaxqring.outer._loop import make_loop
 from jaxqring.outer._outer_types import Loop, Method, Received, master
-from jaxqring.outer._stability import check_rates
+from jaxqring.outer._stability import check_rates, warn_unless_stable
 
 
 class CO2State(NamedTuple):
@@ -54,8 +54,8 @@ def co2(
     staleness; its formula is not in the code, which has the constant 1. A function for it can be
     given here, and is the caller's reading.
 
-    Without the clip it is stable on a quadratic for every share that the defaults can meet, see
-    `radius`.
+    Without the clip the defaults are stable on a quadratic for every share below 1.5, see
+    `largest_share`. A clip bounds a step and makes nothing stable.
 
     Args:
       inner_tx: the inner optimizer; its state stays local.
@@ -73,6 +73,9 @@ def co2(
 
     Raises:
       TypeError, ValueError: as `local_sgd`; if a number is out of range.
+
+    Warns:
+      UserWarning: if the gap is a number and a round is unstable for some share in (0, 1].
 
     Reference: Sun et al., 2401.16265.
 
@@ -95,6 +98,8 @@ def co2(
     if callable(clip):
         checks.refuse("clip", "be a number or None", clip, TypeError)
     eta, beta = float(learning_rate), float(momentum)
+    if not callable(gap):
+        warn_unless_stable("co2", eta / float(gap), beta)
 
     def init(slow: PyTree) -> CO2State:
         zeros = jax.tree.map(jnp.zeros_like, slow)

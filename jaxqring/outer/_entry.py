@@ -48,16 +48,16 @@ def checked_step(step: Any, seen: frozenset) -> jax.Array:
 
     Raises:
       TypeError: if it is not an integer.
-      ValueError: if it is negative, has a shape, or differs between nodes.
+      ValueError: if it is known and negative, has a shape, or differs between nodes.
     """
-    if isinstance(step, int | np.integer) and not isinstance(step, bool) and step < 0:
-        checks.refuse("step", "be at least 0", step)
     if isinstance(step, bool) or not isinstance(step, int | np.integer | np.ndarray | jax.Array):
         checks.refuse("step", "be an integer", step, TypeError)
     if not jnp.issubdtype(jnp.result_type(step), jnp.integer):
         checks.refuse("step", "be an integer", str(jnp.result_type(step)), TypeError)
     if jnp.shape(step):
         checks.refuse("step", "have the shape (), the same on all nodes", jnp.shape(step))
+    if not checks.is_traced(step) and int(step) < 0:
+        checks.refuse("step", "be at least 0", int(step))
     step = jnp.asarray(step, jnp.int32)
     if seen & varying(step):
         rule = "be the same on all nodes, in_specs=PartitionSpec() of shard_map,"

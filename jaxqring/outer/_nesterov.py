@@ -1,6 +1,5 @@
 """Loops that average displacements and take a Nesterov step, or none: local SGD and DiLoCo."""
 
-import warnings
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -18,9 +17,9 @@ from jaxqring.outer._outer_types import Loop, Method, OuterState, Received, of_s
 from jaxqring.outer._stability import (
     LoopKind,
     check_rates,
-    largest_share,
     round_matrix,
     traced_radius,
+    warn_unless_stable,
 )
 from jaxqring.ring import Ring, pmean
 
@@ -69,7 +68,7 @@ def _nesterov(kind: LoopKind, eta: float, mu: float, num_nodes: Callable[[], int
             step, stale = own.stale, mean
         elif kind == "eager":
             nodes = num_nodes()
-            _warn_unless_stable(kind, eta, mu, nodes)
+            warn_unless_stable(kind, eta, mu, nodes)
             step = jax.tree.map(lambda a, b: a + b / nodes, own.stale, sent)
             stale = jax.tree.map(lambda a, b: a - b / nodes, mean, sent)
         # Delta changes by -r s where theta has changed by -s; along m, as no older Delta is kept.
@@ -87,20 +86,6 @@ def _nesterov(kind: LoopKind, eta: float, mu: float, num_nodes: Callable[[], int
         return traced_radius(round_matrix(kind, share, eta, mu, nodes))
 
     return Method(init, receive, radius=radius)
-
-
-def _warn_unless_stable(kind: LoopKind, eta: float, mu: float, nodes: int | None = None) -> None:
-    """Warns of rates with which a round diverges for some share in (0, 1]."""
-    least = largest_share(kind, eta, mu, nodes)
-    if least <= 1:
-        who = f"The {kind} outer step with learning_rate={eta:g} and momentum={mu:g}"
-        who += f" on {nodes} nodes" if nodes else ""
-        warnings.warn(
-            f"{who} is unstable where the inner steps of a round close more than"
-            f" {100 * least:.0f} % of the way to the optimum.",
-            UserWarning,
-            stacklevel=3,
-        )
 
 
 class LastNorm(NamedTuple):
@@ -285,7 +270,7 @@ def diloco(
     eta, mu = float(eta), float(mu)
     average = as_average(average)
     if kind != "eager":
-        _warn_unless_stable(kind, eta, mu)
+        warn_unless_stable(kind, eta, mu)
     method = _nesterov(kind, eta, mu, average.num_nodes)
     loop = make_loop(
         inner_tx,
@@ -306,12 +291,14 @@ def mean_replica(average: Average) -> Callable[[PyTree, OuterState], PyTree]:
     """The `replica` of loops whose nodes have slow parameters of their own: the mean of them.
 
     In float32 and without error, in an order that does not depend on the mapping.
+
+    Raises:
+      ValueError: if the average does not know its axis.
     """
+    axis_name = average.known_axis()
 
     def replica(params: PyTree, state: OuterState) -> PyTree:
-        average.num_nodes()
-        assert average.axis_name is not None  # or `num_nodes` had refused
         ring = Ring(wire=Float32(), noise="off", nodes_per_device=average.nodes_per_device)
-        return of_slow(pmean(state.slow, average.axis_name, ring=ring, key=None), params)
+        return of_slow(pmean(state.slow, axis_name, ring=ring, key=None), params)
 
     return replica

@@ -11,13 +11,13 @@ from jax import lax
 
 from jaxqring import _checks as checks
 from jaxqring._types import AxisName, Key, PyTree
-from jaxqring.outer._averages import Average
+from jaxqring.outer._averages import Average, check_name
 from jaxqring.outer._loop import make_loop
 from jaxqring.outer._nesterov import mean_replica
 from jaxqring.outer._outer_types import Loop, Method, Received
 from jaxqring.outer._pair_stability import warn_unless_contracting
 from jaxqring.outer._stability import check_rates
-from jaxqring.ring._axes import axis_size, names_of
+from jaxqring.ring._axes import axis_size
 
 Pairs: TypeAlias = Literal["random", "neighbours"]
 
@@ -142,7 +142,7 @@ def in_pairs(
     >>> jax.vmap(mean, axis_name="nodes")(jnp.arange(4.0))
     Array([0.5, 0.5, 2.5, 2.5], dtype=float32)
     """
-    names_of(axis_name)
+    check_name(axis_name)
     table = None
     if isinstance(pairs, str):
         checks.one_of("pairs", pairs, get_args(Pairs))

@@ -85,16 +85,18 @@ def round_time(
     codeword is on pairs of about the same age. A loop that hides its rounds behind all H steps
     keeps nothing, as it uses all pairs as they are made. Batch shapes of all arguments broadcast.
 
-    Three simplifications. Pairs are made at an even pace: the number made in T seconds has a
+    Four simplifications. Pairs are made at an even pace: the number made in T seconds has a
     standard deviation of sqrt(R T), which is left out. Pairs of the stock are as old as at the
     beginning of the round: in its last hop their correlations have lost a further factor of
     exp(-2 `seconds` / t2) at most. A link whose collective ends before its overlap does begins to
-    stock at the end of the overlap.
+    stock at the end of the overlap. Pairs made while those of the stock are sent are not used, so
+    that seconds are an upper bound where sending takes as long as making.
 
     Args:
       ring: its wire and its protection, of every symbol. Without a channel: that is `link` of the
         pairs.
-      size: the payload of one node and round: a pytree of arrays, or its number of values.
+      size: the payload of one node and round: a pytree of arrays, or its number of values, at
+        least one.
       nodes: N, an integer of at least 2.
       supply: of fresh pairs, on each link.
       every: (...) H, inner steps of a round, at least 1.
@@ -122,8 +124,8 @@ def round_time(
 
     Raises:
       TypeError: if `ring` is not a Ring or `supply` not a Supply.
-      ValueError: as `jaxqring.economics.budget` and `jaxqring.supply.wait`; if the ring has a
-        channel, `nodes` is not such an integer, or a concrete value is out of range.
+      ValueError: as `jaxqring.economics.budget` and `jaxqring.supply.wait`; if there is no value
+        to send, the ring has a channel, `nodes` is not such an integer, or a concrete value is out of range.
 
     >>> from jaxqring import werner
     >>> from jaxqring.codes import IdealCode
@@ -161,6 +163,7 @@ def round_time(
     count = (
         size if isinstance(size, int | np.integer) else sum(map(jnp.size, jax.tree.leaves(size)))
     )
+    checks.integer("size", count)
     return _round(ring, count, nodes, link, supply, lives, values)
 
 

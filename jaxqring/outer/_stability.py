@@ -12,6 +12,7 @@ for "eager". For "co2" theta' = theta - eta m' and m' = mu m + theta - (1 - r) t
 Derived here from the updates; the paper of the delayed and the eager update has no bound.
 """
 
+import warnings
 from typing import Any, Literal, TypeAlias, get_args
 
 import jax
@@ -118,7 +119,8 @@ def largest_share(
       nodes: N, for "eager".
 
     Returns:
-      The smallest positive r with radius one.
+      The smallest positive r with radius one; 0 for "co2" whose learning rate is above
+      1 + momentum, which is unstable where r is small.
 
     Raises:
       TypeError: if a number is not real.
@@ -128,18 +130,35 @@ def largest_share(
     0.362
     """
     _check(kind, learning_rate, momentum, nodes)
+    eta, mu = float(learning_rate), float(momentum)
+    if kind == "co2" and eta > 1 + mu:  # an eigenvalue is mu - eta where r is small
+        return 0.0
+    # In units of 1 / eta, so that coefficients are of one size; but for "co2" with eta m in place
+    # of m, the map then is that of a learning rate of one.
+    rate, unit = (eta, eta) if kind == "co2" else (1.0, 1.0)
     # The characteristic polynomial z^3 + a z^2 + b z + c is linear in r.
-    at = [
-        np.poly(np.array(round_matrix(kind, share, float(learning_rate), float(momentum), nodes)))
-        for share in (0.0, 1.0)
-    ]
-    a, b, c = (np.polynomial.Polynomial([at[0][i], at[1][i] - at[0][i]]) for i in (1, 2, 3))
-    minus_one = 1 - a + b - c  # the polynomial at z = -1, times -1; at z = 1 it is r eta > 0
+    at = [np.poly(np.array(round_matrix(kind, share, rate, mu, nodes))) for share in (0.0, 1.0)]
+    a, b, c = (np.polynomial.Polynomial([at[0][i], (at[1] - at[0])[i] / unit]) for i in (1, 2, 3))
+    minus_one = 1 - a + b - c  # the polynomial at z = -1, times -1; at z = 1 it is r > 0
     on_circle = 1 - b + a * c - c * c  # Jury: zero where two eigenvalues have the product one
     # Coefficients that are zero but for roundings would have roots far away, and spoil the others.
     roots = np.concatenate([each.trim(1e-12).roots() for each in (minus_one, on_circle)])
     real = np.sort(roots[np.abs(roots.imag) < 1e-9].real)
-    return float(next(r for r in real if r > 1e-9))
+    return float(next(r for r in real if r > 1e-9)) / eta
+
+
+def warn_unless_stable(
+    kind: LoopKind, learning_rate: float, momentum: float, nodes: int | None = None
+) -> None:
+    """Warns of rates with which a round diverges for some share in (0, 1]."""
+    least = largest_share(kind, learning_rate, momentum, nodes)
+    if least > 1:
+        return
+    who = f"The {kind} outer step with learning_rate={learning_rate:g} and momentum={momentum:g}"
+    who += f" on {nodes} nodes" if nodes else ""
+    where = f" where the inner steps of a round close more than {100 * least:.0f} % of the way"
+    where = where + " to the optimum" if least else ", however little the inner steps of a round do"
+    warnings.warn(f"{who} is unstable{where}.", UserWarning, stacklevel=3)
 
 
 def traced_radius(rows: list[list[Any]]) -> jax.Array:

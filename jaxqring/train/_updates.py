@@ -122,7 +122,8 @@ def in_rounds(loop: Loop) -> Update:
     """An update by an outer loop: a local step, and a round where one is due.
 
     The metrics of a step count its round: 0 where there is none. Traffic is the sum of all rounds
-    up to the step, as the state of the loop has it.
+    up to the step, as the state of the loop has it. The share closed and its radius may differ
+    between eager nodes, and after bare noisy links.
 
     Args:
       loop: of a `LoopState`.

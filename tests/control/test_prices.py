@@ -1,5 +1,6 @@
 """The price of authenticated scales, beside the payload's."""
 
+import itertools
 import math
 
 import jax
@@ -58,8 +59,16 @@ def test_bits_over_a_link_are_those_of_all_messages_on_their_way(nodes):
     assert tags.control_bits == sent / nodes
     assert (tags.key_bits, tags.setup_bits) == (length, 2 * length)
     signed = authenticated_scales(6, nodes, GOOD, method="signatures")
-    # Shares of 3n bits, of each of N - 1 receivers of each of N signers, over N - 1 links.
-    shares = nodes * (nodes - 1) * (nodes - 1) * 3 * length
+    # Shares of 3n bits of each of N - 1 receivers of each of N signers, passed on link by link until
+    # all other receivers have them.
+    links = 0
+    for signer, receiver in itertools.permutations(range(nodes), 2):
+        missing, at = set(range(nodes)) - {signer, receiver}, receiver
+        while missing:
+            at = (at + 1) % nodes
+            missing.discard(at)
+            links += 1
+    shares = links * 3 * length
     sent = nodes * (nodes - 1) * (message + 2 * length) + shares
     assert signed.control_bits == sent / nodes
     assert signed.receiver_bits == (nodes - 1) * 3 * length

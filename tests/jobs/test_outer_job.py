@@ -206,7 +206,11 @@ def test_the_packaged_studies_are_read():
             '`loops.optimizer` must be "sgd" for "scaffold"',
         ),
         (
-            lambda: OuterLoopConfig(method="scafcom"),
+            lambda: OuterLoopConfig(method="scallion", compress=CompressConfig("qsgd")),
+            '`loops.scale` must be given for "scallion", but got None.',
+        ),
+        (
+            lambda: OuterLoopConfig(method="scafcom", momentum=0.5),
             '`loops.compress` must be given for "scafcom", but got None.',
         ),
         (
@@ -229,6 +233,8 @@ def test_the_packaged_studies_are_read():
             "`task.split` must be left to `splits`",
         ),
         (lambda: MemoriesConfig(t2=30.0), "`memories.t2` must lie in"),
+        (lambda: MemoriesConfig(modes=0.5), "`memories.modes` must lie in [1, 1e+09], but got 0.5"),
+        (lambda: MemoriesConfig(t1=0.0), "`memories.t1` must lie in"),
         (lambda: MemoriesConfig(coherence=()), "`memories.coherence` must hold at least one time"),
         (
             lambda: run_outer(
@@ -239,6 +245,27 @@ def test_the_packaged_studies_are_read():
                 )
             ),
             "`fragments` must divide `every` = 4, but got 3.",
+        ),
+        (
+            lambda: run_outer(
+                dataclasses.replace(
+                    STUDY,
+                    loops=(
+                        OuterLoopConfig("every step", "every_step"),
+                        OuterLoopConfig("DiLoCo", "diloco", every=(8,), fragments=8),
+                    ),
+                    out="/nonexistent",  # where the first would have been trained
+                )
+            ),
+            "`fragments` must be at most the number of leaves of `params`, 4, but got 8.",
+        ),
+        (
+            lambda: dataclasses.replace(
+                STUDY,
+                task=dataclasses.replace(TASK, nodes=3),
+                loops=(OuterLoopConfig("DiLoCo", "noloco"),),
+            ),
+            "`task.nodes` must be even for pairs, but got 3.",
         ),
     ],
 )

@@ -142,8 +142,9 @@ def test_what_a_round_clips_or_cannot_read_is_counted_in_its_step(job):
 def test_a_round_in_pairs_costs_two_vectors_over_every_link_on_the_way():
     params = np.zeros(SIZE, np.float32)
     for method, hops in (("neighbours", 1), ("noloco", NODES / 2)):
-        run = RunConfig(noise="off", outer=LoopConfig(method, 2))
-        assert cost_of(run, params, NODES).bits == 2 * SIZE * 16 * hops
+        for own in ({"collective": "classical"}, {"noise": "off", "wire": "float32"}):
+            run = RunConfig(**own, outer=LoopConfig(method, 2))
+            assert cost_of(run, params, NODES).bits == 2 * SIZE * 32 * hops
 
 
 @pytest.mark.parametrize("name", ["thin", "classical"])
@@ -178,13 +179,18 @@ REFUSED = {
         lambda: RunConfig(noise="off", outer=LOOP, resync_every=2),
         "`runs.resync_every` must be left out",
     ),
+    "no momentum": (lambda: LoopConfig("scafcom"), '`outer.momentum` must be given for "scafcom"'),
     "no compressor": (
-        lambda: RunConfig(noise="off", outer=LoopConfig("scafcom")),
+        lambda: RunConfig(noise="off", outer=LoopConfig("scafcom", momentum=0.5)),
         '`runs.compress` must be given for "scafcom"',
     ),
     "noisy pairs": (
         lambda: RunConfig(outer=LoopConfig("noloco")),
-        '`runs.noise` must be "off" without compression',
+        '`runs.noise` must be "off" for "noloco", whose pairs have no errors',
+    ),
+    "pairs that would round": (
+        lambda: RunConfig(noise="off", bits=2, outer=LoopConfig("noloco")),
+        '`runs.wire` must be "float32" for "noloco"',
     ),
     "no round": (
         lambda: dataclasses.replace(JOB, runs=(RunConfig(outer=LoopConfig("diloco", 5)),)),
@@ -192,7 +198,7 @@ REFUSED = {
     ),
     "odd pairs": (
         lambda: dataclasses.replace(
-            JOB, nodes=3, runs=(RunConfig(noise="off", outer=LoopConfig("noloco", 2)),)
+            JOB, nodes=3, runs=(RunConfig("x", "classical", outer=LoopConfig("noloco", 2)),)
         ),
         "`nodes` must be even for pairs",
     ),

@@ -65,6 +65,13 @@ def test_the_gap_may_be_a_function_of_two_rounds(x64, vmapped):
     np.testing.assert_allclose(state.slow[0], first - moved, atol=1e-12)
 
 
+def test_rates_that_diverge_are_warned_of():
+    assert outer.largest_share("co2", 2.0, 0.5) == 0
+    assert outer.radius("co2", 1e-3, 2.0, 0.5) > 1.4
+    with pytest.warns(UserWarning, match="co2 .*learning_rate=2 .* unstable, however little"):
+        outer.co2(INNER, outer.exact(AXIS), every=2, learning_rate=1.0, gap=0.5)
+
+
 def test_numbers_out_of_range_are_refused():
     average = outer.exact(AXIS)
     for options, words in (

@@ -9,7 +9,7 @@ from refused import check_refusal
 
 import jaxqring as jq
 from jaxqring import Ring, all_reduce
-from jaxqring.outer import diloco, exact, local_sgd, over_ring
+from jaxqring.outer import diloco, exact, in_pairs, local_sgd, over_ring
 
 AXIS, NODES = "nodes", 4
 INNER = optax.sgd(0.5)
@@ -120,6 +120,7 @@ def test_further_arguments_go_to_the_inner_optimizer(vmapped):
         ({"delayed": 1.5}, ValueError, ["`delayed`", "1.5"]),
         ({"delayed": True, "eager": True}, ValueError, ["`eager`", "True"]),
         ({"delayed": True, "overlap": 1}, ValueError, ["`overlap`", "1"]),
+        ({"eager": True, "average": lambda tree, key: tree}, ValueError, ["`average`", "axis"]),
         ({"eager": True, "fragments": 2}, ValueError, ["`fragments`", "2"]),
         ({"key": 0}, TypeError, ["`key`", "0"]),
         ({"average": 3}, TypeError, ["`average`", "3"]),
@@ -166,6 +167,7 @@ def call(loop, *, step=0, grads=None, params=None, state=None, axis=AXIS, step_a
         ({"step": 0.5}, TypeError, ["`step`", "0.5"]),
         ({"step": np.zeros((), np.float32)}, TypeError, ["`step`", "float32"]),
         ({"step": -1}, ValueError, ["`step`", "-1"]),
+        ({"step": jnp.int32(-1)}, ValueError, ["`step`", "-1"]),
         ({"step": np.zeros(2, int)}, ValueError, ["`step`", "()", "(2,)"]),
         ({"step": np.zeros(NODES, int), "step_axis": 0}, ValueError, ["`step`", "in_axes=None"]),
         ({"axis": "others"}, ValueError, ["`axis_name`", "'nodes'"]),
@@ -239,6 +241,6 @@ def test_a_state_of_other_parameters_is_refused():
     check_refusal(lambda: call(loop, state=state), ValueError, ["`state`", "(3,)"])
 
 
-def test_a_plain_function_does_not_know_its_axis():
-    loop = diloco(INNER, lambda tree, key: jax.lax.pmean(tree, AXIS), every=1, eager=True)
-    check_refusal(lambda: call(loop), ValueError, ["`average`", "axis"])
+@pytest.mark.parametrize("make", [exact, in_pairs, lambda axis: over_ring(Ring(noise="off"), axis)])
+def test_an_average_has_an_axis_with_a_name(make):
+    check_refusal(lambda: make(None), TypeError, ["`axis_name`", "None"])

@@ -172,6 +172,7 @@ def test_derivatives_are_those_of_differences():
 @pytest.mark.parametrize(
     "changed, sentence",
     [
+        ({"size": 0}, "`size` must be an integer of at least 1, but got 0."),
         ({"nodes": 1}, "`nodes` must be an integer of at least 2, but got 1."),
         ({"every": 0.5}, "`every` must lie in [1, 1e+12], but got 0.5."),
         ({"overlap": 11}, "`overlap` must be at most `every`, but got"),
@@ -185,9 +186,9 @@ def test_derivatives_are_those_of_differences():
     ],
 )
 def test_refusals(changed, sentence):
-    given = {"ring": RING, "nodes": 4, "every": 10, "step_time": 0.01} | changed
-    ring, nodes = given.pop("ring"), given.pop("nodes")
+    given = {"ring": RING, "size": SIZE, "nodes": 4, "every": 10, "step_time": 0.01} | changed
+    ring, size, nodes = (given.pop(name) for name in ("ring", "size", "nodes"))
     with pytest.raises((ValueError, TypeError)) as found:
-        round_time(ring, SIZE, nodes, supply(), **given)
+        round_time(ring, size, nodes, supply(), **given)
     assert str(found.value).startswith(sentence)
     assert str(found.value).endswith(".")

@@ -51,6 +51,9 @@ def test_the_radius_has_the_published_values_and_is_the_growth_of_errors(kind, n
         ((0.3, 0.3), "delayed", None, 2.394048073),  # the defaults of delayed steps
         ((0.4, 0.5), "eager", 8, 1.621140259),  # and of eager ones
         ((1.0, 0.5), "co2", None, 1.5),
+        ((1.0, 0.0), "co2", None, 2.0),  # x after two rounds is 1 - r times x
+        ((1e-6, 0.5), "eager", 8, 648456.1034849734),  # as 0.648 of a rate of one
+        ((1e-13, 0.9), "delayed", None, 0.361625509 * 0.7e13),
     ],
 )
 def test_the_largest_share_is_where_eigenvalues_reach_the_unit_circle(rates, kind, nodes, wanted):
