@@ -132,8 +132,8 @@ def fedvote(
     """One round of FedVote over a ring: the latent that all nodes go on from.
 
     A vote is one bit, but a sum of N votes has N + 1 values: without credibilities the votes are
-    added up as integers of ceil(log2(N + 1)) bits or one more, an even number
-    (`jaxqring.codec.Counts`). Credibilities need the single votes, which then are gathered, as
+    added up as integers of ceil(log2(N + 1)) bits and one or two more, for a sign and an even
+    number (`jaxqring.codec.Counts`). Credibilities need the single votes, which then are gathered, as
     integers of two bits; that cannot be done under masks.
 
     Args:

@@ -357,7 +357,7 @@ class _Call(NamedTuple):
 
 
 class _Gathered(NamedTuple):
-    """What a gathering brings to one device.
+    """The vectors that a gathering brings to one device.
 
     Attributes:
       table: (k, N, M) rows; those that arrived unusable are zero.
