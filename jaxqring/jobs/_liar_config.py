@@ -55,7 +55,8 @@ class AggregationConfig:
 
     Raises:
       TypeError: if a number is not real.
-      ValueError: if a choice is unknown or a number out of its domain.
+      ValueError: if a choice is unknown, a number out of its domain, or a value given that neither
+        the rule nor the topology reads.
     """
 
     rule: RuleName = "median"

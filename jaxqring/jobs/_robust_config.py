@@ -46,6 +46,13 @@ ATTACKS: dict[str, Attack | None] = {
     "huge": HugeEntries(1e3, 5),
     "scale": ScaleAttack(LARGEST / 2**20),
 }
+#: The rules and topologies that read a field of a `RuleConfig`.
+_READERS = {
+    "tau": {"clipping"},
+    "iterations": {"clipping", "flag"},
+    "parts": {"gas"},
+    "size": {"bucketing", "groups"},
+}
 
 
 @no_other_keys
@@ -68,7 +75,8 @@ class RuleConfig:
     Raises:
       TypeError: if `tau` is not real.
       ValueError: if a choice is unknown, a number out of its domain, `name` cannot be that of a
-        file, masks are asked for without groups, or the butterfly for another rule than clipping.
+        file, masks are asked for without groups, the butterfly for another rule than clipping, or
+        a value is given that neither the rule nor the topology reads.
     """
 
     name: str = "median"
@@ -88,6 +96,12 @@ class RuleConfig:
             checks.refuse("rules.masks", "be false but for groups", self.masks)
         if self.topology == "butterfly" and self.rule != "clipping":
             checks.refuse("rules.rule", 'be "clipping" for a butterfly', self.rule)
+        defaults = {field.name: field.default for field in dataclasses.fields(self)}
+        for name, readers in _READERS.items():
+            value = getattr(self, name)
+            if value != defaults[name] and not {self.rule, self.topology} & readers:
+                rule = f'be left out of "{self.rule}" by "{self.topology}", which does not read it'
+                checks.refuse(f"rules.{name}", rule, value)
         self.build(0)
 
     def build(self, liars: int) -> Rule:
@@ -110,13 +124,14 @@ class RuleConfig:
 
         Raises:
           ValueError: if the rule needs more vectors, groups do not fit the nodes, or liars are at
-            or above half of the groups.
+            or above half of the vectors, groups or buckets that the rule sees.
         """
         count = nodes
         if self.topology == "groups":
             check_group_size(self.size, nodes, masked=self.masks)
             count = nodes // self.size
-        if self.rule != "mean" and 2 * liars >= count:
-            rule = f"be less than half of the {count} vectors that {self.name!r} sees"
+        seen = -(-count // self.size) if self.rule == "bucketing" else count
+        if self.rule != "mean" and 2 * liars >= seen:
+            rule = f"be less than half of the {seen} vectors that {self.name!r} sees"
             checks.refuse("liars", rule, liars)
         self.build(liars).check(count)

@@ -131,6 +131,8 @@ class TrainConfig:
             if run.momentum is not None and (run.optimizer or self.optimizer) != "sgd":
                 checks.refuse("runs.momentum", 'be left out but for "sgd"', run.momentum)
             wire = run.wire_format()
+            if run.robust is not None and run.robust.topology == "groups":
+                sizes = (run.robust.size,)  # of the rings that add
             if run.collective == "ring" and isinstance(wire, FixedPoint):
                 wire.level_bits(max(sizes))
                 wire.check_liars(min(sizes))

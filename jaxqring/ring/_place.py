@@ -84,6 +84,8 @@ class Place(NamedTuple):
 
     def everyone(self, x: jax.Array) -> jax.Array:
         """(N, ...) the values (k, ...) of all devices; needs no bound axis, unlike `all_gather`."""
+        if self.axis_name is None:
+            return x
         device = lax.axis_index(self.axis_name)
         is_mine = jnp.arange(self.num_devices).reshape(-1, *[1] * x.ndim) == device
         table = lax.psum(jnp.where(is_mine, x, jnp.zeros_like(x)), self.axis_name)

@@ -22,7 +22,8 @@ _MARGIN = 1e-4
 def ballot(latent: jax.Array, key: Key, slope: ArrayLike = 1.5) -> jax.Array:
     """A sampled vote for every weight: +1 with probability (1 + tanh(k h)) / 2, else -1.
 
-    Its mean is the weight tanh(k h). (Public code has a ternary vote as well, which cannot run.)
+    Its mean is the weight tanh(k h). A vote is drawn, and its derivative by the latent is zero.
+    (Public code has a ternary vote as well, which cannot run.)
 
     Args:
       latent: (...) h.
@@ -35,7 +36,7 @@ def ballot(latent: jax.Array, key: Key, slope: ArrayLike = 1.5) -> jax.Array:
     Raises:
       TypeError, ValueError: if the key is not one typed key, or `slope` not positive.
 
-    Reference: Yue, Jin, Pilgrim, Wong, Baron and Dai, 2021 (FedVote).
+    Reference: Yue, Jin, Wong and Dai, arXiv:2110.02998 (FedVote).
 
     >>> ballot(jnp.array([-9.0, 9.0]), jax.random.key(0))
     Array([-1.,  1.], dtype=float32)
@@ -131,8 +132,8 @@ def fedvote(
     """One round of FedVote over a ring: the latent that all nodes go on from.
 
     A vote is one bit, but a sum of N votes has N + 1 values: without credibilities the votes are
-    added up as integers of ceil(log2(N + 1)) bits or one more, an even number
-    (`jaxqring.codec.Counts`). Credibilities need the single votes, which then are gathered, as
+    added up as integers of ceil(log2(N + 1)) bits and one or two more, for a sign and an even
+    number (`jaxqring.codec.Counts`). Credibilities need the single votes, which then are gathered, as
     integers of two bits; that cannot be done under masks.
 
     Args:
@@ -147,8 +148,8 @@ def fedvote(
       The new latent, like `latent`, and the new credibilities.
 
     Raises:
-      TypeError, ValueError: as `jaxqring.psum`; if `slope` is not positive, the ring has several
-        nodes on a device, or `credible` not one number for each node.
+      TypeError, ValueError: as `jaxqring.psum`; if `slope` is not positive, `latent` not floating,
+        the ring has several nodes on a device, or `credible` not one number for each node.
 
     Reference: as `ballot`.
 
@@ -165,6 +166,8 @@ def fedvote(
     if credible is not None and jnp.shape(credible) != (num_nodes,):
         rule = f"be one number for each of the {num_nodes} nodes"
         checks.refuse("credible", rule, jnp.shape(credible))
+    if not jnp.issubdtype(jnp.result_type(latent), jnp.floating):
+        checks.refuse("latent", "be floating", str(jnp.result_type(latent)), TypeError)
     votes_key, ring_key = jax.random.split(key)
     own = jax.random.fold_in(votes_key, lax.axis_index(axis_name))
     votes = ballot(latent, own, slope)

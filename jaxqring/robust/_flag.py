@@ -45,8 +45,8 @@ class Flag(Rule):
     Raises:
       ValueError: if an attribute is out of its domain.
 
-    Reference: Mandal, Sidhu, Kumar, Balu, Krishnamurthy, Sarkar and Chakrabarty, NeurIPS 2023,
-    for the weights and the objective; the Gram form is ours.
+    Reference: Almasi, Mishra, Vamanan and Ravi, arXiv:2302.05865, for the weights and the
+    objective; the Gram form is ours.
 
     >>> x = jnp.array([[2.0, 0.1], [2.0, -0.1], [3.0, 0.0], [0.0, 9.0]])
     >>> [round(float(part), 2) for part in Flag(iterations=5, length="median")(x).value]

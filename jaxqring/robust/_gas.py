@@ -62,6 +62,8 @@ class GAS(Rule):
 
     def scores(self, x: jax.Array, key: Key | None = None) -> jax.Array:
         """(n,) the sums of distances of vectors (n, P) from the base rule, over the parts."""
+        if self.draws:
+            checks.prng_key("key", key)
         order, base = (None, None) if key is None else tuple(jax.random.split(key))
         if self.permute:
             x = x[:, jax.random.permutation(order, x.shape[1])]

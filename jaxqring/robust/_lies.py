@@ -4,7 +4,7 @@ import abc
 import dataclasses
 import statistics
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,9 @@ from jaxqring import _checks as checks
 from jaxqring._types import AxisName, Key, PyTree
 from jaxqring.ring._axes import num_devices
 from jaxqring.robust._vectors import Vectors, everyone, own_rows
+
+#: (N,) bool, true for the liars.
+Mask: TypeAlias = jax.Array | np.ndarray
 
 
 class Attack(abc.ABC):
@@ -35,7 +38,7 @@ class Attack(abc.ABC):
         return ()
 
     @abc.abstractmethod
-    def lies(self, x: jax.Array, liars: jax.Array, key: Key | None) -> jax.Array:
+    def lies(self, x: jax.Array, liars: Mask, key: Key | None) -> jax.Array:
         """(n, P) what each node would send if it lied."""
 
     def __call__(
@@ -64,8 +67,10 @@ class Attack(abc.ABC):
         return jnp.where(mask[:, None], self.lies(x, mask, key), x), state
 
 
-def liars_mask(liars: Sequence[int] | jax.Array | np.ndarray, num_nodes: int) -> jax.Array:
-    """(N,) bool, true for the liars.
+def liars_mask(
+    liars: Sequence[int] | jax.Array | np.ndarray, num_nodes: int
+) -> Mask:
+    """(N,) bool, true for the liars; of NumPy where they are given so, and known in a trace.
 
     Args:
       liars: a mask of N, or distinct numbers of nodes, of which at least one must be honest.
@@ -81,7 +86,7 @@ def liars_mask(liars: Sequence[int] | jax.Array | np.ndarray, num_nodes: int) ->
             checks.refuse("liars", f"be a mask of {num_nodes} nodes", given.shape)
         if not checks.is_traced(given) and np.all(np.asarray(given)):
             checks.refuse("liars", "leave an honest node", given)
-        return jnp.asarray(given)
+        return given
     if checks.is_traced(given) or given.ndim != 1:
         checks.refuse("liars", "be a mask, or a list of known numbers of nodes", given.shape)
     numbers = [checks.integer("liars", each, 0, num_nodes - 1) for each in np.asarray(given)]
@@ -90,10 +95,10 @@ def liars_mask(liars: Sequence[int] | jax.Array | np.ndarray, num_nodes: int) ->
         checks.refuse("liars", rule, numbers)
     mask = np.zeros(num_nodes, bool)
     mask[numbers] = True
-    return jnp.asarray(mask)
+    return mask
 
 
-def honest_mean(x: jax.Array, liars: jax.Array) -> jax.Array:
+def honest_mean(x: jax.Array, liars: Mask) -> jax.Array:
     """(P,) the mean of the honest rows of (n, P), all of one weight."""
     honest = ~liars[:, None]
     return jnp.sum(jnp.where(honest, x, 0), axis=0) / jnp.sum(honest)
@@ -112,7 +117,7 @@ class SignFlip(Attack):
 
     scale: ArrayLike = 1.0
 
-    def lies(self, x: jax.Array, liars: jax.Array, key: Key | None) -> jax.Array:
+    def lies(self, x: jax.Array, liars: Mask, key: Key | None) -> jax.Array:
         return -jnp.asarray(self.scale * x)
 
 
@@ -134,7 +139,7 @@ class InnerProduct(Attack):
 
     eps: ArrayLike = 0.1
 
-    def lies(self, x: jax.Array, liars: jax.Array, key: Key | None) -> jax.Array:
+    def lies(self, x: jax.Array, liars: Mask, key: Key | None) -> jax.Array:
         return jnp.broadcast_to(-(self.eps * honest_mean(x, liars)), x.shape)
 
 
@@ -158,7 +163,7 @@ class LittleIsEnough(Attack):
     z: ArrayLike
     population: bool = False
 
-    def lies(self, x: jax.Array, liars: jax.Array, key: Key | None) -> jax.Array:
+    def lies(self, x: jax.Array, liars: Mask, key: Key | None) -> jax.Array:
         mean, honest = honest_mean(x, liars), ~liars[:, None]
         count = jnp.sum(honest) - (not self.population)
         square = jnp.sum(jnp.where(honest, (x - mean) ** 2, 0), axis=0) / jnp.maximum(count, 1)
@@ -197,7 +202,7 @@ class Mimic(Attack):
       node: whose; the number of an honest node.
 
     Raises:
-      ValueError: if `node` is no integer of at least 0.
+      ValueError: if `node` is no integer of at least 0; in a call, if it is that of a liar.
 
     Reference: Karimireddy, He and Jaggi, ICLR 2022, where the node is chosen by the data.
 
@@ -210,8 +215,10 @@ class Mimic(Attack):
     def __post_init__(self) -> None:
         checks.integer("node", self.node, 0)
 
-    def lies(self, x: jax.Array, liars: jax.Array, key: Key | None) -> jax.Array:
+    def lies(self, x: jax.Array, liars: Mask, key: Key | None) -> jax.Array:
         checks.integer("node", self.node, 0, x.shape[0] - 1)
+        if not checks.is_traced(liars) and liars[self.node]:
+            checks.refuse("node", "be the number of an honest node", self.node)
         return jnp.broadcast_to(x[self.node], x.shape)
 
 
@@ -241,7 +248,7 @@ class HugeEntries(Attack):
     def draws(self) -> bool:
         return True
 
-    def lies(self, x: jax.Array, liars: jax.Array, key: Key | None) -> jax.Array:
+    def lies(self, x: jax.Array, liars: Mask, key: Key | None) -> jax.Array:
         place, sign = jax.random.split(key)  # type: ignore[arg-type]
         shape = (x.shape[0], self.entries)
         at = jax.random.randint(place, shape, 0, x.shape[1])
@@ -265,7 +272,7 @@ class ScaleAttack(Attack):
 
     size: ArrayLike = 1e30
 
-    def lies(self, x: jax.Array, liars: jax.Array, key: Key | None) -> jax.Array:
+    def lies(self, x: jax.Array, liars: Mask, key: Key | None) -> jax.Array:
         return x.at[:, 0].set(self.size)
 
 
@@ -293,7 +300,7 @@ class DelayedGradient(Attack):
     def init(self, x: jax.Array) -> jax.Array:
         return jnp.zeros((self.steps, *jnp.shape(x)), jnp.result_type(x))
 
-    def lies(self, x: jax.Array, liars: jax.Array, key: Key | None) -> jax.Array:
+    def lies(self, x: jax.Array, liars: Mask, key: Key | None) -> jax.Array:
         return x
 
     def __call__(

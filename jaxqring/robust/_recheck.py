@@ -102,10 +102,14 @@ def recheck(
 ) -> jax.Array:
     """Audits of one step, inside a mapped step: which nodes did not send what they should have.
 
-    Every node commits to what it sent by its digest, on an authenticated channel; then auditors are
-    drawn, compute the step of their subject again, and compare digests. A liar that is an auditor
-    can accuse an honest node, so that an accusation calls for a third node: the answer is who has
-    been accused.
+    When all has been sent, the key is drawn; every node announces the digest of what it sent, on an
+    authenticated channel; auditors compute the step of their subject again, and compare digests.
+    What is simulated is the honest digest of `sent`. It binds a node only where others can compare
+    it with what they have received, as with "gather" and "butterfly" of `robust_pmean`: in a ring,
+    where nobody sees a single vector, a liar can announce the digest of an honest one.
+
+    A liar that is an auditor can accuse an honest node, or not accuse another liar, so that an
+    accusation calls for a third node: the answer is who has been accused.
 
     Args:
       sent: pytree that this node has sent; the codes, or the numbers that they stand for.
@@ -127,7 +131,8 @@ def recheck(
     Array([False, False,  True], dtype=bool)
     """
     num_nodes = axis_size(axis_name)
-    deal, tag = jax.random.split(key) if _is_key(key) else (key, key)
+    checks.prng_key("key", key)
+    deal, tag = jax.random.split(key)
     tasks = subjects(deal, num_nodes, audited)
     tags = everyone(digest(sent, tag)[None], axis_name)
     subject = as_varying(tasks, tracked(axis_name))[lax.axis_index(axis_name)]
@@ -136,11 +141,6 @@ def recheck(
     differs = jnp.any(digest(recompute(node), tag) != tags[node]) & (subject >= 0)
     found = everyone(differs[None], axis_name)
     return jnp.zeros((num_nodes,), bool).at[tasks].max(found & (tasks >= 0), mode="drop")
-
-
-def _is_key(key: Key) -> bool:
-    checks.prng_key("key", key)
-    return True
 
 
 def agreed(tree: PyTree, axis_name: AxisName, key: Key) -> jax.Array:
@@ -183,6 +183,8 @@ class Catch(NamedTuple):
 
 def steps_to_catch(num_nodes: int, audited: int, probability: float = 0.99) -> Catch:
     """Steps until a persistent liar is caught: geometric, with the chance m / N a step.
+
+    By honest auditors: where f - 1 others cover up for it, the chance is (N - f) / (N - 1) of that.
 
     Args:
       num_nodes: N.

@@ -7,9 +7,13 @@ import numpy as np
 
 from jaxqring import _checks as checks
 from jaxqring._types import PyTree
-from jaxqring.codec import FixedPoint
 from jaxqring.ring import Cost, Ring
-from jaxqring.robust._topologies import Topology, check_group_size
+from jaxqring.robust._topologies import (
+    Topology,
+    agrees_on_scales,
+    check_group_size,
+    with_own_scales,
+)
 
 #: Bits of the exponent of a scale.
 _EXPONENT = 8
@@ -42,7 +46,8 @@ def robust_cost(
 
     Returns:
       The cost. Its control bits are the scales: 8 bits for each leaf of every vector, mean of a
-      group or part; inside a group those of the ring.
+      group or part, or on a wire whose clip is a number those of `jaxqring.all_gather`; inside a
+      group those of the ring.
 
     Raises:
       TypeError, ValueError: as `jaxqring.Ring.cost`; if groups do not fit the nodes.
@@ -56,26 +61,41 @@ def robust_cost(
     checks.one_of("topology", topology, get_args(Topology))
     checks.one_of("links", links, ("direct", "ring"))
     num_nodes = checks.integer("num_nodes", num_nodes, 2)
-    whole = ring.cost(tree_or_size, num_nodes, collective="all_gather")
+    gathering = with_own_scales(ring)
+    whole = gathering.cost(tree_or_size, num_nodes, collective="all_gather")
     size = whole.bits // (num_nodes - 1) // ring.wire.bits
     leaves = 1
     if not isinstance(tree_or_size, int | np.integer):
         leaves = len(jax.tree.leaves(tree_or_size))
     around = num_nodes - 1
-    has_scales = isinstance(ring.wire, FixedPoint) and ring.wire.clip == "max" and size
-    scale = _EXPONENT if has_scales else 0
+
+    def times(size: int, messages: int, rounds: int, exponents: int) -> Cost:
+        """The cost of some messages of `size` numbers over each link, and of their scales."""
+        one = gathering.cost(size, 2, collective="all_gather")  # a message over each of two links
+        control = exponents * _EXPONENT if size else 0
+        if not agrees_on_scales(ring):
+            control = gathering.cost(size, num_nodes, collective="all_gather").control_bits
+        return Cost(
+            num_nodes=num_nodes,
+            rounds=rounds,
+            bits=messages * one.bits,
+            qubits=messages * one.qubits,
+            pairs=messages * one.pairs,
+            control_bits=control,
+            codewords=messages * one.codewords,
+        )
+
     if topology == "gather":
-        return _times(ring, size, num_nodes, around, around, around * leaves * scale)
+        return times(size, around, around, around * leaves)
     if topology == "butterfly":
         chunk = -(-size // num_nodes)
-        messages = num_nodes * around // 2 + around
-        control = around * (leaves + 1) * scale
-        return _times(ring, chunk, num_nodes, messages, 2 * around, control)
+        there = times(chunk, num_nodes * around // 2, around, around * leaves)
+        return there + times(chunk, around, around, around)
     check_group_size(group_size, num_nodes, masked=False)
     groups = num_nodes // group_size
     inner = ring.cost(tree_or_size, group_size)
     sharing = groups if links == "ring" else 1
-    means = _times(ring, -(-size // group_size), num_nodes, around, around, groups * leaves * scale)
+    means = times(-(-size // group_size), around, around, groups * leaves)
     return Cost(
         num_nodes=num_nodes,
         rounds=inner.rounds + means.rounds,
@@ -84,20 +104,4 @@ def robust_cost(
         pairs=sharing * inner.pairs + means.pairs,
         control_bits=sharing * inner.control_bits + means.control_bits,
         codewords=sharing * inner.codewords + means.codewords,
-    )
-
-
-def _times(
-    ring: Ring, size: int, num_nodes: int, messages: int, rounds: int, control_bits: int
-) -> Cost:
-    """The cost of some messages of `size` numbers over each link."""
-    one = ring.cost(size, 2, collective="all_gather")  # a message over each of two links
-    return Cost(
-        num_nodes=num_nodes,
-        rounds=rounds,
-        bits=messages * one.bits,
-        qubits=messages * one.qubits,
-        pairs=messages * one.pairs,
-        control_bits=control_bits,
-        codewords=messages * one.codewords,
     )

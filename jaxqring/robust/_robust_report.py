@@ -22,8 +22,8 @@ class RobustReport(Shown):
         way, on all nodes; they count as zero there. Zero on a FixedPoint wire.
       replica_agreement: () float32 fraction of the coordinates whose bits are the same on all
         nodes.
-      ring: the report of the ring of all nodes: of the gathering of vectors, of means of groups, or
-        of the parts of the butterfly (whose first half counts `all_gather`, see `robust_pmean`).
+      ring: the report of the ring of all nodes: of the gathering of vectors or of means of groups,
+        or of both halves of the butterfly (the first as an `all_gather`, see `robust_pmean`).
       groups: the reports of the rings in the groups, with a leading axis of groups; None without
         groups.
       residual: (N,) float32 for each part of the butterfly the sum of `clipped_projections`, zero

@@ -9,10 +9,18 @@ from jax import lax
 
 from jaxqring import _checks as checks
 from jaxqring._types import AxisName, Key, PyTree
-from jaxqring.codec import Counts, FixedPoint
+from jaxqring._varying import varying
+from jaxqring.codec import FixedPoint
 from jaxqring.physics.ghz import GHZSource
 from jaxqring.ring import Report, Ring, all_gather, pmean, replica_agreement
-from jaxqring.ring._axes import num_devices, within_devices
+from jaxqring.ring._axes import (
+    device_axes,
+    key_of_ring,
+    names_of,
+    num_devices,
+    tracked,
+    within_devices,
+)
 from jaxqring.robust._clipping import CentredClipping, clipped_projections
 from jaxqring.robust._robust_report import RobustReport
 from jaxqring.robust._rule import Aggregate, Rule
@@ -96,18 +104,18 @@ def robust_pmean(
 
     A vector with a number that is not finite or beyond 2^120 counts as the zero vector, and so does
     the mean of a group that has one or is given up under masks: no liar can undo a step by NaN.
-    `RobustReport.unusable` counts them. On a FixedPoint wire with clip "max" every node, or group,
-    has scales of its own, an exponent of 8 bits for each leaf, so that no peak of a liar costs the
-    others digits; inside a group the scale is shared, and a peak spoils the group. (In the second
-    half of the butterfly a part has one scale for all of its leaves.)
+    `RobustReport.unusable` counts them. On a FixedPoint wire whose clip is no number every node, or
+    group, has scales of its own, an exponent of 8 bits for each leaf, so that no peak of a liar
+    costs the others digits; inside a group the scale is shared, and with clip "max" a peak spoils
+    the group. (In the second half of the butterfly a part has one scale for all of its leaves.)
 
     The links of groups lie between any two nodes, all of the one kind that `ring.channel` is.
     `robust_cost` counts what a link carries. What is simulated is this way of the data with every
     error of the links, but for two simplifications. The groups of a call are all simulated on every
     device, where a real node knows its own group alone. And the first half of the butterfly is an
     `all_gather` of which node j reads part j alone: what it reads has the law of errors of the
-    protocol on bare links, while the counters of `RobustReport.ring` count the N/2 times larger
-    traffic of the `all_gather`.
+    protocol on bare links, while `RobustReport.ring` counts all that the `all_gather` sends, which
+    is twice as much: (N - 1) P numbers over each link, and not (N - 1) P / 2 as `robust_cost` does.
 
     Args:
       x: pytree of floating arrays, as for `jaxqring.pmean`.
@@ -121,7 +129,8 @@ def robust_pmean(
         group by group. None for no masks.
       group_size: s, of which the number of nodes is a multiple; at least 3 under masks, else 2.
       start: the mean of the step before, a pytree like `x`, for rules that begin with the last
-        aggregate; None in the first step. Others do not look at it.
+        aggregate; None in the first step. Others do not look at it. The same on every node, as that
+        mean is, where links have no errors.
       with_report: whether to return a `RobustReport` too.
 
     Returns:
@@ -191,6 +200,18 @@ def check_group_size(group_size: int, num_nodes: int, *, masked: bool) -> None:
         checks.refuse("group_size", f"divide the number of nodes, {num_nodes}", group_size)
 
 
+def agrees_on_scales(ring: Ring) -> bool:
+    """True if the nodes of a ring agree on scales by their peaks."""
+    return isinstance(ring.wire, FixedPoint) and not ring.wire.has_fixed_clip
+
+
+def with_own_scales(ring: Ring) -> Ring:
+    """The ring over which vectors are gathered: scales of their own need no vote of the nodes."""
+    if not agrees_on_scales(ring):
+        return ring
+    return dataclasses.replace(ring, wire=dataclasses.replace(ring.wire, clip="max", liars=0))
+
+
 def _check(axis_name: AxisName | None, ring: Ring, options: _Options) -> None:
     """Refuses a malformed call before anything is traced."""
     checks.instance("ring", ring, Ring)
@@ -235,7 +256,8 @@ def _on_device(
     """The mean on one device; the second of its results is that for `start`, which has none."""
     x, start = both
     own = ring.nodes_per_device
-    vectors, keys = Vectors(x, axis_name, own), _Keys.of(options.key)
+    vectors = Vectors(x, axis_name, own)
+    keys = _Keys.of(_own_key(options.key, axis_name, vectors.rows))
     state = None if start is None else _state(start, vectors, own)
     fit = usable(vectors.rows)
     unusable = jnp.sum(~everyone(fit, axis_name), dtype=jnp.uint32)
@@ -257,6 +279,19 @@ def _on_device(
         groups=made.groups,
         residual=made.residual,
     )
+
+
+def _own_key(key: Key | None, axis_name: AxisName | None, rows: jax.Array) -> Key | None:
+    """The key of these nodes among those that lie side by side on other axes of the devices.
+
+    The rings in groups have no axis, and would draw the same errors and masks beside each other.
+    """
+    if key is None or axis_name is None:
+        return key
+    aside = frozenset(device_axes()) - frozenset(names_of(axis_name))
+    if tracked(axis_name):
+        aside &= varying(rows, key)
+    return key_of_ring(key, tuple(n for n in device_axes() if n in aside)) if aside else key
 
 
 def _state(start: PyTree, vectors: Vectors, own: int) -> jax.Array:
@@ -291,16 +326,16 @@ class _Call(NamedTuple):
 
     @property
     def has_own_scales(self) -> bool:
-        """True on a wire on which all nodes would agree on the largest of their peaks."""
-        wire = self.ring.wire
-        return isinstance(wire, FixedPoint) and not isinstance(wire, Counts) and wire.clip == "max"
+        """True on a wire on which nodes would agree on a scale by their peaks."""
+        return agrees_on_scales(self.ring)
 
     def gathered(self, rows: jax.Array, key: Key | None) -> "_Gathered":
         """Rows (k, M) of all nodes, as they arrive on the k nodes of this device."""
         one = self.ring.nodes_per_device == 1
         sent = rows[0] if one else rows
         told = self.options.with_report
-        found: Any = all_gather(sent, self.axis_name, ring=self.ring, key=key, with_report=told)
+        ring = with_own_scales(self.ring)
+        found: Any = all_gather(sent, self.axis_name, ring=ring, key=key, with_report=told)
         table, report = found if told else (found, None)
         table = table[None] if one else table
         fit = usable(table)
@@ -322,7 +357,7 @@ class _Call(NamedTuple):
 
 
 class _Gathered(NamedTuple):
-    """What a gathering brings to one device.
+    """The vectors that a gathering brings to one device.
 
     Attributes:
       table: (k, N, M) rows; those that arrived unusable are zero.
@@ -365,7 +400,7 @@ def _by_gathering(call: _Call) -> _Made:
 
 
 def _by_butterfly(call: _Call) -> _Made:
-    table, _, garbled = _table(call)
+    table, first, garbled = _table(call)
     own, num_nodes, size = table.shape
     chunk = -(-size // num_nodes)
     padding = (0, chunk * num_nodes - size)
@@ -387,7 +422,7 @@ def _by_butterfly(call: _Call) -> _Made:
     powers = jnp.ones_like(value[:, 0])
     if call.has_own_scales:
         powers = powers_of_two(jnp.max(jnp.abs(value), axis=1))
-    final, report, also = call.gathered(value / powers[:, None], call.keys.second)
+    final, second, also = call.gathered(value / powers[:, None], call.keys.second)
     final = final * everyone(powers, call.axis_name)[:, None]
     # Every node projects what it has sent, as the others have received it.
     sent = jax.vmap(lambda table, node: table[node])(parts, nodes)
@@ -403,7 +438,17 @@ def _by_butterfly(call: _Call) -> _Made:
     residual = jnp.sum(everyone(projections, call.axis_name), axis=0)
     rows = final.reshape(own, -1)[:, :size]
     share = jnp.mean(everyone(clipped, call.axis_name))
-    return _Made(rows, share, report, garbled + also, residual=residual)
+    return _Made(rows, share, _together(first, second), garbled + also, residual=residual)
+
+
+def _together(first: Report | None, second: Report | None) -> Report | None:
+    """The report of two calls over one ring; replicas agree as after the second one."""
+    if first is None or second is None:
+        return None
+    same = ("clipped_parameters", "replica_agreement", "num_links")
+    names = [field.name for field in dataclasses.fields(Report) if field.name not in same]
+    added = {name: getattr(first, name) + getattr(second, name) for name in names}
+    return dataclasses.replace(second, **added)
 
 
 def _by_groups(call: _Call) -> _Made:

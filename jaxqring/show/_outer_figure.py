@@ -7,14 +7,13 @@ import numpy as np
 
 from jaxqring import _checks as checks
 from jaxqring.show._inputs import check_entries
-from jaxqring.show._style import COLOURS, drawing, page, save
+from jaxqring.show._style import COLOURS, SPLITS, drawing, page, save, write_numbers
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 #: A marker for each loop, apart from its colour.
 MARKERS = ("s", "o", "D", "^", "v", "<", ">", "P", "X", "*", "h", "d")
-TITLES = {"iid": "images drawn alike", "sorted": "images sorted by label"}
 
 
 def draw_outer(folder: Path, summary: dict[str, Any]) -> list[Path]:
@@ -97,7 +96,7 @@ def outer_loops(summary: dict[str, Any], split: str, ax: "Axes | None" = None) -
                     fontsize=8,
                 )
         axes.set(xscale="log", xlabel="bits over each link, in all", ylabel="test accuracy")
-        axes.set_title(TITLES.get(split, split) + "; numbers are H", fontsize=12)
+        axes.set_title(SPLITS.get(split, split) + "; numbers are H", fontsize=12)
         axes.legend(loc="best", title=_over_seeds(summary))
     return axes
 
@@ -132,16 +131,12 @@ def outer_memories(summary: dict[str, Any], ax: "Axes | None" = None) -> "Axes":
         axes.grid(visible=False)
         axes.set_xticks(range(len(every)), [f"{steps:g}" for steps in every])
         axes.set_yticks(range(len(coherence)), [f"{time:g}" for time in coherence])
-        middle = (np.nanmin(score) + np.nanmax(score)) / 2
+        write_numbers(axes, score, "{:.3g}")
         for row, best in enumerate(shown["best_every"]):
             ring: dict[str, Any] = {"facecolors": "none", "edgecolors": COLOURS[2]}
             axes.scatter(list(every).index(best), row, s=900, linewidths=2.5, **ring)
-            for column in range(len(every)):
-                colour = "white" if score[row, column] < middle else "black"
-                text = f"{score[row, column]:.3g}"
-                axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=10)
         axes.set(xlabel="H, inner steps of a round", ylabel="coherence time of the memories (s)")
-        images = TITLES.get(shown["split"], shown["split"])
+        images = SPLITS.get(shown["split"], shown["split"])
         axes.set_title(f"{shown['loop']}, {images}; a ring marks the best H", fontsize=12)
         label = "accuracy x inner steps per second"
         axes.figure.colorbar(picture, ax=axes, label=label)

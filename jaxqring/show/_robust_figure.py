@@ -7,14 +7,10 @@ import numpy as np
 
 from jaxqring import _checks as checks
 from jaxqring.show._inputs import check_entries
-from jaxqring.show._style import drawing, page, save
-from jaxqring.show._sweep_figures import _write_numbers
+from jaxqring.show._style import SPLITS, drawing, page, save, write_numbers
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-#: Titles of the splits.
-TITLES = {"iid": "images spread evenly", "sorted": "images sorted by label"}
 
 
 def draw_robust(folder: Path, summary: dict[str, Any]) -> Path:
@@ -72,6 +68,6 @@ def liars(summary: dict[str, Any], split: str = "iid", ax: "Axes | None" = None)
         attacks = found[0]["attacks"]
         axes.set_xticks(range(len(attacks)), attacks, rotation=45, ha="right")
         axes.set_yticks(range(len(found)), [each["rule"] for each in found])
-        axes.set_title(TITLES.get(split, split), fontsize=12)
-        _write_numbers(axes, mean)
+        axes.set_title(SPLITS.get(split, split), fontsize=12)
+        write_numbers(axes, mean, middle=0.5)
     return axes

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from jaxqring import _checks as checks
 from jaxqring._extras import needs
 
@@ -15,6 +17,9 @@ if TYPE_CHECKING:
 # Okabe and Ito's colours, which the colour-blind tell apart, each with a line style of its own.
 COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00")
 STYLES = ("-", "--", "-", "-.", ":", "--")
+
+#: Titles of the splits of training images.
+SPLITS = {"iid": "images drawn alike", "sorted": "images sorted by label"}
 
 #: For `matplotlib.rc_context`.
 STYLE: dict[str, Any] = {
@@ -70,6 +75,26 @@ def drawing(axes: "Axes | None") -> Iterator["Axes"]:
         return
     with pyplot.rc_context(STYLE):
         yield pyplot.subplots(figsize=(7, 4.4), layout="constrained")[1]
+
+
+def write_numbers(
+    axes: "Axes", values: np.ndarray, form: str = "{:.2f}", middle: float | None = None
+) -> None:
+    """Writes the numbers of a map of colours into its cells, white where the colours are dark.
+
+    Args:
+      axes: with the map.
+      values: (rows, columns).
+      form: of a number.
+      middle: of the colours; that of the finite values by default.
+    """
+    finite = values[np.isfinite(values)]
+    if middle is None:
+        middle = (finite.min() + finite.max()) / 2 if finite.size else 0.0
+    for (row, column), value in np.ndenumerate(values):
+        colour = "white" if value <= middle else "black"  # no number is on white
+        text = form.format(value)
+        axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=11)
 
 
 def save(figure: "Figure", path: Path) -> Path:

@@ -7,7 +7,7 @@ import numpy as np
 
 from jaxqring import _checks as checks
 from jaxqring.show._inputs import check_entries
-from jaxqring.show._style import drawing, look, page, save
+from jaxqring.show._style import drawing, look, page, save, write_numbers
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -184,7 +184,7 @@ def heat_map(
             set_ticks(ticks, [f"{axis.positions[tick]:.2g}" for tick in ticks])
         axes.set(xlabel=across.label, ylabel=up.label)
         if mean.size <= MOST_NUMBERS:
-            _write_numbers(axes, mean)
+            write_numbers(axes, mean)
         seeds = len(np.unique(table["seed"]))
         label = _outcome(outcome) + (f", mean over {seeds} seeds" if seeds > 1 else "")
         axes.figure.colorbar(picture, ax=axes, label=label)
@@ -261,11 +261,3 @@ def _scale(axes: "Axes", x: _Axis, outcome: str) -> None:
     axes.set(xlabel=x.label, ylabel=_outcome(outcome))
     if x.name == "fidelity":  # better pairs to the right
         axes.invert_xaxis()
-
-
-def _write_numbers(axes: "Axes", mean: np.ndarray) -> None:
-    finite = mean[np.isfinite(mean)]
-    middle = (finite.min() + finite.max()) / 2 if finite.size else 0.0
-    for (row, column), value in np.ndenumerate(mean):
-        colour = "black" if value > middle else "white"
-        axes.text(column, row, f"{value:.2f}", ha="center", va="center", color=colour, fontsize=11)

@@ -167,6 +167,14 @@ REFUSED = {
         lambda: run_of(robust=AggregationConfig(topology="gather"), security=SecurityConfig()),
         "`rules.masks` must be false but for groups",
     ),
+    "half of a group": (
+        lambda: run_of(clip="robust", liars=2, robust=AggregationConfig(size=3)),
+        "`wire.liars` must be below half of the 3 nodes",
+    ),
+    "a radius that nobody reads": (
+        lambda: AggregationConfig(tau=0.1),
+        '`rules.tau` must be left out of "median" by "groups"',
+    ),
     "no radius": (lambda: AggregationConfig("clipping", tau=0.0), "`tau` must"),
     "with an outer loop": (
         lambda: run_of(attack=AttackConfig(), outer=LoopConfig()),

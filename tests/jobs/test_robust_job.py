@@ -134,6 +134,12 @@ def test_studies_that_cannot_be_are_refused(change, words):
     check_refusal(lambda: dataclasses.replace(SMALL, **change), ValueError, words)
 
 
+def test_a_rule_over_buckets_is_refused_where_half_of_them_may_lie():
+    rule = RuleConfig(rule="bucketing", size=3)
+    rule.check(15, 2)
+    check_refusal(lambda: rule.check(10, 2), ValueError, ["`liars`", "half of the 4 vectors"])
+
+
 @pytest.mark.parametrize(
     "options, words",
     [
@@ -141,6 +147,8 @@ def test_studies_that_cannot_be_are_refused(change, words):
         ({"topology": "butterfly"}, ["`rules.rule`", "clipping"]),
         ({"rule": "clipping", "tau": 0.0}, ["`tau`", "positive"]),
         ({"name": "a/b"}, ["`rules.name`"]),
+        ({"parts": 7}, ["`rules.parts`", "left out", '"median"', "7"]),
+        ({"size": 2}, ["`rules.size`", "left out", '"gather"']),
     ],
 )
 def test_rules_that_cannot_be_are_refused(options, words):

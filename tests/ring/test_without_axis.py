@@ -11,6 +11,7 @@ from jax.sharding import PartitionSpec
 from refused import check_refusal
 
 from jaxqring import (
+    FixedPoint,
     GHZSource,
     Ring,
     all_gather,
@@ -60,6 +61,19 @@ def test_no_axis_gives_the_bits_and_the_report_of_one(name, x):
     wanted, reports = mapped(x)
     assert_same(found, wanted)
     assert_same(report, jax.tree.map(lambda leaf: leaf[0], reports))
+
+
+def test_no_axis_gives_the_bits_of_one_under_scales_that_a_liar_cannot_set(x):
+    ring = Ring(noise="off", wire=FixedPoint(clip="robust", liars=1))
+    spoilt = x.at[2, 0, 0].set(1e30)
+    found = jax.jit(
+        lambda x: psum(x, None, ring=dataclasses.replace(ring, nodes_per_device=4), key=None)
+    )(spoilt)
+    mapped = jax.vmap(lambda x: psum(x, AXIS, ring=ring, key=None), axis_name=AXIS)
+    wanted = jax.jit(mapped)(spoilt)
+    assert_same(found, wanted)
+    others = x.sum(axis=0).at[0, 0].set(0)
+    np.testing.assert_allclose(found[0].at[0, 0].set(0), others, rtol=0, atol=1e-2)
 
 
 @pytest.mark.parametrize("checked", [True, pytest.param(False, marks=pytest.mark.matrix)])

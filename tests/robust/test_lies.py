@@ -197,10 +197,16 @@ def test_votes_over_the_ring_are_those_counted_by_hand(vmap_first):
         (lambda: DelayedGradient(0), ValueError, ["`steps`"]),
         (lambda: DelayedGradient(1)(X, LIARS), ValueError, ["`state`", "init"]),
         (lambda: Mimic(9)(X, LIARS), ValueError, ["`node`"]),
+        (lambda: jax.jit(lambda x: Mimic(4)(x, LIARS)[0])(X), ValueError, ["`node`", "honest"]),
         (lambda: attacked(X, "nodes", SignFlip(), LIARS), ValueError, ["`axis_name`"]),
         (lambda: attacked(X, None, abs, LIARS, nodes_per_device=6), TypeError, ["`attack`"]),
         (lambda: majority_probability(0.5, 8), ValueError, ["`num_nodes`", "odd"]),
         (lambda: ballot(X, KEY, 0.0), ValueError, ["`slope`"]),
+        (
+            lambda: jax.vmap(lambda h: _voted(h, KEY), axis_name=AXIS)(jnp.arange(4)),
+            TypeError,
+            ["`latent`", "floating", "int32"],
+        ),
     ],
 )
 def test_refusals(call, error, words):

@@ -278,6 +278,7 @@ def test_momentum_in_both_forms():
         (lambda: GAS(Median(), 2, 3)(X, KEY), ValueError, ["`liars`"]),
         (lambda: GAS(CentredClipping(1.0, start="last"), 2, 1), ValueError, ["`rule`", "last"]),
         (lambda: GAS(Median(), 2, 1)(X), TypeError, ["`key`"]),
+        (lambda: GAS(Median(), 2, 1).scores(jnp.asarray(X)), TypeError, ["`key`"]),
         (lambda: Bucketing(TrimmedMean(2), 2)(X, KEY), ValueError, ["`liars`", "3 vectors"]),
         (lambda: Bucketing(Median())(X), TypeError, ["`key`"]),
         (lambda: Flag(7)(X), ValueError, ["`rank`", "6 vectors"]),

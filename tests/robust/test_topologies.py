@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType, PartitionSpec
 from refused import check_refusal
 from robust_reference import centred_clipping
 
@@ -163,6 +164,16 @@ def test_the_butterfly_clips_part_by_part_and_its_projections_add_up_to_zero():
     assert np.abs(np.concatenate(wanted)[:10] - found).max() < 2e-3
 
 
+def test_groups_bear_a_liar_inside_by_a_robust_scale_and_one_outside_by_the_rule():
+    ring = dataclasses.replace(QUIET, wire=FixedPoint(clip="robust", liars=1))
+    spoilt = tree() | {"w": tree()["w"].at[5, 0].set(1e30)}
+    found = np.asarray(on_one_device(Mean(), "groups", spoilt, ring=ring, size=3)[0]["w"][0])
+    np.testing.assert_allclose(found[1:], np.asarray(spoilt["w"]).mean(axis=0)[1:], atol=2e-3)
+    lost = np.asarray(on_one_device(Mean(), "groups", spoilt, size=3)[0]["w"][0])
+    half = np.asarray(spoilt["w"])[dealt(3)].mean(axis=1)[~(dealt(3) == 5).any(axis=1)]
+    np.testing.assert_allclose(lost[1:], half[0, 1:] / 2, atol=2e-3)  # all of its group is lost
+
+
 @pytest.mark.matrix
 def test_a_start_is_where_clipping_begins():
     start = jax.tree.map(lambda leaf: jnp.full_like(leaf, 0.5), tree())
@@ -223,6 +234,24 @@ def test_a_group_that_is_given_up_counts_as_zero():
     assert np.asarray(report.groups.aborted).all()
     assert int(report.unusable) == 2
     assert all((np.asarray(leaf) == 0).all() for leaf in found.values())
+
+
+@pytest.mark.parametrize("checked", [True, pytest.param(False, marks=[pytest.mark.matrix])])
+def test_rings_beside_each_other_share_no_errors_in_their_groups(checked):
+    # Nor masks, which have the same keys.
+    mesh = jax.make_mesh((2, 1), ("beside", AXIS), axis_types=(AxisType.Auto,) * 2)
+    spread = PartitionSpec(("beside", AXIS))
+
+    def run(x):
+        ring = dataclasses.replace(NOISY, nodes_per_device=6)
+        options = {"rule": Median(), "ring": ring, "key": KEY, "group_size": 2}
+        return robust_pmean(x, AXIS, **options, with_report=True)[1].groups.errors_per_link
+
+    mapped = jax.shard_map(run, mesh=mesh, in_specs=spread, out_specs=spread, check_vma=checked)
+    twice = jax.tree.map(lambda leaf: jnp.concatenate([leaf, leaf]), tree())
+    first, second = np.asarray(jax.jit(mapped)(twice)).reshape(2, 3, 2)
+    assert first.sum() > 0
+    assert (first != second).any()
 
 
 @pytest.mark.matrix
@@ -353,6 +382,12 @@ def test_check_values_of_costs():
     assert groups.bits == 2 * 2 * chunk * 16 + 11 * chunk * 16
     shared = robust_cost(wire, 10**6, 12, links="ring")
     assert shared.bits == 4 * 2 * 2 * chunk * 16 + 11 * chunk * 16
+    fixed = Ring(noise="off", wire=FixedPoint(16, clip=1.0))  # one bit says that all is finite
+    assert robust_cost(fixed, 10**6, 8, topology="gather").control_bits == 2 * 7
+    assert robust_cost(fixed, 10**6, 8, topology="butterfly").control_bits == 2 * 2 * 7
+    voted = Ring(noise="off", wire=FixedPoint(16, clip="robust", liars=1))
+    assert robust_cost(voted, 10**6, 8, topology="gather") == gather
+    assert robust_cost(voted, 10**6, 12).control_bits == 2 * 8 + 4 * 8
     x = {"a": np.zeros((5, 7)), "b": np.zeros(3)}
     assert robust_cost(Ring(noise="off", wire=Float32()), x, 4, topology="gather").control_bits == 0
     assert robust_cost(wire, x, 4, topology="gather").control_bits == 3 * 2 * 8
@@ -365,6 +400,10 @@ def test_what_a_report_counts_is_what_the_cost_says():
     _, report = on_one_device(Median(), "gather")
     cost = robust_cost(QUIET, 10, 6, topology="gather")
     assert cost.bits == 2 * report.ring.symbols_per_link
+    _, report = on_one_device(CLIPPING, "butterfly")
+    # The first half counts twice, as an `all_gather`: 5 x 10 numbers of 16 bits, not 2 x 15 halves.
+    assert 2 * report.ring.symbols_per_link == 16 * (5 * 10 + 5 * 2)
+    assert robust_cost(QUIET, 10, 6, topology="butterfly").bits == 16 * (2 * 15 + 5 * 2)
 
 
 def refused(x=None, axis=None, ring=QUIET, **options):
@@ -405,8 +444,6 @@ def test_refusals_come_before_tracing(options, error, words):
 
 
 def test_a_gradient_that_has_been_summed_already_is_refused(ring_mesh):
-    from jax.sharding import PartitionSpec
-
     def run(w):
         return robust_pmean(w, AXIS, rule=Median(), topology="gather", ring=QUIET, key=None)
 
