@@ -143,9 +143,10 @@ def in_rounds(loop: Loop) -> Update:
         if after.bits is not None:  # nor are the others
             metrics["bits_so_far"], metrics["qubits_so_far"] = after.bits, after.qubits
             # Differences of sums, which are exact below 2^24.
-            added = {name: getattr(after, name) - getattr(before, name) for name in _COUNTED}
+            names = (*_COUNTED, "repeated_qubits")
+            added = {name: getattr(after, name) - getattr(before, name) for name in names}
+            metrics["repeated_qubits"] = added.pop("repeated_qubits")
             metrics |= {name: added[name].astype(jnp.uint32) for name in added}
-            metrics["repeated_qubits"] = after.repeated_qubits - before.repeated_qubits
         if after.share is not None:
             metrics["share_closed"], metrics["radius"] = after.share, after.radius
         return state.replace(step=state.step + 1, params=params, outer=after), metrics

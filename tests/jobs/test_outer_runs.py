@@ -44,9 +44,7 @@ JOB = TrainConfig(
             protection=CodeConfig(n=63, k=47),
             outer=LoopConfig("average", 2),
         ),
-        RunConfig(
-            "streaming", noise="off", clip=1e-3, outer=LoopConfig("diloco", 2, fragments=2)
-        ),
+        RunConfig("streaming", noise="off", clip=1e-3, outer=LoopConfig("diloco", 2, fragments=2)),
         RunConfig("thin", noise="off", compress=THIN, outer=LoopConfig("scafcom", 2, momentum=0.5)),
         RunConfig("classical", "classical", outer=LoopConfig("eager", 2)),
     ),
