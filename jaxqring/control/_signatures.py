@@ -9,9 +9,10 @@ share of the other; the signer cannot deny it, as both find the same.
 
 The paper's: keys X and Y, their sums, the hash by a shift register with a random polynomial, the
 order of the messages, and the bound m / 2^(n - 1) (from memory, not read again). Ours: the order of
-the bits; a one after the last bit of a message, without which zeros could be appended to it; that a receiver refuses a polynomial that is reducible; and that shares travel between
-receivers over a channel that they have authenticated otherwise, without which a relay could have
-honest receivers disagree. Keys are perfect here; with imperfect ones n counts as their min-entropy.
+the bits; a one after the last bit of a message, without which zeros could be appended to it; that a
+receiver refuses a polynomial that is reducible; and that shares travel between receivers over a
+channel that they have authenticated otherwise, without which a relay could have honest receivers
+disagree. Keys are perfect here; with imperfect ones n counts as their min-entropy.
 
 A receiver may also add to the polynomial under the pad, and gains by it: of 5 bits and a message of
 4 its best forgery holds for 17/96 of the keys, where that of a tag holds for 1/32. All alterations

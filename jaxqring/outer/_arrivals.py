@@ -112,12 +112,12 @@ def arrivals(
     own = dylu(speeds, steps) if dylu_steps else (steps,) * len(exact)
     waiting = [(own[node] / speed, node) for node, speed in enumerate(exact)]
     heapq.heapify(waiting)
-    taken = [0] * len(exact)
+    version = [0] * len(exact)
     rows = []
     for arrival in range(count):
         time, node = waiting[0]
-        rows.append((node, own[node], taken[node], float(time)))
-        taken[node] = arrival + 1
+        rows.append((node, own[node], version[node], float(time)))
+        version[node] = arrival + 1
         heapq.heapreplace(waiting, (time + own[node] / exact[node], node))
     nodes, made, versions, times = zip(*rows, strict=True)
     return Arrivals(

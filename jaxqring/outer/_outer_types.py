@@ -57,8 +57,8 @@ class OuterState(NamedTuple):
       arriving: averages under way, with the flag of their being so, one for each fragment; None
         without overlap.
       rounds: () int32 rounds that delivered an average so far; those of every fragment count.
-      aborted: () int32 rounds given up so far; None, as the next eight, for an average that does not
-        count.
+      aborted: () int32 rounds given up so far; None, as the next eight, for an average that does
+        not count.
       bits: () float32 payload bits over each link so far.
       qubits: () float32 online qubits over each link so far, repetitions included.
       saturated: () float32 values that were clipped on the wire so far, on all nodes.

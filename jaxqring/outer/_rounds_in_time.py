@@ -125,7 +125,8 @@ def round_time(
     Raises:
       TypeError: if `ring` is not a Ring or `supply` not a Supply.
       ValueError: as `jaxqring.economics.budget` and `jaxqring.supply.wait`; if there is no value
-        to send, the ring has a channel, `nodes` is not such an integer, or a concrete value is out of range.
+        to send, the ring has a channel, `nodes` is not such an integer, or a concrete value is out
+        of range.
 
     >>> from jaxqring import werner
     >>> from jaxqring.codes import IdealCode

@@ -59,8 +59,8 @@ def test_bits_over_a_link_are_those_of_all_messages_on_their_way(nodes):
     assert tags.control_bits == sent / nodes
     assert (tags.key_bits, tags.setup_bits) == (length, 2 * length)
     signed = authenticated_scales(6, nodes, GOOD, method="signatures")
-    # Shares of 3n bits of each of N - 1 receivers of each of N signers, passed on link by link until
-    # all other receivers have them.
+    # Shares of 3n bits of each of N - 1 receivers of each of N signers, passed on link by link
+    # until all other receivers have them.
     links = 0
     for signer, receiver in itertools.permutations(range(nodes), 2):
         missing, at = set(range(nodes)) - {signer, receiver}, receiver

@@ -75,7 +75,10 @@ def test_an_arrival_crosses_every_link_of_a_one_way_ring_once():
         (lambda: arrivals((1.0,), 5, 2, dylu_steps=1.5), "`dylu_steps` must be one of True, False"),
         (lambda: Arrivals(2, *np.array([[0, 2], [5, 5], [0, 0], [1, 1]])), "`node` must hold"),
         (lambda: Arrivals(2, *np.array([[0, 1], [5, 0], [0, 0], [1, 1]])), "`steps` must hold"),
-        (lambda: Arrivals(2, *np.array([[0, 0], [5, 5], [0, 0], [1, 1]])), "`version` must be those"),
+        (
+            lambda: Arrivals(2, *np.array([[0, 0], [5, 5], [0, 0], [1, 1]])),
+            "`version` must be those",
+        ),
         (lambda: arrival_bits(5, num_nodes=4, node=4), "`node` must hold integers in"),
         (lambda: arrival_bits(5, num_nodes=4, node=1, server=4), "`server` must be an integer in"),
     ],
