@@ -67,9 +67,7 @@ class Attack(abc.ABC):
         return jnp.where(mask[:, None], self.lies(x, mask, key), x), state
 
 
-def liars_mask(
-    liars: Sequence[int] | jax.Array | np.ndarray, num_nodes: int
-) -> Mask:
+def liars_mask(liars: Sequence[int] | jax.Array | np.ndarray, num_nodes: int) -> Mask:
     """(N,) bool, true for the liars; of NumPy where they are given so, and known in a trace.
 
     Args:
