@@ -16,10 +16,15 @@ from jaxqring.train._liars import Liars, Robustness
 class AttackConfig:
     """The nodes of a run that lie: the last ones, who know what all others send.
 
+    The loss and the training accuracy of a step are means over all nodes, liars included, each by
+    the labels that it learns from.
+
     Attributes:
       attack: on what they send: "flip" and "flip10" for the opposite, as long or ten times as long;
-        "alie", "ipm", "ipm5", "mimic", "huge" and "scale" as `jaxqring.robust` has them; "labels"
-        for what is learnt from flipped labels; "none".
+        "alie" for the mean of the honest less 1.5 of their deviations; "ipm" and "ipm5" for the
+        mean of the honest times -0.1 and -5; "mimic" for a copy of what node 0 sends; "huge" for
+        five entries of 1,000; "scale" for a first entry of 2^100; "labels" for what is learnt from
+        flipped labels; "none". See `jaxqring.robust.Attack`.
       liars: f, their number.
 
     Raises:

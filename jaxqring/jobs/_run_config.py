@@ -73,9 +73,9 @@ class RunConfig:
         without changes of the nodes; if `clip` or `liars` is given to a classical run, another wire
         or, as codes have scales of their own, under compression; if an outer loop comes with masks,
         changes of the nodes or resynchronisation, or lacks the compressor that it needs; if pairs
-        have another wire than "float32", noise, protection or compression; if a
-        robust mean or liars come with an outer loop or changes of the nodes, or a robust mean with
-        compression or without a ring.
+        have another wire than "float32", noise, protection or compression; if a robust mean or
+        liars come with an outer loop, changes of the nodes or resynchronisation, which is a mean of
+        all nodes, or a robust mean with compression or without a ring.
     """
 
     name: str = "ring-noisy"
@@ -125,7 +125,7 @@ class RunConfig:
         for name in ("robust", "attack"):
             if getattr(self, name) is None:
                 continue
-            for other in ("outer", "membership"):
+            for other in ("outer", "membership", "resync_every"):
                 if getattr(self, other):
                     rule = f"be left out of a run with `{other}`"
                     checks.refuse(f"runs.{name}", rule, getattr(self, name))

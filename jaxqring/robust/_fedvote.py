@@ -133,8 +133,8 @@ def fedvote(
 
     A vote is one bit, but a sum of N votes has N + 1 values: without credibilities the votes are
     added up as integers of ceil(log2(N + 1)) bits and one or two more, for a sign and an even
-    number (`jaxqring.codec.Counts`). Credibilities need the single votes, which then are gathered, as
-    integers of two bits; that cannot be done under masks.
+    number (`jaxqring.codec.Counts`). Credibilities need the single votes, which then are gathered,
+    as integers of two bits; that cannot be done under masks.
 
     Args:
       latent: (...) the latent of this node after its local steps, of any shape.

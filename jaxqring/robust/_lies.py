@@ -18,6 +18,8 @@ from jaxqring.robust._vectors import Vectors, everyone, own_rows
 
 #: (N,) bool, true for the liars.
 Mask: TypeAlias = jax.Array | np.ndarray
+#: The same, or the numbers of the liars.
+LiarsLike: TypeAlias = Sequence[int] | Mask
 
 
 class Attack(abc.ABC):
@@ -42,7 +44,7 @@ class Attack(abc.ABC):
         """(n, P) what each node would send if it lied."""
 
     def __call__(
-        self, x: jax.Array, liars: jax.Array, key: Key | None = None, state: Any = ()
+        self, x: jax.Array, liars: LiarsLike, key: Key | None = None, state: Any = ()
     ) -> tuple[jax.Array, Any]:
         """The vectors that are sent.
 
@@ -67,9 +69,7 @@ class Attack(abc.ABC):
         return jnp.where(mask[:, None], self.lies(x, mask, key), x), state
 
 
-def liars_mask(
-    liars: Sequence[int] | jax.Array | np.ndarray, num_nodes: int
-) -> Mask:
+def liars_mask(liars: LiarsLike, num_nodes: int) -> Mask:
     """(N,) bool, true for the liars; of NumPy where they are given so, and known in a trace.
 
     Args:
@@ -304,7 +304,7 @@ class DelayedGradient(Attack):
         return x
 
     def __call__(
-        self, x: jax.Array, liars: jax.Array, key: Key | None = None, state: Any = ()
+        self, x: jax.Array, liars: LiarsLike, key: Key | None = None, state: Any = ()
     ) -> tuple[jax.Array, Any]:
         if getattr(state, "shape", None) != (self.steps, *jnp.shape(x)):
             rule = f"be that of `init`, of shape {(self.steps, *jnp.shape(x))}"
@@ -337,7 +337,7 @@ def attacked(
     x: PyTree,
     axis_name: AxisName | None,
     attack: Attack,
-    liars: Sequence[int] | jax.Array | np.ndarray,
+    liars: LiarsLike,
     key: Key | None = None,
     state: Any = (),
     *,

@@ -207,9 +207,10 @@ def agrees_on_scales(ring: Ring) -> bool:
 
 def with_own_scales(ring: Ring) -> Ring:
     """The ring over which vectors are gathered: scales of their own need no vote of the nodes."""
-    if not agrees_on_scales(ring):
+    wire = ring.wire
+    if not isinstance(wire, FixedPoint) or not agrees_on_scales(ring):
         return ring
-    return dataclasses.replace(ring, wire=dataclasses.replace(ring.wire, clip="max", liars=0))
+    return dataclasses.replace(ring, wire=dataclasses.replace(wire, clip="max", liars=0))
 
 
 def _check(axis_name: AxisName | None, ring: Ring, options: _Options) -> None:

@@ -150,6 +150,7 @@ def _counts(report: RobustReport) -> dict[str, Any]:
     for name in ("symbol_errors", "saturated", "retransmissions", "repeated_qubits", "undelivered"):
         first, *others = [jnp.sum(getattr(each, name), dtype=None) for each in rings]
         counts[name] = sum(others, first)
-    # Over noisy links each node has a view of its own; in the order of the nodes, as in `node_step`.
+    # Over noisy links each node has a view of its own.
+    # Added up in the order of the nodes, as in `node_step`.
     counts["clipped"] = jnp.mean(lax.all_gather(report.clipped, AXIS))
     return counts | {"unusable": report.unusable, "replica_agreement": report.replica_agreement}

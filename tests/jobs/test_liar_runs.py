@@ -180,6 +180,10 @@ REFUSED = {
         lambda: run_of(attack=AttackConfig(), outer=LoopConfig()),
         "`runs.attack` must be left out of a run with `outer`",
     ),
+    "with a plain mean of all states": (
+        lambda: run_of(robust=GROUPS, resync_every=1),
+        "`runs.robust` must be left out of a run with `resync_every`",
+    ),
     "without a ring": (
         lambda: RunConfig(collective="classical", robust=AggregationConfig()),
         "`runs.robust` must be left out of classical",
