@@ -113,7 +113,9 @@ def word_error(
     checks.integer("hops", hops)
     checks.integer("symbols", symbols)
     wrong = symbol_error(channel, repetitions)
-    return -jnp.expm1(symbols * hops * jnp.log1p(-wrong))
+    sure = wrong >= 1  # where the logarithm is infinite, or, by rounding, not a number
+    right = symbols * hops * jnp.log1p(-jnp.where(sure, 0, wrong))
+    return jnp.where(sure, 1, -jnp.expm1(right))
 
 
 def repetitions_for(target: float, channel: SymbolChannel, hops: int, *, symbols: int = 4) -> int:

@@ -55,6 +55,16 @@ def test_four_symbols_over_fourteen_hops():
     assert float(word_error(even(0.01), 1, 7, symbols=2)) == pytest.approx(1 - 0.99**14, abs=1e-6)
 
 
+def test_a_link_that_is_always_wrong_has_words_that_are():
+    def wrong(error):
+        patterns = jnp.stack([1 - error, *[error / 3] * 3])
+        table = jnp.stack([patterns[np.arange(4) ^ m] for m in range(4)])
+        return word_error(jq.SymbolChannel(table), 3, 2)
+
+    value, slope = jax.jit(jax.value_and_grad(wrong))(1.0)
+    assert (float(value), float(slope)) == (1, 0)  # 1 - (1 - e)^8
+
+
 def test_erased_symbols_are_guesses_and_a_batch_of_links_has_a_batch_of_errors():
     lost = jnp.concatenate([0.9 * even(0.05).transition, jnp.full((1, 4), 0.1)])
     want = winner_law([0.9 * 0.95 + 0.025, *[0.9 * 0.05 / 3 + 0.025] * 3], 3)[1:].sum()
