@@ -281,6 +281,7 @@ def robust_tables(summary: dict[str, Any]) -> list[Table]:
         for name, about in (("mean", f"test accuracy, {seeds}"), ("clipped", "share clipped")):
             title = f"{summary['config']['name']}, {split}: {about}, by attack"
             table = _table(title, ["rule"], job["attacks"])
+            table.padding = (0, 0, 0, 0)  # ten attacks on 80 columns
             for result in summary["results"]:
                 if result["split"] == split:
                     cells = [f"{value:.3f}".lstrip("0") or "0" for value in result[name]]

@@ -1,6 +1,7 @@
 """`jaxqring robust`: trainings against plain ones, every rule by its name, resumption, figures."""
 
 import dataclasses
+import io
 import json
 from typing import get_args
 
@@ -11,6 +12,7 @@ import optax
 import pytest
 from jax.flatten_util import ravel_pytree
 from refused import check_refusal
+from rich.console import Console
 
 from jaxqring import cli
 from jaxqring.jobs import RobustConfig, RuleConfig, run_robust
@@ -107,6 +109,14 @@ def test_tables_and_the_figure_have_the_numbers(whole):
         "small, sorted: share clipped, by attack",
     ]
     assert draw_robust(config.folder, summary).is_file()
+    names = [*get_args(AttackName)]
+    row = {"split": "sorted", "rule": "masked rings of 3", "clipped": [1.0] * len(names)}
+    result = {**row, "attacks": names, "mean": [0.123] * len(names)}
+    wide = {"config": {**summary["config"], "attacks": names}, "results": [result]}
+    for table in robust_tables(wide):
+        shown = io.StringIO()
+        Console(width=80, file=shown).print(table)
+        assert "…" not in shown.getvalue()  # nothing is cut off
 
 
 def test_every_rule_and_attack_has_a_name():
