@@ -278,13 +278,14 @@ def robust_tables(summary: dict[str, Any]) -> list[Table]:
     job, tables = summary["config"], []
     seeds = f"mean over {job['seeds']} seeds" if job["seeds"] > 1 else "one seed"
     for split in job["splits"]:
-        for name, about in (("mean", f"test accuracy, {seeds}"), ("clipped", "share clipped")):
+        shown = ("mean", f"test accuracy, {seeds}", ".3f"), ("clipped", "share clipped", ".2f")
+        for name, about, form in shown:
             title = f"{summary['config']['name']}, {split}: {about}, by attack"
             table = _table(title, ["rule"], job["attacks"])
             table.padding = (0, 0, 0, 0)  # ten attacks on 80 columns
             for result in summary["results"]:
                 if result["split"] == split:
-                    cells = [f"{value:.3f}".lstrip("0") or "0" for value in result[name]]
+                    cells = [format(value, form).lstrip("0") or "0" for value in result[name]]
                     table.add_row(escape(result["rule"]), *cells)
             tables.append(table)
     return tables
