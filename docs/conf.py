@@ -44,8 +44,8 @@ nitpick_ignore_regex = [
     (r"py:.*", r"(collections|flax|jax|jaxlib|numpy|optax|pathlib|tensorcircuit|typing)\..*"),
     (r"py:.*", r"Axes|Console|Figure|MissingExtraError|xarray\..*|jaxqring\..*\.T"),
     # Parts of public classes that a user need not make: fields of TOML files, inner state.
-    (r"py:class", r"jaxqring\.jobs\..*\.(Attack|Config|Curve|\w+Config)"),
-    (r"py:class", r"jaxqring\..*\.(Masking|Masks|Message|Overrides|Period)"),
+    (r"py:class", r"jaxqring\.jobs\..*\.(Attack|Config|Curve|Inner|\w+Config)"),
+    (r"py:class", r"jaxqring\..*\.(Masking|Masks|Message|Overrides|Period|Update)"),
 ]
 
 # Tutorials run when their text, the library or JAX has changed; an error in one fails the build.

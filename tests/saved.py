@@ -1,6 +1,9 @@
 """The states that a training job has saved, for the tests of jobs."""
 
+import contextlib
+
 import jax
+import pytest
 from flax import serialization
 
 from jaxqring.jobs._training_folder import checkpoint_path
@@ -21,3 +24,23 @@ def last_state(config, name):
     checkpoints = Checkpoints(checkpoint_path(config.folder, name))
     point = restored(run, config, initial, placement, checkpoints)
     return serialization.to_state_dict(point.state), point.done
+
+
+class CutError(BaseException):
+    """The end of a process, wherever it strikes."""
+
+
+@contextlib.contextmanager
+def cut_off(monkeypatch):
+    """Cuts a training off when its first checkpoint is whole."""
+    save = Checkpoints.save
+
+    def cut(checkpoints, step, state):
+        save(checkpoints, step, state)
+        checkpoints.wait()
+        raise CutError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "save", cut)
+        with pytest.raises(CutError):
+            yield

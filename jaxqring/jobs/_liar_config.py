@@ -7,7 +7,7 @@ import numpy as np
 from jaxqring._fields import NOT_NEGATIVE, check_fields, no_other_keys
 from jaxqring.compress._codes import check_decay
 from jaxqring.jobs._robust_config import ATTACKS, AttackName, RuleConfig, RuleName
-from jaxqring.robust._topologies import Topology
+from jaxqring.robust._ways import Topology
 from jaxqring.train._liars import Liars, Robustness
 
 

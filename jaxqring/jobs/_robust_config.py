@@ -24,8 +24,9 @@ from jaxqring.robust import (
     SignFlip,
     TrimmedMean,
 )
-from jaxqring.robust._topologies import Topology, check_group_size
+from jaxqring.robust._topologies import check_group_size
 from jaxqring.robust._vectors import LARGEST
+from jaxqring.robust._ways import Topology
 
 RuleName = Literal[
     "mean", "median", "trimmed", "krum", "mixing", "bucketing", "clipping", "gas", "flag"

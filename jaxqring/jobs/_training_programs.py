@@ -56,7 +56,7 @@ def programs_of(
     with_shots = config.quantum is not None and config.quantum.shots is not None
     sampled = model_for(config.model, data, config.quantum).apply if with_shots else None
     liars = None if run.attack is None else run.attack.build(placement.nodes)
-    evaluated: Callable[[TrainState], TrainState] = lambda state: state  # noqa: E731
+    evaluated = _as_it_is
     if (loop := loop_of(run, config)) is not None:
         update, evaluated = in_rounds(loop), over(with_replica(loop), shared=())
     elif run.robust is not None:
@@ -81,6 +81,11 @@ def programs_of(
         lambda state: _test_accuracy(correct, data, evaluated(state)),
         lambda state: float(gathered(agreement(evaluated(state).params))[0]),
     )
+
+
+def _as_it_is(state: TrainState) -> TrainState:
+    """The state of a run that evaluates the parameters that it trains."""
+    return state
 
 
 def _meet(placement: Placement) -> None:

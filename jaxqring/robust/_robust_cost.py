@@ -8,12 +8,8 @@ import numpy as np
 from jaxqring import _checks as checks
 from jaxqring._types import PyTree
 from jaxqring.ring import Cost, Ring
-from jaxqring.robust._topologies import (
-    Topology,
-    agrees_on_scales,
-    check_group_size,
-    with_own_scales,
-)
+from jaxqring.robust._topologies import check_group_size
+from jaxqring.robust._ways import Topology, agrees_on_scales, with_own_scales
 
 #: Bits of the exponent of a scale.
 _EXPONENT = 8

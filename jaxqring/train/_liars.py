@@ -20,7 +20,7 @@ from jaxqring.robust import (
     robust_pmean,
     worker_momentum,
 )
-from jaxqring.robust._topologies import Topology
+from jaxqring.robust._ways import Topology
 from jaxqring.secure import SecureReport, Security
 from jaxqring.train._objective import AXIS
 from jaxqring.train._updates import Update, secure_counts

@@ -7,7 +7,7 @@ import json
 import jax
 import numpy as np
 import pytest
-from saved import last_state
+from saved import cut_off, last_state
 
 from jaxqring import Ring
 from jaxqring._files import read_metrics
@@ -16,7 +16,6 @@ from jaxqring.jobs._code_config import CodeConfig
 from jaxqring.jobs._loop_config import LoopConfig
 from jaxqring.jobs._run_config import RunConfig
 from jaxqring.jobs._step_costs import cost_of
-from jaxqring.launch._checkpoints import Checkpoints
 from jaxqring.train import _datasets as datasets
 from jaxqring.train._datasets import DataConfig
 from jaxqring.train._objective import cross_entropy, initial_params, model_for
@@ -49,10 +48,6 @@ JOB = TrainConfig(
         RunConfig("classical", "classical", outer=LoopConfig("eager", 2)),
     ),
 )
-
-
-class CutError(BaseException):
-    """The end of a process, wherever it strikes."""
 
 
 @pytest.fixture(scope="module")
@@ -153,16 +148,8 @@ def test_a_run_cut_off_in_the_middle_goes_on_to_the_same_bytes(job, name, tmp_pa
     own = tuple(run for run in config.runs if run.name == name)
     again = dataclasses.replace(config, runs=own, out=str(tmp_path))
 
-    def cut(checkpoints, step, state):
-        save(checkpoints, step, state)
-        checkpoints.wait()
-        raise CutError
-
-    save = Checkpoints.save
-    with monkeypatch.context() as patch:
-        patch.setattr(Checkpoints, "save", cut)
-        with pytest.raises(CutError):
-            train(again)
+    with cut_off(monkeypatch):
+        train(again)
     train(again)
     assert read_metrics(again.folder / "metrics.jsonl") == lines[name]
     whole, resumed = (last_state(each, name)[0] for each in (config, again))
